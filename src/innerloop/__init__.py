@@ -1,0 +1,19 @@
+"""innerloop: meta-fine-tune language models, so that a new task is learned from a handful of examples."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from innerloop.learned import Adapted, Learned, load_run, meta_train
+    from innerloop.runs.config import load_config
+
+__all__ = ["Adapted", "Learned", "load_config", "load_run", "meta_train"]
+
+
+def __getattr__(name: str) -> Any:
+    """The public names, imported at first use: `innerloop --help` needs none of torch."""
+    if name not in __all__:
+        raise AttributeError(f"module 'innerloop' has no attribute {name!r}")
+    from innerloop import learned
+    from innerloop.runs import config
+
+    return getattr(config if name == "load_config" else learned, name)

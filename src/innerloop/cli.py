@@ -1,0 +1,205 @@
+"""The command line: each verb is a few lines over the library.
+
+train, check, adapt, export, methods. Exit codes: 0 done, 1 failed, 2 usage, config or data, 3 a check failed.
+Everything heavy is imported inside the verbs, so that --help answers at once.
+"""
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from innerloop.errors import RunError, UserError
+
+if TYPE_CHECKING:
+    from innerloop.runs.trainer import Metrics
+    from innerloop.runs.training import Plan
+
+CHECK_FAILED, INTERRUPTED = 3, 1
+TOLERANCE = 1e-4  # of a float32 logit, between our forward and PEFT's
+
+app = typer.Typer(
+    help="Meta-fine-tune language models: many small tasks in, an initialization that adapts in a few steps out.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Config = Annotated[Path, typer.Argument(help="The run's YAML file.")]
+Run = Annotated[Path, typer.Argument(help="The output_dir of a finished run.")]
+Sets = Annotated[list[str], typer.Option("--set", help="Override a key: --set inner.steps=5. Repeatable.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+
+
+@app.command()
+def train(
+    config: Config,
+    set_: Sets = [],  # noqa: B006 (typer reads it, nothing writes it)
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would be trained, and stop.")
+    ] = False,
+    json_: Json = False,
+) -> None:
+    """Train an initialization and write it to the config's output_dir."""
+    from innerloop.learned import meta_train
+    from innerloop.runs.config import load_config
+    from innerloop.runs.preparation import prepare
+    from innerloop.runs.training import plan
+
+    settings = load_config(config, set_)
+    if dry_run:
+        _print_plan(plan(prepare(settings)), as_json=json_)
+        return
+    with _progress(settings.outer.steps) as on_step:
+        learned = meta_train(settings, on_plan=lambda what: _print_plan(what, as_json=json_), on_step=on_step)
+    _say(
+        {"output_dir": str(learned.folder)},
+        f"wrote {learned.folder}: {_contents(learned.folder)}",
+        as_json=json_,
+    )
+
+
+@app.command()
+def check(config: Config, set_: Sets = [], json_: Json = False) -> None:  # noqa: B006
+    """Check a config, its data and its model; every fault in one message."""
+    from innerloop.runs.config import load_config
+    from innerloop.runs.preparation import prepare
+    from innerloop.runs.training import plan
+
+    _print_plan(plan(prepare(load_config(config, set_))), as_json=json_)
+    _say({"ok": True}, "no faults", as_json=json_)
+
+
+@app.command()
+def adapt(
+    run: Run,
+    examples: Annotated[Path, typer.Argument(help="The new task's examples: JSONL, CSV, Parquet or JSON.")],
+    output: Annotated[Path | None, typer.Option(help="Where the adapted adapter or model goes.")] = None,
+    prompt: Annotated[list[str], typer.Option(help="Answer this prompt after adapting. Repeatable.")] = [],  # noqa: B006
+    json_: Json = False,
+) -> None:
+    """Adapt a run's initialization to a new task."""
+    from innerloop.learned import load_run
+
+    learned = load_run(run)
+    adapted = learned.adapt(examples)
+    answers = adapted.generate(prompt) if prompt else []
+    if output:
+        adapted.save_pretrained(output)
+    nats, exact = adapted.score(examples)
+    inner = learned.inner
+    said = {
+        "steps": inner.steps,
+        "optimizer": type(inner.optimizer).__name__.lower(),
+        "lr": inner.optimizer.lr,
+        "support_loss": [*adapted.losses, nats],
+        "support_exact": exact,
+        "answers": dict(zip(prompt, answers, strict=True)),
+        "output": str(output) if output else None,
+    }
+    lines = [
+        f"adapted in {inner.steps} steps of {said['optimizer']}, lr {inner.optimizer.lr}",
+        f"support loss {adapted.losses[0]:.3f} -> {nats:.3f} nats a token; {exact:.0%} of its answers exact",
+        *(f"{asked!r} -> {answer!r}" for asked, answer in zip(prompt, answers, strict=True)),
+        *([f"wrote {output}"] if output else []),
+    ]
+    _say(said, "\n".join(lines), as_json=json_)
+
+
+@app.command()
+def export(
+    run: Run,
+    output: Annotated[Path | None, typer.Option(help="Write another copy here.")] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Reload with PEFT alone and compare logits.")
+    ] = False,
+    json_: Json = False,
+) -> None:
+    """Write a run's adapter or model, and check that PEFT alone reads the same from it."""
+    from innerloop.data.tasks import Example
+    from innerloop.learned import load_run
+
+    learned = load_run(run)
+    folder = output or learned.exported
+    if output:
+        learned.save_pretrained(output)
+    said: dict[str, Any] = {"folder": str(folder)}
+    if check:
+        said["largest_logit_difference"] = learned.check(folder, [Example("The quick brown fox", " jumps")])
+    _say(said, "\n".join(f"{key.replace('_', ' ')}: {value}" for key, value in said.items()), as_json=json_)
+    if check and not said["largest_logit_difference"] <= TOLERANCE:
+        raise typer.Exit(CHECK_FAILED)
+
+
+@app.command()
+def methods(json_: Json = False) -> None:
+    """What each method trains, and how."""
+    from innerloop.learning.methods import METHODS
+
+    rows = [
+        {
+            "method": name,
+            "algorithm": row.title,
+            "trains": "all parameters" if row.trains == "all" else "LoRA",
+        }
+        for name, row in METHODS.items()
+    ]
+    table = "\n".join(f"{row['method']:14}{row['trains']:16}{row['algorithm']}" for row in rows)
+    _say(rows, table, as_json=json_)
+
+
+def main() -> None:
+    """The `innerloop` command: errors become a message and an exit code, never a traceback."""
+    try:
+        app()
+    except (UserError, RunError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+
+
+@contextmanager
+def _progress(steps: int) -> "Iterator[Callable[[str, Metrics], None]]":
+    """A bar with the loss and the time left, on standard error."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    text = TextColumn("{task.description}  loss {task.fields[loss]}")
+    columns = (text, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        bars: dict[str, Any] = {}
+
+        def on_step(name: str, metrics: "Metrics") -> None:
+            if name not in bars:
+                bars[name] = progress.add_task(name or "training", total=steps, loss="")
+            progress.update(bars[name], completed=metrics.step, loss=f"{metrics.loss:.3f}")
+
+        yield on_step
+
+
+def _say(data: Any, text: str, *, as_json: bool) -> None:
+    print(json.dumps(data) if as_json else text)
+
+
+def _print_plan(what: "Plan", *, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    _say(asdict(what), "\n".join(what.lines()), as_json=as_json)
+
+
+def _contents(folder: Path) -> str:
+    return ", ".join(sorted(path.name + "/" * path.is_dir() for path in folder.iterdir()))

@@ -1,0 +1,1 @@
+"""Text becomes tasks, tasks become token ids, token ids become batches."""

@@ -1,0 +1,90 @@
+"""Encoded examples become the tensors of a batch.
+
+Legend: T = tasks, B = examples a task, S = tokens of the longest example, K = inner steps, R = scored rows.
+
+collate         T lists of B encoded examples -> Batch
+inner_batches   one support batch an inner step: the whole support each time, or fresh parts of it
+task_batch      what one outer step reads, from a draw
+mask_seed       the seed of a task's dropout masks in one forward
+"""
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+
+from innerloop.data.encoding import Encoded
+from innerloop.data.sampler import Draw
+from innerloop.data.tasks import Batch, TaskBatch
+
+PAD = 0  # any id does: on the right of a causal model, a padding token is read by nothing that is scored
+
+
+def collate(examples: Sequence[Sequence[Encoded]]) -> Batch:
+    """A batch of T tasks with equally many examples, padded on the right to the longest."""
+    tasks, per_task = len(examples), len(examples[0])
+    length = max(len(example.tokens) for task in examples for example in task)
+    tokens = torch.full((tasks, per_task, length), PAD)
+    labels = torch.full((tasks, per_task, length), -100)
+    for t, task in enumerate(examples):
+        assert len(task) == per_task, "every task of a batch has equally many examples"
+        for b, example in enumerate(task):
+            tokens[t, b, : len(example.tokens)] = torch.tensor(example.tokens)
+            labels[t, b, : len(example.labels)] = torch.tensor(example.labels)
+    # Position i predicts token i + 1: a row is scored where its right neighbour has a label.
+    scored = (labels[..., 1:] != -100).nonzero()
+    rows = (scored[:, 0] * per_task + scored[:, 1]) * length + scored[:, 2]
+    ids = tuple(tuple(example.id for example in task) for task in examples)
+    return Batch(
+        tokens=tokens, labels=labels, scored_rows=rows, row_task=scored[:, 0].contiguous(), example_ids=ids
+    )
+
+
+def inner_batches(support: Sequence[Sequence[Encoded]], *, steps: int, batch_size: int) -> list[Batch]:
+    """`steps` support batches of `batch_size` examples a task, going round the support in order.
+
+    With batch_size = all of it, every step shares one batch.
+    """
+    count = len(support[0])
+    if batch_size == count:
+        return [collate(support)] * steps
+    batches: list[Batch] = []
+    for step in range(steps):
+        positions = [(step * batch_size + i) % count for i in range(batch_size)]
+        batches.append(collate([[task[p] for p in positions] for task in support]))
+    return batches
+
+
+def task_batch(
+    pools: Sequence[Sequence[Encoded]], names: Sequence[str], draw: Draw, *, inner_steps: int, batch_size: int
+) -> TaskBatch:
+    """The support batches (none where inner_steps is 0) and the query batch (None where the draw has no query)."""
+    support = [
+        [pools[t][p] for p in positions] for t, positions in zip(draw.tasks, draw.support, strict=True)
+    ]
+    query = [[pools[t][p] for p in positions] for t, positions in zip(draw.tasks, draw.query, strict=True)]
+    return TaskBatch(
+        names=tuple(names[t] for t in draw.tasks),
+        support=inner_batches(support, steps=inner_steps, batch_size=batch_size) if inner_steps else [],
+        query=collate(query) if query[0] else None,
+    )
+
+
+def with_masks(tasks: TaskBatch, *, seed: int, step: int) -> TaskBatch:
+    """The same batch with dropout masks seeded by (seed, outer step, task, inner step); the query counts as the last."""
+
+    def seeded(batch: Batch, inner_step: int) -> Batch:
+        return replace(
+            batch, mask_seeds=tuple(mask_seed(seed, step, name, inner_step) for name in tasks.names)
+        )
+
+    return TaskBatch(
+        names=tasks.names,
+        support=[seeded(batch, inner_step) for inner_step, batch in enumerate(tasks.support)],
+        query=tasks.query and seeded(tasks.query, len(tasks.support)),
+    )
+
+
+def mask_seed(seed: int, step: int, task: str, inner_step: int) -> int:
+    return zlib.crc32(f"{seed}/{step}/{task}/{inner_step}".encode("utf-8", "surrogatepass"))

@@ -1,0 +1,181 @@
+"""Files of records become tasks: every record is checked, and each fault names its file, line and field.
+
+read_tasks     a folder or one file -> ReadResult
+read_examples  one task's file, or records themselves -> examples
+ReadResult     the tasks, what was dropped of each file, and the files that were not read
+FileCount      records, pictures and duplicates of one file
+raise_first    UserError with the first faults and the number of the others
+
+docs/data-format.md describes the forms of a record and every rule applied here.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from innerloop.data.formats import Row, Table, find_sources, read_table
+from innerloop.data.records import FORMS, MISSING, checked_text, reader_of
+from innerloop.data.tasks import Example, Task
+from innerloop.errors import Fault, Faults, UserError, did_you_mean
+
+FIELDS = ("task", *(field for form in FORMS for field in form))
+FAULTS_SHOWN = 20
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
+NAME_RULE = "at most 100 letters, digits, '.', '_' and '-', not '.' or '-' first; white space becomes '_'"
+
+
+class FileCount(NamedTuple):
+    """What became of one file's records: kept, needing a picture, or repeated within their task."""
+
+    file: str
+    kept: int
+    pictures: int
+    duplicates: int
+
+
+@dataclass(frozen=True)
+class ReadResult:
+    """`ignored` names what lies in the folder and is of no kind that can be read."""
+
+    tasks: list[Task]
+    files: list[FileCount]
+    ignored: list[str]
+
+
+def read_tasks(path: Path, *, columns: Mapping[str, str] | None = None, test: int) -> ReadResult:
+    """The tasks of a folder or of one file, in order of their names.
+
+    columns  our field names -> the files' (`{"question": "Question", "task": "subfield"}`)
+    test     examples that a task reserves: those with the smallest ids, whatever the order of the rows.
+             A task with no more than that has an empty pool: what a pool needs, the caller knows and checks.
+    Raises UserError with all that is wrong.
+    """
+    columns = columns or {}
+    faults = Faults()
+    sources, ignored = find_sources(path)
+    tables = [read_table(source, faults) for source in sources]
+    _check_columns(columns, tables, faults)
+    grouped = _Grouped(faults)
+    counts = [_add_table(table, columns, grouped, faults) for table in tables]
+    if not grouped.examples and not faults:
+        faults.add("no record is left: all need a picture", str(path))
+    raise_first(faults)
+    return ReadResult(grouped.tasks(test), counts, ignored)
+
+
+def read_examples(source: Path | Sequence[Example | Mapping[str, Any]]) -> list[Example]:
+    """The examples of one task: a file or folder of records, or the records themselves; repeats are left out.
+
+    Raises UserError with all that is wrong, and where nothing is left or a file holds several tasks.
+    """
+    if isinstance(source, Path):
+        tasks = read_tasks(source, test=0).tasks
+        if len(tasks) != 1:
+            raise UserError(Fault("several tasks", str(source), [task.name for task in tasks], "one task"))
+        return list(tasks[0].pool)
+    faults = Faults()
+    given = list(source)
+    rows = [
+        Row(f"examples[{i}]", dict(record)) for i, record in enumerate(given) if isinstance(record, Mapping)
+    ]
+    reader = reader_of(Table(Path("examples"), rows), {}, faults) if rows else None
+    read = iter([reader.example(row) if reader else None for row in rows])
+    examples = [next(read) if isinstance(record, Mapping) else record for record in given]
+    if not given:
+        faults.add("no example is given", "examples")
+    raise_first(faults)
+    return list({example.id: example for example in examples if example is not None}.values())
+
+
+def raise_first(faults: Faults) -> None:
+    """Raises UserError with the first 20 faults, each once, and the number of the others."""
+    different = Faults({str(fault): fault for fault in faults}.values())
+    more = len(different) - FAULTS_SHOWN
+    if more > 0:
+        different[FAULTS_SHOWN:] = [Fault(f"... and {more} more")]
+    different.raise_if_any()
+
+
+def _check_columns(columns: Mapping[str, str], tables: list[Table], faults: Faults) -> None:
+    """With a wrong name no record fits, so this raises at once what is known so far."""
+    known = {name for table in tables for name in table.columns}
+    wrong = Faults()
+    for field, name in columns.items():
+        if field not in FIELDS:
+            wrong.add("no such field", f"tasks.columns.{field}", field, did_you_mean(field, FIELDS))
+        elif known and name not in known:
+            wrong.add("no file has this column", f"tasks.columns.{field}", name, did_you_mean(name, known))
+    if wrong:
+        raise_first(Faults([*faults, *wrong]))
+
+
+def _add_table(table: Table, columns: Mapping[str, str], grouped: "_Grouped", faults: Faults) -> FileCount:
+    kept = pictures = duplicates = 0
+    reader = reader_of(table, columns, faults)
+    if reader is None:
+        return FileCount(str(table.path), kept, pictures, duplicates)
+    task_column = columns.get("task", "task")
+    has_tasks = task_column in table.columns
+    for row in table.rows:
+        if reader.needs_picture(row):
+            pictures += 1
+            continue
+        if has_tasks:
+            where = f"{row.where}: {task_column}"
+            task = grouped.named(row.fields.get(task_column, MISSING), f"{task_column!r} column", where)
+        else:
+            task = grouped.named(table.name, str(table.path), str(table.path))
+        example = reader.example(row)
+        if task is None or example is None:
+            continue
+        new = grouped.add(task, example)
+        kept, duplicates = kept + new, duplicates + (not new)
+    return FileCount(str(table.path), kept, pictures, duplicates)
+
+
+class _Grouped:
+    """Examples under the names of their tasks, each once."""
+
+    def __init__(self, faults: Faults) -> None:
+        self.examples: dict[str, dict[str, Example]] = {}
+        self._faults = faults
+        self._checked: dict[tuple[str, str], str | None] = {}
+        self._owner: dict[str, tuple[str, str]] = {}
+
+    def named(self, raw: Any, source: str, where: str) -> str | None:
+        """The task's safe name; None, and a fault, where there is none or another task has it."""
+        if isinstance(raw, int) and not isinstance(raw, bool):
+            raw = str(raw)
+        raw = checked_text(raw, where, self._faults)
+        if raw is None:
+            return None
+        key = (raw, source)
+        if key not in self._checked:
+            self._checked[key] = self._safe(key, where)
+        return self._checked[key]
+
+    def _safe(self, key: tuple[str, str], where: str) -> str | None:
+        name = "_".join(key[0].split())
+        if not NAME.fullmatch(name):
+            self._faults.add("not a safe task name", where, key[0], NAME_RULE)
+            return None
+        owner = self._owner.setdefault(name, key)
+        if owner != key:
+            others = f"{owner[0]!r} ({owner[1]}) is also called {name!r}"
+            self._faults.add("two tasks would share a name", where, key[0], f"another name: {others}")
+            return None
+        return name
+
+    def add(self, task: str, example: Example) -> bool:
+        """Whether the example is new to its task."""
+        known = self.examples.setdefault(task, {})
+        return known.setdefault(example.id, example) is example
+
+    def tasks(self, test: int) -> list[Task]:
+        tasks: list[Task] = []
+        for name, examples in sorted(self.examples.items()):
+            ordered = tuple(examples[id_] for id_ in sorted(examples))
+            tasks.append(Task(name, pool=ordered[test:], test=ordered[:test]))
+        return tasks

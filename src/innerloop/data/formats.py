@@ -1,0 +1,231 @@
+"""Files become rows of named values: JSONL, JSON arrays, CSV, Parquet and saved Hugging Face datasets.
+
+Table         one file's path and rows
+Row           one record, and where in its file it stands
+find_sources  the files of a folder that can be read, and the names of the others
+read_table    one file -> Table; what is wrong with it is added to the faults
+"""
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+from innerloop.errors import Fault, Faults, UserError
+
+BOM = b"\xef\xbb\xbf"
+_DEEP = "nested too deep"
+NESTING = 50  # levels of lists and objects in a record
+_SPLITS = "dataset_dict.json"  # lists the subfolders of a saved DatasetDict, which are found without it
+
+
+class Row(NamedTuple):
+    """`where` is "file:line" where the format has lines, "file: row N" (from 1) elsewhere."""
+
+    where: str
+    fields: dict[str, Any]
+
+
+class Table(NamedTuple):
+    path: Path
+    rows: list[Row]
+
+    @property
+    def columns(self) -> list[str]:
+        """Every field that any row has, in order of appearance."""
+        return list(dict.fromkeys(name for row in self.rows for name in row.fields))
+
+    @property
+    def name(self) -> str:
+        """The file's name without its suffix; a saved dataset's folder name."""
+        return self.path.resolve().name if self.path.is_dir() else self.path.stem
+
+
+def find_sources(path: Path) -> tuple[list[Path], list[str]]:
+    """What `read_table` can read of a folder or a file, and the names of the rest (hidden files are neither).
+
+    Raises UserError where there is nothing to read.
+    """
+    try:
+        if _readable(path):
+            return [path], []
+        if path.is_file():
+            raise UserError(Fault("this kind of file can't be read", str(path), path.suffix, _KINDS))
+        entries = sorted(entry for entry in path.iterdir() if not entry.name.startswith("."))
+    except OSError as error:
+        raise UserError(Fault(f"can't be read: {error.strerror or error}", str(path))) from None
+    sources = [entry for entry in entries if _readable(entry)]
+    if not sources:
+        raise UserError(Fault("nothing in this folder can be read", where=str(path), expected=_KINDS))
+    others = (entry.name for entry in entries if entry not in sources)
+    return sources, [name for name in others if name != _SPLITS]
+
+
+def read_table(path: Path, faults: Faults) -> Table:
+    """The rows of one file, without those that could not be read: each of these adds a fault."""
+    known = len(faults)
+    read = _saved_dataset if path.is_dir() else _READERS[path.suffix.lower()]
+    rows: list[Row] = []
+    try:
+        rows.extend(read(path, faults))
+    except OSError as error:
+        faults.add(f"can't be read: {error.strerror or error}", str(path))
+    if not rows and len(faults) == known:
+        faults.add("no records", str(path), expected="at least one record")
+    return Table(path, rows)
+
+
+def _readable(path: Path) -> bool:
+    if path.is_dir():
+        return (path / "dataset_info.json").is_file() and (path / "state.json").is_file()
+    return path.is_file() and path.suffix.lower() in _READERS and path.name != _SPLITS
+
+
+def _jsonl(path: Path, faults: Faults) -> Iterator[Row]:
+    with path.open("rb") as file:
+        for number, raw in enumerate(file, 1):
+            line = (raw.removeprefix(BOM) if number == 1 else raw).rstrip(b"\r\n")
+            if not line.strip():
+                continue
+            where = f"{path}:{number}"
+            try:
+                record = _parse(line.decode("utf-8"))
+            except UnicodeDecodeError as error:
+                faults.add(f"not UTF-8 at byte {error.start + 1} of the line", where, line)
+            except json.JSONDecodeError as error:
+                faults.add(f"broken JSON at column {error.colno}: {error.msg}", where, line.decode())
+            except ValueError as error:
+                faults.add(f"broken JSON: {error}", where)
+            else:
+                yield from _record(record, where, faults)
+
+
+def _json_array(path: Path, faults: Faults) -> Iterator[Row]:
+    text = _text(path, faults)
+    if text is None or not text.strip():
+        return
+    try:
+        records = _parse(text)
+    except json.JSONDecodeError as error:
+        hint = "one JSON array; one record a line belongs in a .jsonl file"
+        faults.add(f"broken JSON: {error.msg}", f"{path}:{error.lineno}", expected=hint)
+    except ValueError as error:
+        faults.add(f"broken JSON: {error}", str(path))
+    else:
+        if not isinstance(records, list):
+            faults.add("not an array", str(path), records, "an array of records: [{...}, {...}]")
+            return
+        for number, record in enumerate(records, 1):
+            yield from _record(record, f"{path}: row {number}", faults)
+
+
+def _csv(path: Path, faults: Faults) -> Iterator[Row]:
+    text = _text(path, faults)
+    if text is None:
+        return
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    header: list[str] = []
+    first_line = 1
+    try:
+        for cells in reader:
+            where, first_line = f"{path}:{first_line}", reader.line_num + 1
+            if not cells:
+                continue
+            if not header:
+                header = cells
+                if len(set(header)) < len(header):
+                    faults.add("a column name appears twice", where, header)
+                    return
+            elif len(cells) != len(header):
+                faults.add(f"{len(cells)} cells", where, cells, f"{len(header)} cells, as in the header")
+            else:
+                yield Row(where, dict(zip(header, cells, strict=True)))
+    except csv.Error as error:
+        faults.add(f"broken CSV: {error}", f"{path}:{first_line}")
+
+
+def _parquet(path: Path, faults: Faults) -> Iterator[Row]:
+    import pyarrow
+    import pyarrow.parquet
+
+    number = 0
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches():
+                for record in batch.to_pylist():
+                    number += 1
+                    yield Row(f"{path}: row {number}", record)
+    except (pyarrow.ArrowException, ValueError) as error:
+        faults.add(f"broken Parquet: {error}", str(path))
+
+
+def _saved_dataset(path: Path, faults: Faults) -> Iterator[Row]:
+    """Rows as Arrow stores them: pictures stay bytes, class labels numbers."""
+    import datasets
+    import pyarrow
+
+    number = 0
+    try:
+        tables = datasets.Dataset.load_from_disk(str(path.resolve())).with_format("arrow")
+        for table in tables.iter(batch_size=1000):
+            for record in cast(Any, table).to_pylist():
+                number += 1
+                yield Row(f"{path}: row {number}", record)
+    except (pyarrow.ArrowException, ValueError, LookupError, TypeError) as error:
+        faults.add(f"broken dataset: {type(error).__name__}: {error}", str(path))
+
+
+def _text(path: Path, faults: Faults) -> str | None:
+    data = path.read_bytes()
+    try:
+        return data.removeprefix(BOM).decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        faults.add("not UTF-8", f"{path}:{line}", data[error.start : error.end])
+        return None
+
+
+def _record(value: Any, where: str, faults: Faults) -> Iterator[Row]:
+    if isinstance(value, dict):
+        yield Row(where, value)
+    else:
+        faults.add("not a record", where, value, 'an object: {"question": ..., "answer": ...}')
+
+
+def _parse(text: str) -> Any:
+    """JSON by the book: ValueError for NaN, a key given twice and endless nesting too."""
+    try:
+        value = json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_no_constant)
+    except RecursionError:
+        raise ValueError(_DEEP) from None
+    if not _shallow(value, NESTING):
+        raise ValueError(_DEEP)
+    return value
+
+
+def _shallow(value: Any, levels: int) -> bool:
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return levels > 0 and all(_shallow(item, levels - 1) for item in items)
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    record = dict(pairs)
+    if len(record) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the key {max(names, key=names.count)!r} appears twice")
+    return record
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+_READERS: dict[str, Callable[[Path, Faults], Iterator[Row]]] = {
+    ".jsonl": _jsonl,
+    ".json": _json_array,
+    ".csv": _csv,
+    ".parquet": _parquet,
+}
+_KINDS = f"{', '.join(_READERS)}, or a folder written by datasets' save_to_disk"

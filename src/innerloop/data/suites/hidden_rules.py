@@ -1,0 +1,241 @@
+"""Tasks whose rule the prompt doesn't tell: the same prompt has another answer in another task of its family.
+
+FAMILIES     family -> its easy, default and hard level: how inputs and rules are drawn (tune difficulty here)
+task_names   the names "family/number" of the suite's tasks, without building them
+build        the tasks
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from itertools import count
+from typing import NamedTuple
+
+from innerloop.data.suites.drawing import DIFFICULTIES, Request, draw_distinct, named_rng, too_few
+from innerloop.data.suites.rules import (
+    OPERATIONS,
+    RELATIONS,
+    DrawInput,
+    DrawRule,
+    Items,
+    Rule,
+    affine,
+    cut,
+    each,
+    inserted,
+    judged,
+    labelled,
+    measured,
+    numbers,
+    one_of_a_kind,
+    operated,
+    ordered,
+    picked,
+    replaced,
+    sample,
+    shifted,
+    spelled,
+)
+from innerloop.data.suites.words import (
+    COLOURS,
+    DAYS,
+    DIGITS,
+    DIRECTIONS,
+    KIND_OF,
+    KINDS,
+    LETTERS,
+    MONTHS,
+    UNITS,
+    WORDS,
+)
+from innerloop.data.tasks import Example, Task
+from innerloop.errors import Fault, Faults, UserError
+
+INSTANCES = 4  # tasks a family, unless asked otherwise
+SHARED_INPUTS = 400  # a family's tasks draw from this many inputs, so any two of them share prompts
+CONFLICT = 0.65  # two rules of a family differ on more than this share of the shared inputs
+LARGEST_SHARE = 0.6  # no rule gives one answer to more than this share of them
+TRIES = 300
+
+
+class Level(NamedTuple):
+    """One difficulty of a family."""
+
+    draw_input: DrawInput
+    draw_rule: DrawRule
+
+
+LONGER_WORDS = [word for word in WORDS if len(word) >= 4]
+FIRST = ("first", "last", "largest", "smallest")
+AMOUNTS = numbers(1, 28)
+
+
+def _last_digit(items: Items) -> str:
+    return items[0][-1]
+
+
+def _kind(items: Items) -> str:
+    return KIND_OF[items[0]]
+
+
+def _itself(item: str) -> str:
+    return item
+
+
+FAMILIES: dict[str, tuple[Level, Level, Level]] = {
+    "affine": (
+        Level(each(numbers(0, 199)), affine((1,), 12)),
+        Level(each(numbers(0, 199)), affine((1, 2), 12)),
+        Level(each(numbers(0, 499)), affine((2, 3, 4, 5), 30)),
+    ),
+    "units": (
+        Level(each(AMOUNTS, UNITS), measured((1,), 0)),
+        Level(each(AMOUNTS, UNITS), measured((1,), 9)),
+        Level(each(AMOUNTS, UNITS), measured((2, 3, 4), 20)),
+    ),
+    "list_operation": (
+        Level(each(*[DIGITS] * 3), operated(FIRST, 7)),
+        Level(each(*[DIGITS] * 3), operated((*FIRST, "sum", "middle"), 9)),
+        Level(each(*[numbers(0, 19)] * 4), operated(tuple(OPERATIONS), 9)),
+    ),
+    "last_digit": (
+        Level(each(numbers(0, 999)), labelled(_last_digit, DIGITS, 2)),
+        Level(each(numbers(0, 999)), labelled(_last_digit, DIGITS, 3)),
+        Level(each(numbers(0, 9999)), labelled(_last_digit, DIGITS, 5)),
+    ),
+    "threshold": (
+        Level(each(numbers(0, 199)), cut(200, 2)),
+        Level(each(numbers(0, 999)), cut(1000, 3)),
+        Level(each(numbers(0, 999)), cut(1000, 5)),
+    ),
+    "comparison": (
+        Level(each(*[numbers(0, 99)] * 2), judged(("greater",))),
+        Level(each(*[numbers(0, 99)] * 2), judged(("greater", "greater last digit"))),
+        Level(each(*[numbers(0, 99)] * 2), judged(tuple(RELATIONS))),
+    ),
+    "category": (
+        Level(each(WORDS), labelled(_kind, tuple(KINDS), 2)),
+        Level(each(WORDS), labelled(_kind, tuple(KINDS), 3)),
+        Level(each(WORDS), labelled(_kind, tuple(KINDS), 6)),
+    ),
+    "digit_cipher": (
+        Level(each(*[DIGITS[:6]] * 3), replaced(DIGITS[:6], DIGITS)),
+        Level(each(*[DIGITS] * 3), replaced(DIGITS, DIGITS)),
+        Level(each(*[DIGITS] * 4), replaced(DIGITS, DIGITS)),
+    ),
+    "word_map": (
+        Level(each(*[WORDS[:6]] * 3), replaced(WORDS[:6], WORDS[:6])),
+        Level(each(*[WORDS[:8]] * 3), replaced(WORDS[:8], WORDS[:8])),
+        Level(each(*[WORDS[:16]] * 3), replaced(WORDS[:16], WORDS[:16])),
+    ),
+    "colour_direction": (
+        Level(each(*[COLOURS[:4]] * 4), replaced(COLOURS[:4], DIRECTIONS[:4])),
+        Level(each(*[COLOURS[:6]] * 3), replaced(COLOURS[:6], DIRECTIONS)),
+        Level(each(*[COLOURS] * 4), replaced(COLOURS, DIRECTIONS)),
+    ),
+    "letter_shift": (
+        Level(each(*[LETTERS] * 2), shifted(LETTERS, most=13)),
+        Level(each(*[LETTERS] * 3), shifted(LETTERS, most=25)),
+        Level(each(*[LETTERS] * 4), shifted(LETTERS, LETTERS, most=25)),
+    ),
+    "date_offset": (
+        Level(each(DAYS, AMOUNTS), shifted(DAYS, AMOUNTS, most=4)),
+        Level(each(DAYS, MONTHS, AMOUNTS), shifted(DAYS, MONTHS, AMOUNTS, most=6)),
+        Level(each(DAYS, MONTHS, AMOUNTS), shifted(DAYS, MONTHS, AMOUNTS, most=11)),
+    ),
+    "index_pick": (
+        Level(sample(WORDS, 4), picked(4, 2)),
+        Level(sample(WORDS, 5), picked(5, 2)),
+        Level(sample(WORDS, 6), picked(6, 3)),
+    ),
+    "reorder": (
+        Level(sample(LETTERS, 4), picked(4, 4)),
+        Level(sample(LETTERS, 5), picked(5, 5)),
+        Level(sample(LETTERS, 6), picked(6, 6)),
+    ),
+    "letter_pick": (
+        Level(each(LONGER_WORDS), spelled((0, 1, 2, -1), 2)),
+        Level(each(LONGER_WORDS), spelled((0, 1, 2, -2, -1), 2)),
+        Level(each(LONGER_WORDS), spelled((0, 1, 2, -2, -1), 3)),
+    ),
+    "insertion": (
+        Level(sample(WORDS, 2), inserted(2)),
+        Level(sample(WORDS, 3), inserted(3)),
+        Level(sample(WORDS, 5), inserted(5)),
+    ),
+    "hidden_order": (
+        Level(sample(LETTERS[:7], 3), ordered(LETTERS[:7], _itself, keep=3)),
+        Level(sample(LETTERS[:8], 3), ordered(LETTERS[:8], _itself, keep=3)),
+        Level(sample(LETTERS[:9], 4), ordered(LETTERS[:9], _itself, keep=4)),
+    ),
+    "kind_order": (
+        Level(one_of_a_kind(3, 5), ordered(tuple(KINDS)[:5], KIND_OF.__getitem__, keep=2)),
+        Level(one_of_a_kind(3, 6), ordered(tuple(KINDS), KIND_OF.__getitem__, keep=2)),
+        Level(one_of_a_kind(4, 6), ordered(tuple(KINDS), KIND_OF.__getitem__, keep=3)),
+    ),
+}
+
+
+def task_names(instances: int | None) -> list[tuple[str, str]]:
+    """(task name, family) of every task, `instances` a family."""
+    numbers = range(INSTANCES if instances is None else instances)
+    return [(f"{family}/{number}", family) for family in FAMILIES for number in numbers]
+
+
+def build(request: Request, instances: int | None) -> list[Task]:
+    """All tasks; UserError names every one that has too few distinct examples or no rule left."""
+    tasks: list[Task] = []
+    faults = Faults()
+    for family in FAMILIES:
+        try:
+            tasks += _family_tasks(family, request, INSTANCES if instances is None else instances)
+        except UserError as error:
+            faults.extend(error.faults)
+    faults.raise_if_any()
+    return tasks
+
+
+def _family_tasks(family: str, request: Request, instances: int) -> Iterator[Task]:
+    level = FAMILIES[family][DIFFICULTIES.index(request.difficulty)]
+    rng = named_rng(request.seed, "hidden-rules", family, "inputs")
+    stream = (level.draw_input(rng) for _ in count())
+    inputs = draw_distinct(stream, max(SHARED_INPUTS, request.total))
+    if len(inputs) < request.total:
+        names = [f"{family}/{number}" for number in range(instances)]
+        raise UserError(*(too_few(name, request, len(inputs)) for name in names))
+    for number, rule in enumerate(_draw_rules(family, level, inputs, request.seed, instances)):
+        chosen = list(inputs)
+        named_rng(request.seed, "hidden-rules", family, number, "split").shuffle(chosen)
+        examples = tuple(
+            Example(f"in: {' '.join(items)}\nout:", f" {rule(items)}") for items in chosen[: request.total]
+        )
+        test, pool = examples[: request.test_examples], examples[request.test_examples :]
+        yield Task(f"{family}/{number}", pool=pool, test=test, family=family)
+
+
+def _draw_rules(family: str, level: Level, inputs: list[Items], seed: int, instances: int) -> list[Rule]:
+    """Rules that are balanced and in conflict pair by pair; rule n is the same however many follow it."""
+    rules: list[Rule] = []
+    answers: list[list[str]] = []
+    for number in range(instances):
+        rng = named_rng(seed, "hidden-rules", family, number, "rule")
+        for _ in range(TRIES):
+            rule = level.draw_rule(rng)
+            said = [rule(items) for items in inputs]
+            if _is_balanced(said) and all(_are_in_conflict(said, other) for other in answers):
+                break
+        else:
+            where = f"suite hidden-rules, family {family}"
+            raise UserError(
+                Fault("no further rule that differs from the others", where, instances, f"at most {number}")
+            )
+        rules.append(rule)
+        answers.append(said)
+    return rules
+
+
+def _is_balanced(said: list[str]) -> bool:
+    return max(Counter(said).values()) <= LARGEST_SHARE * len(said)
+
+
+def _are_in_conflict(said: list[str], other: list[str]) -> bool:
+    return sum(a != b for a, b in zip(said, other, strict=True)) > CONFLICT * len(said)

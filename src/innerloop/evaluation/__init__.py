@@ -1,0 +1,1 @@
+"""Does it help? Adaptation on tasks that training never saw."""

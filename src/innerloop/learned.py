@@ -1,0 +1,266 @@
+"""The library's front door: train, then adapt to a new task, save, reload.
+
+meta_train   a config -> Learned; writes the adapter or model, manifest.json and metrics.jsonl to its output_dir
+Learned      a trained initialization: adapt(examples), save_pretrained(folder)
+Adapted      the initialization adapted to one task: generate(prompts), score(examples), save_pretrained(folder)
+load_run     the folder of a finished run -> Learned
+"""
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from innerloop.data.batches import collate, inner_batches
+from innerloop.data.encoding import encode, encode_prompt
+from innerloop.data.examples import read_examples
+from innerloop.data.tasks import Example
+from innerloop.errors import Fault, RunError, UserError
+from innerloop.learning.inner_loop import InnerLoop
+from innerloop.learning.methods import METHODS
+from innerloop.models import LoadedModel, load
+from innerloop.numerics.optimizers import AdamW
+from innerloop.numerics.tensors import TensorSet, per_task
+from innerloop.outputs.export import export_adapter, export_model, read_adapter, reload_logits
+from innerloop.runs.config import RunConfig, load_config
+from innerloop.runs.journal import MANIFEST, Journal, peak_memory, write_text
+from innerloop.runs.preparation import Session, Store, prepare, roles
+from innerloop.runs.trainer import LastRound, Metrics
+from innerloop.runs.training import OnStep, Plan, fit, plan
+from innerloop.runs.yaml import to_yaml
+from innerloop.spaces.answers import AnswerLoss
+from innerloop.spaces.lora import LoraSpace
+from innerloop.spaces.space import ParameterSpace
+
+Examples = Path | Sequence[Example | Mapping[str, Any]]
+
+EXPORTED = {"lora": "adapter", "all": "model"}  # the folder of a run that holds what was learned
+
+# For a run whose method has no inner loop (joint training), unless the caller says otherwise.
+DEFAULT_ADAPTATION = InnerLoop(steps=5, optimizer=AdamW(lr=3e-3, betas=(0.9, 0.99)))
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """Values (1, ...) of one task, and the support loss before each inner step."""
+
+    learned: "Learned"
+    values: TensorSet
+    losses: tuple[float, ...]
+
+    def generate(self, prompts: Sequence[str], *, max_new_tokens: int = 32) -> list[str]:
+        """Greedy answers, each up to the end token."""
+        model, tokenizer = self.learned.model.model, self.learned.model.tokenizer
+        rows = [encode_prompt(prompt, tokenizer) for prompt in prompts]
+        length = max(len(row) for row in rows)
+        end = tokenizer.eos_token_id
+        tokens = torch.tensor([[end] * (length - len(row)) + list(row) for row in rows], device=model.device)
+        mask = torch.tensor([[0] * (length - len(row)) + [1] * len(row) for row in rows], device=model.device)
+        with self.learned.space.installed(self.values):
+            written: Any = model.generate(
+                input_ids=tokens,
+                attention_mask=mask,
+                max_new_tokens=max_new_tokens,
+                do_sample=False,
+                pad_token_id=end,
+            )
+        return [str(text) for text in tokenizer.batch_decode(written[:, length:], skip_special_tokens=True)]
+
+    def score(self, examples: Examples) -> tuple[float, float]:
+        """(mean nats an answer token, share of answers that greedy decoding gives exactly)."""
+        space = self.learned.space
+        assert isinstance(space.loss, AnswerLoss)
+        batch = collate([self.learned.encoded(examples)]).to(self.learned.model.model.device)
+        with space.installed(self.values):
+            nats, exact = space.loss.score(batch)
+        return float(nats.mean()), float(exact.float().mean())
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """A PEFT adapter folder, or a Hugging Face model folder where all parameters were trained."""
+        self.learned.save(Path(folder), {name: value[0] for name, value in self.values.items()})
+
+
+@dataclass(frozen=True)
+class Learned:
+    """A trained initialization. inner: the run's own adaptation; a method without one gets DEFAULT_ADAPTATION."""
+
+    config: RunConfig
+    model: LoadedModel
+    space: ParameterSpace
+    folder: Path
+    last_round: LastRound = field(default_factory=LastRound)
+
+    @property
+    def inner(self) -> InnerLoop:
+        section = self.config.method.inner
+        return section.build() if section else DEFAULT_ADAPTATION
+
+    @property
+    def exported(self) -> Path:
+        """The adapter or model folder that the run wrote."""
+        return self.folder / EXPORTED[METHODS[self.config.method.name].trains]
+
+    def adapt(self, examples: Examples, *, inner: InnerLoop | None = None) -> Adapted:
+        """A few inner steps on the examples, from the shared values, which stay as they are.
+
+        examples: `{prompt, completion}` records (or the other forms of docs/data-format.md), or a file of them.
+        Raises UserError for records that can't be read.
+        """
+        inner, support = inner or self.inner, self.encoded(examples)
+        section = self.config.method.inner
+        whole = section is None or section.batch_size >= self.config.tasks.support
+        size = len(support) if whole or section is None else min(section.batch_size, len(support))
+        batches = inner_batches([support], steps=max(inner.steps, 1), batch_size=size)
+        on_device = {id(batch): batch.to(self.model.model.device) for batch in batches}
+        adapted = inner.adapt(self.space, per_task(self.space.shared, 1), [on_device[id(b)] for b in batches])
+        return Adapted(self, adapted.values, tuple(adapted.losses.mean(1).tolist()))
+
+    def encoded(self, examples: Examples) -> list[Any]:
+        found = read_examples(examples)
+        return [encode(example, self.model.tokenizer) for example in found]
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """The shared values as a PEFT adapter folder, or as a Hugging Face model folder."""
+        self.save(Path(folder), self.space.shared)
+
+    def save(self, folder: Path, values: Mapping[str, Tensor]) -> None:
+        """Any values of this run's space, in the same format."""
+        save_values(folder, self.model, self.space, values)
+
+    def check(self, folder: Path, examples: Examples) -> float:
+        """Largest difference between the logits of the shared values and of `folder`, reloaded by PEFT alone."""
+        tokens = torch.tensor([self.encoded(examples)[0].tokens])
+        model = self.model.model
+        with self.space.installed(per_task(self.space.shared, 1)):
+            here = model(input_ids=tokens.to(model.device), use_cache=False).logits.float().cpu()
+        return float((here - reload_logits(folder, tokens)).abs().max())
+
+
+def meta_train(
+    config: RunConfig | Path | str | Mapping[str, Any],
+    *,
+    model: LoadedModel | None = None,
+    store: Store | None = None,
+    on_plan: Callable[[Plan], None] | None = None,
+    on_step: OnStep | None = None,
+) -> Learned:
+    """Train as the config says and write what was learned to its output_dir.
+
+    config            a RunConfig, a YAML file, or the same as a mapping
+    model, store      a loaded model and its hidden states below the cut, to share between runs
+    on_plan, on_step  called before the first step and after each one
+    Raises UserError for a config or data that can't be used, before anything is written; RunError when a loss or
+    gradient is not finite.
+    """
+    if isinstance(config, str):
+        config = Path(config)
+    settings = config if isinstance(config, RunConfig) else load_config(config)
+    session = prepare(settings, model=model, store=store)
+    what = plan(session)
+    if on_plan:
+        on_plan(what)
+    loaded = session.model
+    journal = Journal(
+        settings.output_dir,
+        {
+            "config": settings.resolved(),
+            "model": {"name": loaded.name, "source": loaded.source, "fingerprint": loaded.fingerprint},
+            "plan": {**asdict(what), "trained": {**what.trained._asdict(), "percent": what.trained.percent}},
+            "roles": roles(session),
+        },
+    )
+    write_text(settings.output_dir / "run.yaml", to_yaml(settings.resolved()))
+    try:
+        return _train(session, journal, on_step)
+    except (RunError, KeyboardInterrupt) as error:
+        status = "failed" if isinstance(error, RunError) else "interrupted"
+        journal.finish(status, reason=str(error))
+        raise
+
+
+def load_run(folder: Path) -> Learned:
+    """What a finished run learned. Raises UserError where there is none, or its base model is another now."""
+    manifest = folder / MANIFEST
+    if not manifest.is_file():
+        raise UserError(
+            Fault(f"no {MANIFEST} here", str(folder), expected="the output_dir of a finished run")
+        )
+    said = json.loads(manifest.read_text(encoding="utf-8"))
+    if said["status"] != "done":
+        raise UserError(Fault("this run did not finish", str(manifest), said["status"], 'status "done"'))
+    config = load_config(said["config"])
+    row = METHODS[config.method.name]
+    if row.one_task:
+        one = next(iter((folder / "adapters").iterdir()), folder)
+        hint = f"a run that shares one initialization; its adapters are ready to use, as {one}"
+        raise UserError(
+            Fault(f"{config.method.name} trained one adapter for each task", str(folder), expected=hint)
+        )
+    exported = folder / EXPORTED[row.trains]
+    place = said["model"]["name"] if row.trains == "lora" else str(exported)
+    loaded = load(place, dtype=config.model.dtype)
+    if row.trains == "lora" and loaded.fingerprint != said["model"]["fingerprint"]:
+        raise UserError(
+            Fault("not the weights this adapter was trained on", f"model {place}", loaded.fingerprint)
+        )
+    space = Session(config, loaded, [], [], [], {}).space()
+    if isinstance(space, LoraSpace):
+        space.shared = read_adapter(exported)
+    return Learned(config, loaded, space, folder)
+
+
+def save_values(
+    folder: Path, model: LoadedModel, space: ParameterSpace, values: Mapping[str, Tensor]
+) -> None:
+    """A PEFT adapter for a LoRA space, a Hugging Face model for all parameters."""
+    if isinstance(space, LoraSpace):
+        export_adapter(folder, model.model, values=values, lora=space.settings, base_name=model.source)
+    else:
+        export_model(folder, model.model, values=values, tokenizer=model.tokenizer)
+
+
+def _train(session: Session, journal: Journal, on_step: OnStep | None) -> Learned:
+    config, folder = session.config, session.config.output_dir
+    started, tokens = time.perf_counter(), 0
+
+    def record(name: str, metrics: Metrics) -> None:
+        nonlocal tokens
+        tokens += metrics.tokens
+        adapter = {"adapter": name} if name else {}
+        journal.record(**adapter, **metrics._asdict(), seconds=round(time.perf_counter() - started, 3))
+        if on_step:
+            on_step(name, metrics)
+
+    learned: Learned | None = None
+    for name, batches in session.streams():
+        space = session.space()
+        trainer = session.trainer(space, batches)
+        fit(trainer, batches, config.outer.steps, name=name, on_step=record)
+        learned = Learned(config, session.model, space, folder, trainer.last_round)
+        learned.save_pretrained(folder / "adapters" / file_name(name) if name else learned.exported)
+    assert learned is not None
+    _keep_last_round(learned)
+    seconds = time.perf_counter() - started
+    journal.finish("done", tokens=tokens, seconds=round(seconds, 3), peak_bytes=peak_memory())
+    return learned
+
+
+def _keep_last_round(learned: Learned) -> None:
+    """META-LORA's stage-1 adapters, the examples of stage 2, and the gradient that these gave."""
+    last, folder = learned.last_round, learned.folder / "task_adapters"
+    for name, values in last.adapters.items():
+        learned.save(folder / file_name(name), values)
+    if last.adapters:
+        save_file(last.gradient, folder / "outer_gradient.safetensors")
+        write_text(folder / "query_ids.json", json.dumps(last.query_ids, indent=2) + "\n")
+
+
+def file_name(task: str) -> str:
+    """A task's name as the name of a folder."""
+    return task.replace("/", "__")

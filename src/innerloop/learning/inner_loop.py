@@ -1,0 +1,55 @@
+"""Adaptation: a few optimizer steps on a task's support examples, the same object at training and at test time.
+
+Legend: T = tasks, K = inner steps.
+
+InnerLoop   K steps of an optimizer whose state is fresh for each task
+Adapted     the adapted values (T, ...) and the support loss before each step (K, T)
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from innerloop.data.tasks import Batch
+from innerloop.numerics.optimizers import Optimizer
+from innerloop.numerics.tensors import TensorSet
+from innerloop.spaces.space import ParameterSpace
+
+
+class Adapted(NamedTuple):
+    values: TensorSet
+    losses: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class InnerLoop:
+    """steps: K; optimizer: its learning rate, clipping and moments are each task's own."""
+
+    steps: int
+    optimizer: Optimizer
+
+    def adapt(
+        self,
+        space: ParameterSpace,
+        start: Mapping[str, Tensor],
+        support: Sequence[Batch],
+        *,
+        before_step: Callable[[TensorSet, Batch], None] | None = None,
+    ) -> Adapted:
+        """K steps from `start` (T, ...), which is left as it is; step k reads support[k], cyclically.
+
+        before_step sees the values (in place: copy what you keep) and the batch of each step before it is taken.
+        """
+        values = space.fork(start)
+        state = self.optimizer.init(values)
+        losses: list[Tensor] = []
+        for step in range(self.steps):
+            batch = support[step % len(support)]
+            if before_step is not None:
+                before_step(values, batch)
+            losses.append(space.descend(values, state, batch, self.optimizer))
+        tasks = len(next(iter(values.values())))
+        return Adapted(values, torch.stack(losses) if losses else torch.empty(0, tasks))

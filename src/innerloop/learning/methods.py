@@ -1,0 +1,167 @@
+"""The methods, side by side, and their table.
+
+Legend: theta = shared values, phi = adapted values; S, Q = support and query of a task; L = mean nats an answer
+token; K = inner steps; n = tasks a step. Every method adds the sum over its tasks to `into`; the trainer divides by n.
+
+Method    a rule: how a set of tasks becomes a gradient of the shared values
+METHODS   name -> Row: a rule times the set of tensors it trains. The command line, the config, the docs page and
+          the laws' tests read this table: a new first-order method is about ten lines and one row.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import ClassVar, Literal, NamedTuple
+
+from torch import Tensor
+
+from innerloop.data.tasks import Batch, TaskBatch
+from innerloop.learning.inner_loop import InnerLoop
+from innerloop.learning.second_order import sweep
+from innerloop.numerics.optimizers import Sgd
+from innerloop.numerics.tensors import TensorSet, accumulate, clone, difference
+from innerloop.spaces.space import ParameterSpace
+
+
+class Outcome(NamedTuple):
+    """loss: (T,) what the method's gradient was taken of; support_loss: (K, T) before each inner step;
+    adapted: (T, ...) stage-1 values of META-LORA, only with keep_task_adapters."""
+
+    loss: Tensor
+    support_loss: Tensor | None = None
+    adapted: TensorSet | None = None
+
+
+class Method(ABC):
+    """A rule. Its dataclass fields are all the options it reads; `reads_query`: whether it needs query examples."""
+
+    reads_query: ClassVar[bool] = True
+
+    @abstractmethod
+    def outer_gradient(
+        self, space: ParameterSpace, start: Mapping[str, Tensor], tasks: TaskBatch, into: TensorSet
+    ) -> Outcome:
+        """Add the gradient of the shared values, summed over tasks, to `into` (...). `start` (T, ...) is read only."""
+
+    @classmethod
+    def options(cls) -> frozenset[str]:
+        return frozenset(field.name for field in fields(cls))  # pyright: ignore[reportArgumentType]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fomaml(Method):
+    """g = mean_i grad L(phi_i; Q_i) at phi_i = adapt(theta, S_i), applied to theta.
+
+    First-order MAML: Finn et al. 2017, arXiv:1703.03400, section 5.2.
+    """
+
+    inner: InnerLoop
+
+    def outer_gradient(
+        self, space: ParameterSpace, start: Mapping[str, Tensor], tasks: TaskBatch, into: TensorSet
+    ) -> Outcome:
+        adapted = self.inner.adapt(space, start, tasks.support)
+        loss, _ = space.loss_and_gradient(adapted.values, _query(tasks), into=into)
+        return Outcome(loss, adapted.losses)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Maml(Method):
+    """g = mean_i J_i^T grad L(phi_i; Q_i), J_i = d phi_i / d theta through all K inner SGD steps.
+
+    Finn et al. 2017, arXiv:1703.03400, algorithm 1, exact second order.
+    """
+
+    inner: InnerLoop
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.inner.optimizer, Sgd):
+            raise ValueError("maml differentiates through inner SGD steps only")
+
+    def outer_gradient(
+        self, space: ParameterSpace, start: Mapping[str, Tensor], tasks: TaskBatch, into: TensorSet
+    ) -> Outcome:
+        trajectory: list[tuple[TensorSet, Batch]] = []
+        adapted = self.inner.adapt(
+            space, start, tasks.support, before_step=lambda phi, batch: trajectory.append((clone(phi), batch))
+        )
+        loss, gradient = space.loss_and_gradient(adapted.values, _query(tasks))
+        assert gradient is not None
+        assert isinstance(self.inner.optimizer, Sgd)
+        accumulate(into, sweep(space, trajectory, self.inner.optimizer, gradient))
+        return Outcome(loss, adapted.losses)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetaLora(Method):
+    """Stage 1: phi_i = adapt(theta, S_i), each task on its own. Stage 2: g = mean_i grad L(phi_i; Q_i), applied to theta.
+
+    Cheng et al. 2025, arXiv:2510.11598. At equal settings and data the gradient is FOMAML's; the schedule differs.
+    """
+
+    inner: InnerLoop
+    keep_task_adapters: bool = False
+
+    def outer_gradient(
+        self, space: ParameterSpace, start: Mapping[str, Tensor], tasks: TaskBatch, into: TensorSet
+    ) -> Outcome:
+        adapted = self.inner.adapt(space, start, tasks.support)  # stage 1
+        loss, _ = space.loss_and_gradient(adapted.values, _query(tasks), into=into)  # stage 2
+        return Outcome(loss, adapted.losses, adapted.values if self.keep_task_adapters else None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reptile(Method):
+    """g = mean_i (theta - phi_i), phi_i = adapt(theta, S_i); no query is read.
+
+    Nichol et al. 2018, arXiv:1803.02999, algorithm 2. LoRA: the factors A and B are moved, not their product.
+    """
+
+    reads_query: ClassVar[bool] = False
+    inner: InnerLoop
+
+    def outer_gradient(
+        self, space: ParameterSpace, start: Mapping[str, Tensor], tasks: TaskBatch, into: TensorSet
+    ) -> Outcome:
+        adapted = self.inner.adapt(space, start, tasks.support)
+        accumulate(into, difference(start, adapted.values))
+        return Outcome(adapted.losses[-1], adapted.losses)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Joint(Method):
+    """g = mean_i grad L(theta; S_i + Q_i): ordinary training on all tasks at once (on one task: Std LoRA)."""
+
+    def outer_gradient(
+        self, space: ParameterSpace, start: Mapping[str, Tensor], tasks: TaskBatch, into: TensorSet
+    ) -> Outcome:
+        loss, _ = space.loss_and_gradient(start, _query(tasks), into=into)
+        return Outcome(loss)
+
+
+def _query(tasks: TaskBatch) -> Batch:
+    assert tasks.query is not None
+    return tasks.query
+
+
+class Row(NamedTuple):
+    """rule: the algorithm; trains: the set of tensors; one_task: trains one adapter for each task, no sharing."""
+
+    rule: type[Method]
+    trains: Literal["all", "lora"]
+    title: str
+    one_task: bool = False
+
+
+METHODS: dict[str, Row] = {
+    "fomaml": Row(Fomaml, "all", "first-order MAML"),
+    "maml": Row(Maml, "all", "second-order MAML"),
+    "reptile": Row(Reptile, "all", "Reptile"),
+    "joint": Row(Joint, "all", "multi-task training"),
+    "fomaml-lora": Row(Fomaml, "lora", "first-order MAML"),
+    "maml-lora": Row(Maml, "lora", "second-order MAML"),
+    "meta-lora": Row(MetaLora, "lora", "two-stage META-LORA"),
+    "reptile-lora": Row(Reptile, "lora", "Reptile"),
+    "joint-lora": Row(Joint, "lora", "multi-task training"),
+    "lora": Row(Joint, "lora", "Std LoRA, one task", one_task=True),
+}

@@ -1,0 +1,35 @@
+"""Exact second order without an unrolled graph: keep phi_0 .. phi_{K-1}, sweep backwards.
+
+Legend: T = tasks, K = inner steps; phi_{k+1} = phi_k - u(g_k), g_k the support gradient at phi_k, H_k its Jacobian.
+
+sweep   v <- v - H_k D_k^T v for k = K-1 .. 0, D_k the Jacobian of u at g_k (rates, clipping)
+
+The chain rule gives d phi_{k+1} / d phi_k = I - D_k H_k, and H_k is symmetric, so its transpose applied to v is
+v - H_k D_k^T v: one Hessian-vector product a step, memory flat in K but for the stored phi_k (MAML, Finn et al.
+2017, arXiv:1703.03400, section 2.2, differentiated step by step).
+"""
+
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor
+
+from innerloop.data.tasks import Batch
+from innerloop.numerics.optimizers import Sgd
+from innerloop.numerics.tensors import TensorSet
+from innerloop.spaces.space import ParameterSpace
+
+
+def sweep(
+    space: ParameterSpace,
+    trajectory: Sequence[tuple[Mapping[str, Tensor], Batch]],
+    optimizer: Sgd,
+    vector: TensorSet,
+) -> TensorSet:
+    """J^T v (T, ...), J = d phi_K / d phi_0; trajectory: (phi_k, the batch of step k) for k = 0 .. K-1."""
+    for phi, batch in reversed(trajectory):
+        gradient = None
+        if optimizer.clip is not None:  # clipping's Jacobian depends on the gradient it clipped
+            _, gradient = space.loss_and_gradient(phi, batch)
+        product = space.hessian_vector_product(phi, batch, optimizer.vjp(vector, gradient))
+        vector = {name: value - product[name] for name, value in vector.items()}
+    return vector

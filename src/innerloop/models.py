@@ -1,0 +1,316 @@
+"""Loads a causal language model and its tokenizer from a hub id, a folder or a GGUF file.
+
+load, load_model, load_tokenizer    by the name a run's config gives
+LoadedModel            the model, its tokenizer, and which weights they are
+fingerprint            a digest of a folder's weights
+check_architecture     what innerloop needs of a model, verified on a short input
+base_model, decoder_layers, head, logit_softcap    the parts of a model that passed the check
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from innerloop.errors import Fault, Faults, UserError, did_you_mean
+from innerloop.files import built_once, file_digest
+from innerloop.gguf_files import PACKAGED, cache_folder, gguf_file, gguf_tokenizer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+DTYPES = ("float32", "bfloat16", "float16")
+
+_WHERE = "model.name"
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9_][\w.-]*)?")
+_DESCRIPTION = ["*.json", "*.jinja", "*.txt", "*.model"]
+_WEIGHTS = ["model.safetensors", "model-*.safetensors"]
+_CONVERSION = 1  # part of the cache's key: raise it when what `_dequantize` writes changes
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A frozen model in eval mode and its tokenizer.
+
+    name: as the config has it; source: the folder or hub id that was read; fingerprint: of the weights on
+    disk, whatever dtype they were loaded in.
+    """
+
+    model: "PreTrainedModel"
+    tokenizer: "PreTrainedTokenizerBase"
+    name: str
+    source: str
+    fingerprint: str
+
+
+def load(name: str, *, dtype: str = "float32", device: str = "cpu") -> LoadedModel:
+    """Loads `name`: a hub id, a folder, a `.gguf` file or a packaged model. No pickle files, no remote code.
+
+    Raises UserError for a name that leads nowhere, weights that are damaged or incomplete, an unknown dtype
+    or device, and an architecture that `check_architecture` refuses.
+    """
+    folder, source = _find(name, weights=True)
+    model = _frozen_model(folder, name, dtype=dtype, device=device)
+    return LoadedModel(model, _read_tokenizer(folder, name), name, source, fingerprint(folder))
+
+
+def load_model(name: str, *, dtype: str = "float32", device: str = "cpu") -> "PreTrainedModel":
+    """The model of `load(name)` alone, for folders without a tokenizer."""
+    return _frozen_model(_find(name, weights=True)[0], name, dtype=dtype, device=device)
+
+
+def load_tokenizer(name: str) -> "PreTrainedTokenizerBase":
+    """The tokenizer that `load(name)` gives, without reading the weights."""
+    gguf = gguf_file(name)
+    return _read_gguf_tokenizer(gguf) if gguf else _read_tokenizer(_find(name, weights=False)[0], name)
+
+
+def fingerprint(folder: Path) -> str:
+    """sha256 over the name, dtype, shape and bytes of every tensor in the folder's safetensors files.
+
+    Every byte is read (about half a second a gigabyte and core); sharding and file metadata do not count.
+    """
+    with ThreadPoolExecutor() as pool:
+        lines = sorted(pool.map(_digest, _stored_tensors(folder)))
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def base_model(model: nn.Module) -> nn.Module:
+    """The transformer below the output layer; its `last_hidden_state` goes into `head`."""
+    return cast("PreTrainedModel", model).base_model
+
+
+def decoder_layers(model: nn.Module) -> nn.ModuleList:
+    """The decoder layers, lowest first."""
+    return cast(nn.ModuleList, base_model(model).layers)
+
+
+def head(model: nn.Module) -> tuple[Tensor, Tensor | None]:
+    """Weight (V, D) and bias (V,) of the output layer."""
+    output = cast(nn.Linear, cast("PreTrainedModel", model).get_output_embeddings())
+    return output.weight, output.bias
+
+
+def logit_softcap(model: nn.Module) -> float | None:
+    """c where the model's logits are c * tanh(logits / c), as in Gemma 2; else None."""
+    return getattr(model.config, "final_logit_softcapping", None)
+
+
+def check_architecture(model: nn.Module) -> None:
+    """Raises UserError, naming the family, unless the model is built the way innerloop needs it.
+
+    Decoder layers in a ModuleList called `layers`, projections that are nn.Linear, and logits that equal
+    head(last_hidden_state), soft-capped where the config says so. The last is measured on a random input.
+    """
+    faults = Faults()
+    where = f"model family {model.config.model_type!r}"  # pyright: ignore[reportAttributeAccessIssue]
+    base = base_model(model)
+    if not isinstance(getattr(base, "layers", None), nn.ModuleList):
+        lists = [name for name, child in base.named_children() if isinstance(child, nn.ModuleList)]
+        faults.add("the base model has no ModuleList called `layers`", where, lists, "`layers`")
+    if foreign := sorted(set(_foreign_projections(base))):
+        faults.add("projections that are not nn.Linear", where, foreign, "nn.Linear")
+    if not isinstance(cast("PreTrainedModel", model).get_output_embeddings(), nn.Linear):
+        faults.add("no output layer that is an nn.Linear", where, expected="a causal language model")
+    faults.raise_if_any()
+    gap = _logit_gap(model)
+    if not gap <= 1e-4:  # NaN is refused as well
+        expected = "equal to 1e-4, relative: no other scaling between the hidden states and the logits"
+        faults.add("the logits are not head(last_hidden_state)", where, gap, expected)
+    faults.raise_if_any()
+
+
+def _foreign_projections(base: nn.Module) -> Iterator[str]:
+    for module in base.modules():
+        matrices = [parameter for parameter in module.parameters(recurse=False) if parameter.ndim > 1]
+        if matrices and not isinstance(module, nn.Linear | nn.Embedding):
+            yield type(module).__name__
+
+
+@torch.no_grad()
+def _logit_gap(model: nn.Module) -> float:
+    weight, bias = head(model)
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randint(weight.shape[0], (2, 6), generator=generator).to(weight.device)
+    logits = model(input_ids=tokens, use_cache=False).logits.float()
+    ours = nn.functional.linear(base_model(model)(input_ids=tokens).last_hidden_state, weight, bias).float()
+    if (cap := logit_softcap(model)) is not None:
+        ours = cap * torch.tanh(ours / cap)
+    return ((ours - logits).abs().max() / logits.abs().max()).item()
+
+
+def _frozen_model(folder: Path, name: str, *, dtype: str, device: str) -> "PreTrainedModel":
+    faults = Faults()
+    if dtype not in DTYPES:
+        faults.add("unknown dtype", "model.dtype", dtype, did_you_mean(dtype, DTYPES))
+    if not _usable(device):
+        faults.add("no such device here", "device", device, "cpu, cuda, cuda:N or mps, where torch finds one")
+    faults.raise_if_any()
+    model = _read_model(str(folder), name, dtype=getattr(torch, dtype), use_safetensors=True)
+    cast(nn.Module, model).to(device).eval().requires_grad_(False)
+    check_architecture(model)
+    return model
+
+
+def _usable(device: str) -> bool:
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError):  # which one depends on how torch was built
+        return False
+    return torch.device(device).type != "meta"
+
+
+def _find(name: str, *, weights: bool) -> tuple[Path, str]:
+    """The folder to read `name` from, and what to call the place."""
+    if gguf := gguf_file(name):
+        folder = _dequantized(gguf)
+        return folder, str(folder)
+    folder = Path(name).expanduser()
+    if name and folder.is_dir():
+        _check_folder(folder, name, weights=weights)
+        return folder, str(folder.resolve())
+    if not _HUB_ID.fullmatch(name):
+        expected = "a hub id, a model folder or a .gguf file"
+        raise UserError(Fault("no such folder or file", _WHERE, name, expected))
+    folder = _hub_folder(name, weights=weights)
+    _check_folder(folder, name, weights=weights)
+    return folder, name
+
+
+def _check_folder(folder: Path, name: str, *, weights: bool) -> None:
+    found = sorted(path.name for path in folder.iterdir())
+    if "adapter_config.json" in found:
+        expected = "the adapter's base model"
+        raise UserError(Fault("this is a PEFT adapter, not a model", _WHERE, name, expected))
+    if "config.json" not in found:
+        expected = "a folder written by save_pretrained, or the path of a .gguf file"
+        raise UserError(Fault("the folder has no config.json", _WHERE, name, expected))
+    if weights and not _weight_files(folder):
+        expected = "model.safetensors or its shards; pickle files (.bin) are never read"
+        raise UserError(Fault("the folder has no safetensors weights", _WHERE, name, expected))
+
+
+def _hub_folder(name: str, *, weights: bool) -> Path:
+    """The hub cache's folder for `name`; downloaded only where something in it is missing."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError
+
+    patterns, packaged = _DESCRIPTION + _WEIGHTS * weights, ", ".join(PACKAGED)
+    try:
+        with suppress(LocalEntryNotFoundError):
+            folder = Path(snapshot_download(name, allow_patterns=patterns, local_files_only=True))
+            if (folder / "config.json").exists() and (_weight_files(folder) or not weights):
+                return folder
+        return Path(snapshot_download(name, allow_patterns=patterns))
+    except UserError:
+        raise
+    except RepositoryNotFoundError as error:
+        problem = "no such folder, and no such model on the hub"
+        expected = f"a public hub id, `hf auth login` for a private or gated one, or {packaged}"
+        raise UserError(Fault(problem, _WHERE, name, expected)) from error
+    except Exception as error:  # a network can make its client raise anything
+        problem = f"no such folder, not in the hub's cache, and not downloaded ({type(error).__name__})"
+        expected = f"a local folder, a .gguf file, a network, or {packaged}"
+        raise UserError(Fault(problem, _WHERE, name, expected)) from error
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    """The safetensors files transformers would read; none while a shard that the index names is missing."""
+    single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if single.exists():
+        return [single]
+    if not index.exists():
+        return []
+    try:
+        shards = sorted({folder / shard for shard in json.loads(index.read_text())["weight_map"].values()})
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise UserError(Fault("not a weights index", str(index))) from error
+    return shards if all(shard.exists() for shard in shards) else []
+
+
+def _stored_tensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
+    from safetensors import SafetensorError, safe_open
+
+    for path in _weight_files(folder):
+        try:
+            with safe_open(path, framework="pt") as stored:
+                for name in stored.keys():  # noqa: SIM118 (the object is no mapping)
+                    yield name, stored.get_tensor(name)
+        except (SafetensorError, OSError) as error:
+            expected = "a whole safetensors file: copy or download it again"
+            raise UserError(Fault(f"damaged weights ({error})", str(path), expected=expected)) from error
+
+
+def _digest(named: tuple[str, Tensor]) -> str:
+    name, tensor = named
+    data = tensor.reshape(-1).view(torch.uint8).numpy().data
+    return f"{name} {tensor.dtype} {list(tensor.shape)} {hashlib.sha256(data).hexdigest()}"
+
+
+def _read_model(place: str, name: str, **options: Any) -> "PreTrainedModel":
+    """The model as transformers reads it; a tensor the weights lack is an error, never a random start."""
+    from transformers import AutoModelForCausalLM
+
+    options |= {"trust_remote_code": False, "local_files_only": True, "output_loading_info": True}
+    options["ignore_mismatched_sizes"] = True  # they come back in the report, and are refused below by name
+    model, report = _explained("model", lambda: AutoModelForCausalLM.from_pretrained(place, **options), name)
+    faults = Faults()
+    if missing := sorted(report["missing_keys"]):
+        problem = f"the weights lack {len(missing)} of the model's tensors, {missing[0]} first"
+        faults.add(problem, _WHERE, name)
+    for key, stored, wanted in sorted(report["mismatched_keys"])[:1]:
+        faults.add(f"{key} has another shape than config.json says", _WHERE, list(stored), str(list(wanted)))
+    faults.raise_if_any()
+    return model
+
+
+def _read_tokenizer(folder: Path, name: str) -> "PreTrainedTokenizerBase":
+    from transformers import AutoTokenizer
+
+    options = {"trust_remote_code": False, "local_files_only": True}
+    return _explained("tokenizer", lambda: AutoTokenizer.from_pretrained(str(folder), **options), name)
+
+
+def _read_gguf_tokenizer(gguf: Path) -> "PreTrainedTokenizerBase":
+    return _explained("tokenizer", lambda: gguf_tokenizer(gguf), str(gguf))
+
+
+def _explained(what: str, read: Callable[[], Any], name: str) -> Any:
+    try:
+        return read()
+    except UserError:
+        raise
+    except Exception as error:  # a damaged folder can make a reader raise anything
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        if "trust_remote_code" in str(error):
+            reason = "it needs Python code from its own folder, and innerloop never runs that"
+        raise UserError(Fault(f"transformers can't read this {what} ({reason})", _WHERE, name)) from error
+
+
+def _dequantized(gguf: Path) -> Path:
+    """A folder with the GGUF's weights in float32, which loses nothing of them, and its tokenizer."""
+    target = cache_folder() / f"{gguf.stem}-{file_digest(gguf)[:16]}-v{_CONVERSION}"
+    try:
+        return built_once(target, lambda folder: _dequantize(gguf, folder))
+    except OSError as error:
+        expected = "a writable folder with room for 4 bytes a parameter; INNERLOOP_CACHE names another"
+        problem = f"can't keep the dequantized model: {error}"
+        raise UserError(Fault(problem, _WHERE, str(target), expected)) from error
+
+
+def _dequantize(gguf: Path, folder: Path) -> None:
+    import transformers
+
+    options: dict[str, Any] = {"gguf_file": gguf.name, "dtype": torch.float32}
+    if config := getattr(transformers, "GgufConfig", None):  # where it exists, weights may stay packed
+        options["quantization_config"] = config(dequantize=True)
+    _read_model(str(gguf.parent), str(gguf), **options).save_pretrained(folder)
+    _read_gguf_tokenizer(gguf).save_pretrained(folder)

@@ -1,0 +1,112 @@
+"""Optimizers on tensor sets, in place; every task has its own state and its own clipping.
+
+Legend: T = tasks.
+
+Optimizer   init(values) -> state; step(values, gradient, state) in place
+Sgd         plain gradient descent; its Jacobian is what second-order MAML needs
+AdamW       Loshchilov & Hutter 2019 (arXiv:1711.05101), algorithm 2, as torch.optim.AdamW computes it
+"""
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from innerloop.numerics.tensors import CLIP_EPS, TensorSet, clip_factor, dot, norm, over, scale_, zeros_like
+
+
+@dataclass
+class State:
+    """Moments (T, ...) and the number of steps taken; empty for an optimizer without memory."""
+
+    steps: int = 0
+    first: TensorSet = field(default_factory=dict[str, Tensor])
+    second: TensorSet = field(default_factory=dict[str, Tensor])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimizer(ABC):
+    """What both optimizers share.
+
+    lr                 learning rate
+    clip               largest gradient norm, each task on its own; None = no clipping
+    loraplus_lr_ratio  LoRA's B learns this many times faster than A (LoRA+, arXiv:2402.12354, section 4)
+    """
+
+    lr: float
+    clip: float | None = None
+    loraplus_lr_ratio: float = 1.0
+
+    @abstractmethod
+    def init(self, values: TensorSet) -> State: ...
+
+    @abstractmethod
+    def update(self, values: TensorSet, gradient: TensorSet, state: State) -> None:
+        """Take one step in place with a gradient that is already clipped."""
+
+    def step(self, values: TensorSet, gradient: TensorSet, state: State) -> None:
+        """Clip the gradient (in place), then move the values (in place)."""
+        if self.clip is not None:
+            scale_(gradient, clip_factor(norm(gradient), self.clip))
+        state.steps += 1
+        self.update(values, gradient, state)
+
+    def rate(self, name: str) -> float:
+        """The learning rate of one tensor."""
+        return self.lr * self.loraplus_lr_ratio if name.endswith("lora_B") else self.lr
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sgd(Optimizer):
+    """values <- values - lr * clip(gradient)."""
+
+    def init(self, values: TensorSet) -> State:
+        return State()
+
+    def update(self, values: TensorSet, gradient: TensorSet, state: State) -> None:
+        for name, value in values.items():
+            value.sub_(gradient[name], alpha=self.rate(name))
+
+    def vjp(self, vector: TensorSet, gradient: TensorSet | None) -> TensorSet:
+        """D^T v, D the Jacobian of the step's length lr * clip(g) with respect to g.
+
+        gradient: g before clipping, (T, ...); read only where clipping is on, and then required.
+        With n = |g| and s = c / (n + eps) < 1, clip(g) = s g and its Jacobian is s (I - g g^T / (n (n + eps))).
+        """
+        scaled = {name: v * self.rate(name) for name, v in vector.items()}
+        if self.clip is None:
+            return scaled
+        assert gradient is not None
+        norms = norm(gradient)
+        factors = clip_factor(norms, self.clip)
+        along = torch.where(factors < 1, dot(gradient, scaled) / (norms * (norms + CLIP_EPS)), 0.0)
+        return {name: over(factors, v) * (v - over(along, v) * gradient[name]) for name, v in scaled.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdamW(Optimizer):
+    """Adam with decoupled weight decay (none unless asked for)."""
+
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+
+    def init(self, values: TensorSet) -> State:
+        return State(first=zeros_like(values), second=zeros_like(values))
+
+    def update(self, values: TensorSet, gradient: TensorSet, state: State) -> None:
+        beta1, beta2 = self.betas
+        first_correction = 1 - beta1**state.steps
+        second_correction = math.sqrt(1 - beta2**state.steps)
+        for name, value in values.items():
+            grad, rate = gradient[name], self.rate(name)
+            first, second = state.first[name], state.second[name]
+            first.lerp_(grad, 1 - beta1)
+            second.mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
+            if self.weight_decay:
+                value.mul_(1 - rate * self.weight_decay)
+            value.addcdiv_(
+                first, (second.sqrt() / second_correction).add_(self.eps), value=-rate / first_correction
+            )

@@ -1,0 +1,86 @@
+"""Arithmetic on named sets of tensors; inside the engine the first axis is the task.
+
+Legend: T = tasks.
+
+TensorSet           name -> tensor; (T, ...) inside the engine, (...) for the shared values
+per_task            read-only views of shared values, one for each task
+accumulate          into += alpha * (sum over tasks)
+dot, norm           one number a task
+clip_factor         what clipping multiplies a gradient with
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+TensorSet = dict[str, Tensor]
+
+CLIP_EPS = 1e-6  # torch.nn.utils.clip_grad_norm_ divides by norm + 1e-6; the same here, so both give the same numbers
+
+
+def per_task(shared: Mapping[str, Tensor], tasks: int) -> TensorSet:
+    """Views (T, ...) of shared values (...); no memory is taken, and writing to them is an error of torch."""
+    return {name: value.detach().expand(tasks, *value.shape) for name, value in shared.items()}
+
+
+def clone(values: Mapping[str, Tensor]) -> TensorSet:
+    """A writable, contiguous copy."""
+    return {
+        name: value.detach().clone(memory_format=torch.contiguous_format) for name, value in values.items()
+    }
+
+
+def zeros_like(values: Mapping[str, Tensor], dtype: torch.dtype | None = None) -> TensorSet:
+    return {name: torch.zeros_like(value, dtype=dtype) for name, value in values.items()}
+
+
+def difference(left: Mapping[str, Tensor], right: Mapping[str, Tensor]) -> TensorSet:
+    return {name: left[name] - right[name] for name in matching(left, right)}
+
+
+def accumulate(into: TensorSet, values: Mapping[str, Tensor], alpha: float = 1.0) -> None:
+    """into (...) += alpha * values (T, ...) summed over tasks."""
+    for name in matching(into, values):
+        into[name].add_(values[name].sum(0), alpha=alpha)
+
+
+def dot(left: Mapping[str, Tensor], right: Mapping[str, Tensor]) -> Tensor:
+    """Inner product of each task's slice: (T,)."""
+    products = [_rows(left[name] * right[name]).sum(1) for name in matching(left, right)]
+    return torch.stack(products).sum(0)
+
+
+def norm(values: Mapping[str, Tensor]) -> Tensor:
+    """Euclidean norm of each task's slice: (T,)."""
+    return torch.stack([torch.linalg.vector_norm(_rows(value), dim=1) for value in values.values()]).norm(
+        dim=0
+    )
+
+
+def clip_factor(norms: Tensor, max_norm: float) -> Tensor:
+    """(T,) factors in (0, 1] that bring each norm to at most max_norm."""
+    return (max_norm / (norms + CLIP_EPS)).clamp(max=1.0)
+
+
+def scale_(values: TensorSet, factors: Tensor) -> None:
+    """Multiply each task's slice, in place, with its factor (T,)."""
+    for value in values.values():
+        value.mul_(over(factors, value))
+
+
+def over(per_task_numbers: Tensor, like: Tensor) -> Tensor:
+    """(T,) reshaped to (T, 1, ...) so that it broadcasts over `like` (T, ...)."""
+    return per_task_numbers.view(-1, *[1] * (like.dim() - 1))
+
+
+def matching(left: Mapping[str, Tensor], right: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """`left`, after checking that both sets hold the same names (a zip that truncates hides bugs)."""
+    if left.keys() != right.keys():
+        raise ValueError(f"tensor sets differ in {sorted(left.keys() ^ right.keys())}")
+    return left
+
+
+def _rows(value: Tensor) -> Tensor:
+    """(T, entries of a task's slice); a parameter that is one number has a slice without axes."""
+    return value.reshape(len(value), value.shape[1:].numel())

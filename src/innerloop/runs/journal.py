@@ -1,0 +1,84 @@
+"""What a run writes about itself: manifest.json (what it is) and metrics.jsonl (what happened, a line a step).
+
+Journal       one run's two files
+environment   versions, device and threads: what a number depends on
+write_text    a file appears whole or not at all
+"""
+
+import importlib.metadata
+import json
+import os
+import platform
+import resource
+import sys
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from innerloop.errors import Fault, UserError
+
+MANIFEST, METRICS = "manifest.json", "metrics.jsonl"
+PACKAGES = ("innerloop", "torch", "transformers", "peft", "numpy", "safetensors")
+
+
+class Journal:
+    """Opens `folder` for a new run. Raises UserError when it already holds one: nothing is overwritten."""
+
+    def __init__(self, folder: Path, manifest: Mapping[str, Any]) -> None:
+        if folder.exists() and any(folder.iterdir()):
+            right = "a folder that doesn't exist yet, or an empty one"
+            raise UserError(Fault("this folder is not empty", "output_dir", str(folder), right))
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self._manifest: dict[str, Any] = {"status": "running", **manifest, "environment": environment()}
+        self._write_manifest()
+        self._metrics = (folder / METRICS).open("w", encoding="utf-8")
+
+    def record(self, **values: Any) -> None:
+        """One line of metrics.jsonl, on disk when this returns."""
+        self._metrics.write(json.dumps(values) + "\n")
+        self._metrics.flush()
+
+    def finish(self, status: str, **values: Any) -> None:
+        """The last word: "done" or "failed", with what was measured."""
+        self._manifest |= {"status": status, **values}
+        self._write_manifest()
+        self._metrics.close()
+
+    def _write_manifest(self) -> None:
+        write_text(self.folder / MANIFEST, json.dumps(self._manifest, indent=2) + "\n")
+
+
+def environment() -> dict[str, Any]:
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "threads": torch.get_num_threads(),
+        "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
+    }
+
+
+def peak_memory() -> dict[str, int]:
+    """Measured peaks of this process so far, in bytes: resident set, and CUDA allocated and reserved."""
+    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    peaks = {"rss": resident if sys.platform == "darwin" else resident * 1024}  # Linux reports KiB
+    if torch.cuda.is_available():
+        peaks |= {
+            "allocated": torch.cuda.max_memory_allocated(),
+            "reserved": torch.cuda.max_memory_reserved(),
+        }
+    return peaks
+
+
+def write_text(path: Path, text: str) -> None:
+    """Written beside the target, flushed to disk, then renamed over it."""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)

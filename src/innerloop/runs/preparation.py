@@ -1,0 +1,216 @@
+"""Everything before the first step: a config becomes a model, encoded tasks, a space and a trainer.
+
+Session       what a run works with; several runs may share a model and the hidden states below the cut
+TaskBatches   the batches of each outer step
+prepare       config -> Session, with all faults of the data in one error
+"""
+
+from collections.abc import Mapping, MutableMapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from innerloop.data.batches import task_batch, with_masks
+from innerloop.data.encoding import EncodedTask, encode_all
+from innerloop.data.examples import read_tasks
+from innerloop.data.roles import assign_roles
+from innerloop.data.sampler import TaskStream
+from innerloop.data.suites import build_suite
+from innerloop.data.tasks import Task, TaskBatch
+from innerloop.errors import Fault, Faults, UserError
+from innerloop.learning.methods import METHODS
+from innerloop.models import LoadedModel, decoder_layers, load
+from innerloop.runs.config import RunConfig
+from innerloop.runs.trainer import Trainer
+from innerloop.spaces.all_parameters import AllParameters
+from innerloop.spaces.answers import AnswerLoss
+from innerloop.spaces.lora import LoraSpace, chosen_layers
+from innerloop.spaces.space import ParameterSpace
+
+Store = MutableMapping[str, Tensor]
+
+# More tokens a forward gained nothing on two cores, and cost memory (benchmarks/step.py).
+AUTO_TOKENS_PER_FORWARD = 1024
+
+
+@dataclass
+class Session:
+    """A config with its model and tasks.
+
+    train     what meta-training reads; for a method that trains one task at a time, the held-out tasks
+    dropped   records left out on the way, by reason
+    store     hidden states below the cut, by example id
+    """
+
+    config: RunConfig
+    model: LoadedModel
+    train: list[EncodedTask]
+    validation: list[EncodedTask]
+    held_out: list[EncodedTask]
+    dropped: dict[str, int]
+    store: Store = field(default_factory=dict[str, Tensor])
+
+    def space(self) -> ParameterSpace:
+        """A space at its starting values: the model's own weights, or a fresh LoRA."""
+        settings, memory, model = self.config.method.lora_settings(), self.config.memory, self.model.model
+        if settings is None:
+            return AllParameters(model, AnswerLoss(model, checkpointing=memory.checkpointing))
+        loss = AnswerLoss(model, cut=self.cut, store=self.store, checkpointing=memory.checkpointing)
+        return LoraSpace(model, loss, settings, seed=self.config.seed)
+
+    @property
+    def cut(self) -> int:
+        """Layers below this one run once for each example; 0 = none."""
+        settings = self.config.method.lora_settings()
+        if settings is None or not self.config.memory.trunk_cache:
+            return 0
+        return min(chosen_layers(settings.layers, len(decoder_layers(self.model.model))))
+
+    def streams(self) -> "list[tuple[str, TaskBatches]]":
+        """(name, batches) of each adapter to train: one for all tasks, or one a task."""
+        if METHODS[self.config.method.name].one_task:
+            return [(task.task.name, TaskBatches(self.config, [task], self.device)) for task in self.train]
+        return [("", TaskBatches(self.config, self.train, self.device))]
+
+    def trainer(self, space: ParameterSpace, batches: "TaskBatches") -> Trainer:
+        method, optimizer = self.config.method.build(), self.config.outer.build_optimizer()
+        return Trainer(space, method, optimizer, tasks_per_forward=self.tasks_per_forward(batches))
+
+    def tasks_per_forward(self, batches: "TaskBatches") -> int:
+        """As configured; `auto` is as many tasks as keep the first step's forwards within a token budget."""
+        asked = self.config.memory.tasks_per_forward
+        if asked != "auto":
+            return asked
+        if METHODS[self.config.method.name].trains == "all":
+            return 1
+        first = batches[0]
+        largest = max(batch.token_count // batch.tasks for batch in first.batches)
+        return max(1, min(len(first.names), AUTO_TOKENS_PER_FORWARD // largest))
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.model.device
+
+
+class TaskBatches:
+    """The batches of each outer step, a pure function of the step's number."""
+
+    def __init__(self, config: RunConfig, tasks: Sequence[EncodedTask], device: torch.device) -> None:
+        self.inner, self.seed, self.device = config.method.inner, config.seed, device
+        self.dropout = config.method.lora is not None and config.method.lora.lora_dropout > 0
+        self.names = [task.task.name for task in tasks]
+        self.pools = [task.pool for task in tasks]
+        support, query = examples_a_round(config)
+        self.draws = TaskStream(
+            self.names,
+            [len(pool) for pool in self.pools],
+            seed=config.seed,
+            tasks_per_step=config.outer.tasks_per_step,
+            support=support,
+            query=query,
+        )
+
+    def __getitem__(self, step: int) -> TaskBatch:
+        steps, size = (self.inner.steps, self.inner.batch_size) if self.inner else (0, 0)
+        batch = task_batch(self.pools, self.names, self.draws.draw(step), inner_steps=steps, batch_size=size)
+        batch = with_masks(batch, seed=self.seed, step=step) if self.dropout else batch
+        return batch.to(self.device)
+
+
+def examples_a_round(config: RunConfig) -> tuple[int, int]:
+    """(support, query) examples that a step draws of a task; without an inner loop, all are trained on directly."""
+    support, query = config.tasks.support, config.tasks.query or 0
+    return (support, query) if config.method.inner else (0, support + query)
+
+
+def prepare(config: RunConfig, *, model: LoadedModel | None = None, store: Store | None = None) -> Session:
+    """Read and encode the tasks, give them roles, load the model (unless one is passed in), check the sizes.
+
+    Raises UserError with all faults of the tasks.
+    """
+    tasks, dropped = read(config)
+    names = config.tasks
+    roles = assign_roles(tasks, only=names.only, validation=names.validation, held_out=names.held_out)
+    loaded = model or load(config.model.name, dtype=config.model.dtype, device=_device(config.model.device))
+
+    def encoded(group: list[Task]) -> list[EncodedTask]:
+        return encode_all(group, loaded.tokenizer, max_length=names.max_length, on_too_long=names.on_too_long)
+
+    train, validation, held_out = encoded(roles.train), encoded(roles.validation), encoded(roles.held_out)
+    every = [*train, *validation, *held_out]
+    dropped |= {
+        "too long": sum(task.dropped for task in every),
+        "truncated": sum(task.truncated for task in every),
+    }
+    one_task = METHODS[config.method.name].one_task
+    session = Session(
+        config=config,
+        model=loaded,
+        train=held_out if one_task else train,
+        validation=validation,
+        held_out=held_out,
+        dropped={reason: count for reason, count in dropped.items() if count},
+        store={} if store is None else store,
+    )
+    _check_sizes(session)
+    return session
+
+
+def read(config: RunConfig) -> tuple[list[Task], dict[str, int]]:
+    """The tasks of the suite or folder, and how many records were left out."""
+    tasks = config.tasks
+    if tasks.suite is not None:
+        assert tasks.examples_per_task is not None
+        assert tasks.difficulty is not None
+        built = build_suite(
+            tasks.suite,
+            seed=config.seed,
+            examples_per_task=tasks.examples_per_task,
+            test_examples=tasks.test,
+            difficulty=tasks.difficulty,
+            instances=tasks.instances,
+        )
+        return built, {}
+    assert tasks.folder is not None
+    found = read_tasks(tasks.folder, columns=tasks.columns, test=tasks.test)
+    dropped = {
+        "with pictures": sum(file.pictures for file in found.files),
+        "repeated": sum(file.duplicates for file in found.files),
+        "files of no known kind": len(found.ignored),
+    }
+    return [_capped(task, tasks.examples_per_task) for task in found.tasks], dropped
+
+
+def _capped(task: Task, pool: int | None) -> Task:
+    """The task with the `pool` examples of the smallest ids, whatever the order of the rows."""
+    if pool is None or len(task.pool) <= pool:
+        return task
+    return replace(task, pool=tuple(sorted(task.pool, key=lambda example: example.id)[:pool]))
+
+
+def _check_sizes(session: Session) -> None:
+    config, faults = session.config, Faults()
+    if not session.train:
+        key = "tasks.held_out" if METHODS[config.method.name].one_task else "tasks"
+        raise UserError(Fault("no task is left to train on", key, expected="at least one task"))
+    need = sum(examples_a_round(config))
+    for task in session.train:
+        if len(task.pool) < need:
+            right = f"at least {need} examples beside the {config.tasks.test} test examples (tasks.test)"
+            faults.add("a batch larger than the pool", f"task {task.task.name}", len(task.pool), right)
+    if config.outer.tasks_per_step > len(session.train):
+        right = f"at most {len(session.train)}, the tasks to train on"
+        faults.add("more tasks than there are", "outer.tasks_per_step", config.outer.tasks_per_step, right)
+    faults.raise_if_any()
+
+
+def _device(name: str) -> str:
+    return name if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def roles(session: Session) -> Mapping[str, Any]:
+    """Which task had which role, for the manifest."""
+    groups = {"train": session.train, "validation": session.validation, "held_out": session.held_out}
+    return {role: [task.task.name for task in group] for role, group in groups.items()}

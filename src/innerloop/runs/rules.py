@@ -1,0 +1,148 @@
+"""Which keys a run reads, and which values of them go together.
+
+Objection    what is wrong about some keys
+unread       the keys that a run with these values has no use for
+conflicts    values that can't go together
+
+Both look at a flat view of a config, dotted key -> value, with the defaults filled in.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from innerloop.learning.methods import METHODS, Maml
+
+Values = Mapping[str, Any]
+
+HIDDEN_RULES = "hidden-rules"  # the suite whose number of tasks can be chosen
+METHOD = "method.name"
+OPTIMIZERS = ("method.inner.optimizer", "outer.optimizer")
+LORAPLUS = "method.inner.optimizer.loraplus_lr_ratio"
+SUPPORT, QUERY, EXAMPLES = "tasks.support", "tasks.query", "tasks.examples_per_task"
+
+
+class Objection(NamedTuple):
+    """keys: all it is about. An unread key comes first; a conflict is shown at the first key that was set."""
+
+    keys: tuple[str, ...]
+    problem: str
+    expected: str
+
+
+def lora_sibling(method: str) -> str:
+    """The method with the same rule that trains LoRA; all of those where there is none."""
+    sibling = method if METHODS[method].trains == "lora" else f"{method}-lora"
+    return sibling if sibling in METHODS else " or ".join(_methods_training("lora"))
+
+
+def unread(values: Values) -> Iterator[Objection]:
+    """Keys and sections without a reader in this run, whether they were set or not."""
+    if values.get(METHOD) in METHODS:
+        yield from _unread_by_method(values[METHOD])
+    for section in OPTIMIZERS:
+        if values.get(f"{section}.name") == "sgd":
+            for option in ("betas", "weight_decay"):
+                keys = (f"{section}.{option}", f"{section}.name")
+                yield Objection(keys, f"sgd has no {option}", "name: adamw; or leave it out")
+    if values.get("tasks.suite") is None:
+        yield _without("tasks.difficulty", "tasks.suite", "a built-in suite")
+    if values.get("tasks.folder") is None:
+        yield _without("tasks.columns", "tasks.folder", "a folder")
+    if values.get("tasks.suite") != HIDDEN_RULES:
+        yield _without("tasks.instances", "tasks.suite", f"the suite {HIDDEN_RULES}")
+
+
+def conflicts(values: Values) -> Iterator[Objection]:
+    """Values that contradict each other."""
+    yield from _source_conflicts(values)
+    yield from _size_conflicts(values)
+    if values.get(METHOD) in METHODS:
+        yield from _method_conflicts(values)
+
+
+def _unread_by_method(name: str) -> Iterator[Objection]:
+    row = METHODS[name]
+    known = {option for other in METHODS.values() for option in other.rule.options()}
+    for option in sorted(known - row.rule.options()):
+        readers = [method for method, other in METHODS.items() if option in other.rule.options()]
+        problem = f'"{name}" has no inner loop' if option == "inner" else f'"{name}" does not read {option}'
+        right = f"leave it out; it is read by {', '.join(readers)}"
+        yield Objection((f"method.{option}", METHOD), problem, right)
+    if not row.rule.reads_query:
+        problem = f'"{name}" learns from the support set alone and reads no query examples'
+        yield Objection((QUERY, METHOD), problem, "leave it out")
+    if row.trains != "lora":
+        problem = f'"{name}" trains all parameters and reads no LoRA option'
+        right = (
+            f"{lora_sibling(name)} as method.name, which reads method.lora.r and the rest; or leave it out"
+        )
+        yield Objection(("method.lora", METHOD), problem, right)
+        yield Objection((LORAPLUS, METHOD), problem, f"{lora_sibling(name)} as method.name; or leave it out")
+
+
+def _source_conflicts(values: Values) -> Iterator[Objection]:
+    suite, folder = values.get("tasks.suite"), values.get("tasks.folder")
+    keys = ("tasks.folder", "tasks.suite")
+    if suite is not None and folder is not None:
+        yield Objection(
+            keys, "tasks come from a suite or from a folder, not from both", "one of the two keys"
+        )
+    if suite is None and folder is None:
+        yield Objection(("tasks", *keys), "there are no tasks", "tasks.suite or tasks.folder")
+    if suite is not None and folder is None and values[EXAMPLES] is None:
+        right = "a whole number; null, for all there are, goes with tasks.folder"
+        yield Objection((EXAMPLES, *keys), "a suite has no end", right)
+    both = sorted(set(values["tasks.validation"]) & set(values["tasks.held_out"]))
+    if both:
+        problem = f"also in tasks.validation: {', '.join(both)}"
+        yield Objection(("tasks.held_out", "tasks.validation"), problem, "each task in one of the two lists")
+
+
+def _size_conflicts(values: Values) -> Iterator[Objection]:
+    support, query, pool = values[SUPPORT], values.get(QUERY) or 0, values[EXAMPLES]
+    if pool is not None and support + query > pool:
+        problem = f"a batch larger than the pool: support {support} + query {query} of {pool} examples"
+        keys = (SUPPORT, QUERY, EXAMPLES, METHOD)
+        yield Objection(keys, problem, f"at most {EXAMPLES} together")
+    size = values.get("method.inner.batch_size")
+    if size is not None and size > support:
+        problem = f"an inner step takes {size} of the {support} support examples"
+        yield Objection(("method.inner.batch_size", SUPPORT), problem, f"at most {SUPPORT}")
+
+
+def _method_conflicts(values: Values) -> Iterator[Objection]:
+    name = values[METHOD]
+    row = METHODS[name]
+    inner, a_forward, a_step = (
+        "method.inner.optimizer.name",
+        "memory.tasks_per_forward",
+        "outer.tasks_per_step",
+    )
+    if issubclass(row.rule, Maml) and values.get(inner) == "adamw":
+        problem = f'"{name}" differentiates through its inner steps, which have to be sgd'
+        yield Objection((inner, METHOD), problem, "sgd")
+    if row.trains == "all" and values[a_forward] not in ("auto", 1):
+        problem = f'"{name}" trains all parameters: one task a forward'
+        yield Objection((a_forward, METHOD), problem, f"auto or 1; {lora_sibling(name)} takes many")
+    if row.one_task and values[a_step] != 1:
+        yield Objection((a_step, METHOD), f'"{name}" trains on one task at a time', "1")
+    if values["memory.trunk_cache"]:
+        right = 'a method that trains LoRA, with method.lora.layers such as "last-8"; or false'
+        if row.trains != "lora":
+            problem = f'"{name}" trains every layer, so nothing below a trained one could be kept'
+            yield Objection(("memory.trunk_cache", METHOD), problem, right)
+        elif _includes_the_first(values["method.lora.layers"]):
+            problem = "the first layer is trained too, so nothing below it could be kept"
+            yield Objection(("memory.trunk_cache", "method.lora.layers", METHOD), problem, right)
+
+
+def _includes_the_first(layers: str | Sequence[int]) -> bool:
+    return layers == "all" if isinstance(layers, str) else 0 in layers
+
+
+def _without(key: str, source: str, what: str) -> Objection:
+    return Objection((key, source), f"read only with {what}", f"leave it out, or name {what} in {source}")
+
+
+def _methods_training(what: str) -> list[str]:
+    return [name for name, row in METHODS.items() if row.trains == what]

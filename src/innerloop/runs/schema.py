@@ -1,0 +1,246 @@
+"""The sections of a run's config: every key, the values it takes, and the object it becomes.
+
+RunConfig          all that a run reads, defaults filled in; a key that it doesn't read is None
+KEYS, SECTIONS     every key and every section of the schema, dotted; EVERYTHING: both
+FIELDS             a key's type, limits and, in words, the values it takes
+NULLABLE           keys for which null is a value
+DEFAULTS           defaults that depend on no other key
+get, nested        from a tree to a dotted key's value, and from dotted keys to a tree
+
+docs/config.md has a line for each key.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic.fields import FieldInfo
+
+from innerloop.data.suites.drawing import Difficulty
+from innerloop.learning.inner_loop import InnerLoop
+from innerloop.learning.methods import METHODS, Method
+from innerloop.numerics.optimizers import AdamW, Optimizer, Sgd
+from innerloop.spaces.lora import ALL_LINEAR, LoraSettings
+
+NULLABLE = {"tasks.examples_per_task", "method.inner.clip", "outer.clip"}
+ABSENT: Any = object()
+
+
+def _key(default: Any = ..., *, means: str, **limits: Any) -> Any:
+    """A key and, in words, the values it takes."""
+    return Field(default, description=means, **limits)
+
+
+def _count(default: Any = ..., *, means: str = "whole number above 0") -> Any:
+    return _key(default, means=means, gt=0)
+
+
+def _positive(default: Any = ..., *, means: str = "number above 0") -> Any:
+    return _key(default, means=means, gt=0)
+
+
+def _different(names: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(names)) < len(names):
+        raise ValueError("repeated")
+    return names
+
+
+def _known_method(name: str) -> str:
+    if name not in METHODS:
+        raise ValueError("unknown")
+    return name
+
+
+def _as_path(value: Any) -> Any:
+    """Text that can name a folder becomes a path; the strict type refuses the rest."""
+    if not isinstance(value, str) or not value.strip() or "\0" in value:
+        return value
+    return value if any("\ud800" <= letter <= "\udfff" for letter in value) else Path(value)
+
+
+_Tuple = BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)
+_Text = Annotated[str, Field(pattern=r"\S")]
+_Names = Annotated[tuple[_Text, ...], _Tuple, AfterValidator(_different)]
+_Folder = Annotated[Path, BeforeValidator(_as_path)]
+_Beta = Annotated[float, Field(ge=0, lt=1)]
+_Layers = Annotated[str, Field(pattern=r"^(all|last-[1-9][0-9]*)$")]
+_LayerList = Annotated[
+    tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1), _Tuple, AfterValidator(_different)
+]
+_NAMES = "list of different names"
+
+
+class Section(BaseModel):
+    """Refuses unknown keys, infinity, later changes, and conversions (a whole number is a number, though)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class ModelSection(Section):
+    name: _Text = _key(means="text: a hub id, a folder or a packaged model")
+    dtype: Literal["float32", "bfloat16", "float16"] = _key("float32", means="float32, bfloat16 or float16")
+    device: str = _key("auto", means="auto, cpu, cuda or cuda:N", pattern=r"^(auto|cpu|cuda(:[0-9]+)?)$")
+
+
+class TasksSection(Section):
+    suite: _Text | None = _key(None, means="name of a built-in suite")
+    folder: _Folder | None = _key(None, means="path")
+    difficulty: Difficulty | None = _key(None, means="easy, default or hard")
+    instances: int | None = _count(None)
+    columns: dict[str, _Text] | None = _key(None, means="map of names to names")
+    examples_per_task: int | None = _count(None, means="whole number above 0, or null")
+    support: int = _count(8)
+    query: int | None = _count(None)
+    test: int = _count(24)
+    only: _Names = _key((), means=_NAMES)
+    validation: _Names = _key((), means=_NAMES)
+    held_out: _Names = _key((), means=_NAMES)
+    max_length: int = _count(512)
+    on_too_long: Literal["error", "drop", "truncate"] = _key("error", means="error, drop or truncate")
+
+
+class OptimizerSection(Section):
+    name: Literal["sgd", "adamw"] = _key(means="sgd or adamw")
+    lr: float = _positive()
+    betas: Annotated[tuple[_Beta, _Beta], _Tuple] | None = _key(
+        None, means="two numbers, 0 or above and below 1"
+    )
+    weight_decay: float | None = _key(None, means="number, 0 or above", ge=0)
+
+    def build(self, *, clip: float | None) -> Optimizer:
+        kind = {"sgd": Sgd, "adamw": AdamW}[self.name]
+        return kind(clip=clip, **self.model_dump(exclude={"name"}, exclude_none=True))
+
+
+class InnerOptimizerSection(OptimizerSection):
+    loraplus_lr_ratio: float | None = _positive(None)
+
+
+class InnerSection(Section):
+    steps: int = _count()
+    batch_size: int = _count()
+    clip: float | None = _positive(means="number above 0, or null")
+    optimizer: InnerOptimizerSection
+
+    def build(self) -> InnerLoop:
+        return InnerLoop(steps=self.steps, optimizer=self.optimizer.build(clip=self.clip))
+
+
+class LoraSection(Section):
+    """The options of `spaces.lora.LoraSettings`, which has the defaults."""
+
+    r: int = _count(LoraSettings.r)
+    lora_alpha: float = _positive(LoraSettings.lora_alpha)
+    target_modules: Literal["all-linear"] | Annotated[_Names, Field(min_length=1)] = _key(
+        ALL_LINEAR, means='"all-linear" or list of module names'
+    )
+    lora_dropout: float = _key(LoraSettings.lora_dropout, means="number, 0 or above and below 1", ge=0, lt=1)
+    use_rslora: bool = _key(LoraSettings.use_rslora, means="true or false")
+    layers: _Layers | _LayerList = _key(LoraSettings.layers, means='"all", "last-N" or list of layer numbers')
+
+
+class MethodSection(Section):
+    name: Annotated[str, AfterValidator(_known_method)] = _key(means="name of a method")
+    inner: InnerSection | None = None
+    lora: LoraSection | None = None
+    keep_task_adapters: bool | None = _key(None, means="true or false")
+
+    def build(self) -> Method:
+        """The rule with the options that it reads."""
+        options: dict[str, Any] = {}
+        if self.inner is not None:
+            options["inner"] = self.inner.build()
+        if self.keep_task_adapters is not None:
+            options["keep_task_adapters"] = self.keep_task_adapters
+        return METHODS[self.name].rule(**options)
+
+    def lora_settings(self) -> LoraSettings | None:
+        return self.lora and LoraSettings(**self.lora.model_dump())
+
+
+class OuterSection(Section):
+    steps: int = _count(100)
+    optimizer: OptimizerSection
+    tasks_per_step: int = _count()
+    clip: float | None = _positive(1.0, means="number above 0, or null")
+
+    def build_optimizer(self) -> Optimizer:
+        return self.optimizer.build(clip=self.clip)
+
+
+class MemorySection(Section):
+    tasks_per_forward: Literal["auto"] | Annotated[int, Field(gt=0)] = _key(
+        "auto", means="auto or whole number above 0"
+    )
+    checkpointing: bool = _key(False, means="true or false")
+    trunk_cache: bool = _key(False, means="true or false")
+
+
+class RunConfig(Section):
+    """Made by `load_config`, which also checks what goes together."""
+
+    model: ModelSection
+    tasks: TasksSection
+    method: MethodSection
+    outer: OuterSection
+    memory: MemorySection
+    seed: int = _key(7, means="whole number from 0 to 2**32 - 1", ge=0, lt=2**32)
+    output_dir: _Folder = _key(means="path")
+
+    def resolved(self) -> dict[str, Any]:
+        """Every key that this run reads, as plain JSON values; `load_config` makes an equal config of it."""
+        dumped = self.model_dump(mode="json")
+        values = {key: get(dumped, key) for key in KEYS}
+        return nested({key: value for key, value in values.items() if _is_read(key, value)})
+
+
+def get(tree: Any, key: str) -> Any:
+    """The value at a dotted key, or ABSENT."""
+    for part in key.split("."):
+        if not isinstance(tree, Mapping) or part not in tree:
+            return ABSENT
+        tree = tree[part]
+    return tree
+
+
+def nested(values: Mapping[str, Any]) -> dict[str, Any]:
+    """{"a.b": 1} -> {"a": {"b": 1}}."""
+    tree: dict[str, Any] = {}
+    for key, value in values.items():
+        *sections, last = key.split(".")
+        section = tree
+        for name in sections:
+            section = section.setdefault(name, {})
+        section[last] = value
+    return tree
+
+
+def _is_read(key: str, value: Any) -> bool:
+    return value is not ABSENT and (value is not None or key in NULLABLE)
+
+
+def _section_of(field: FieldInfo) -> type[Section] | None:
+    kinds = (field.annotation, *get_args(field.annotation))
+    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Section)), None)
+
+
+def _walk(section: type[Section], prefix: str = "") -> Iterator[tuple[str, FieldInfo | type[Section]]]:
+    """Every key with its field, and every section with its class."""
+    for name, field in section.model_fields.items():
+        inside = _section_of(field)
+        yield prefix + name, inside or field
+        if inside:
+            yield from _walk(inside, f"{prefix}{name}.")
+
+
+_SCHEMA = dict(_walk(RunConfig))
+FIELDS: dict[str, FieldInfo] = {key: field for key, field in _SCHEMA.items() if isinstance(field, FieldInfo)}
+KEYS = tuple(FIELDS)
+SECTIONS = tuple(key for key in _SCHEMA if key not in FIELDS)
+EVERYTHING = (*SECTIONS, *KEYS)
+DEFAULTS = {
+    key: field.default
+    for key, field in FIELDS.items()
+    if not field.is_required() and field.default is not None
+}

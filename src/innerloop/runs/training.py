@@ -1,0 +1,79 @@
+"""The steps of a run, and what it says before the first one.
+
+Plan   what a run is going to do: printed, and written to the manifest
+plan   session -> Plan
+fit    runs every outer step
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from innerloop.errors import RunError
+from innerloop.learning.methods import METHODS
+from innerloop.runs.preparation import Session, TaskBatches
+from innerloop.runs.trainer import Metrics, Trainer
+from innerloop.spaces.space import Trained
+
+OnStep = Callable[[str, Metrics], None]  # (adapter's name, what was measured)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """algorithm: in words; adapters: trained one after the other; tokens_a_step: of the first, padding included;
+    cached_layers: the lowest layers, which run once for each example."""
+
+    method: str
+    algorithm: str
+    trained: Trained
+    tasks: int
+    adapters: int
+    steps: int
+    tasks_per_step: int
+    tasks_per_forward: int
+    tokens_a_step: int
+    cached_layers: int
+    dropped: dict[str, int]
+
+    def lines(self) -> list[str]:
+        """For people, one fact a line."""
+        trained, kinds = self.trained, sorted({path.rsplit(".", 1)[-1] for path in self.trained.modules})
+        lines = [
+            f"method   {self.method} ({self.algorithm})",
+            f"trains   {trained.tensors} tensors, {trained.parameters:,} parameters, in {trained.dtype}: "
+            f"{trained.percent:.2f} % of the model's {trained.model_parameters:,}",
+            f"modules  {len(trained.modules)}: {', '.join(kinds)}",
+            f"tasks    {self.tasks}; {self.tasks_per_step} a step, {self.tasks_per_forward} a forward",
+            f"steps    {self.steps}; {self.tokens_a_step:,} tokens in the first",
+        ]
+        if self.adapters > 1:
+            lines.append(f"adapters {self.adapters}, one a task, trained one after the other")
+        if self.cached_layers:
+            lines.append(f"cache    layers 0-{self.cached_layers - 1} run once for each example")
+        return lines + [f"dropped  {count} {reason}" for reason, count in self.dropped.items()]
+
+
+def plan(session: Session) -> Plan:
+    """What the session's run will do. Raises RunError where nothing would be trained."""
+    config, streams = session.config, session.streams()
+    trained, batches = session.space().trained(), streams[0][1]
+    if not trained.parameters:
+        raise RunError(f"{config.method.name} would train nothing")
+    return Plan(
+        method=config.method.name,
+        algorithm=METHODS[config.method.name].title,
+        trained=trained,
+        tasks=len(session.train),
+        adapters=len(streams),
+        steps=config.outer.steps,
+        tasks_per_step=config.outer.tasks_per_step,
+        tasks_per_forward=session.tasks_per_forward(batches),
+        tokens_a_step=batches[0].token_count,
+        cached_layers=session.cut,
+        dropped=session.dropped,
+    )
+
+
+def fit(trainer: Trainer, batches: TaskBatches, steps: int, *, name: str, on_step: OnStep) -> None:
+    """Outer steps trainer.steps .. steps - 1."""
+    for step in range(trainer.steps, steps):
+        on_step(name, trainer.step(batches[step]))

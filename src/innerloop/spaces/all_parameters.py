@@ -1,0 +1,127 @@
+"""Every parameter of a model, one task a forward.
+
+Legend: T = 1 here: all weights of a second task would not fit beside the first's.
+
+AllParameters   while a task's values are installed, each Parameter's storage *is* the task's tensor (float32 models):
+                the shared values and one task's values are all that exists, and no copy is made for a forward.
+
+Plain SGD runs inside the backward pass: each gradient is applied and freed as soon as it is complete (LOMO,
+arXiv:2306.09782, section 3.1), so no full gradient ever exists. Clipping needs the norm of all of them first
+and takes the path that keeps them.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from innerloop.data.tasks import Batch
+from innerloop.numerics.optimizers import Optimizer, Sgd, State
+from innerloop.numerics.tensors import TensorSet
+from innerloop.spaces.space import ParameterSpace, TaskLoss, Trained, gradients, math_attention
+
+
+class AllParameters(ParameterSpace):
+    """Every parameter of the model; tied tensors count once."""
+
+    limit = 1
+
+    def __init__(self, model: nn.Module, loss: TaskLoss) -> None:
+        super().__init__(model, loss)
+        self.parameters = dict(model.named_parameters())
+        # A float32 model's own tensors are the shared values; another dtype gets float32 masters.
+        self.shared = {name: parameter.detach().float() for name, parameter in self.parameters.items()}
+
+    @contextmanager
+    def installed(self, values: Mapping[str, Tensor]) -> Iterator[nn.Module]:
+        with torch.no_grad(), self._swapped(values):
+            yield self.model
+
+    def loss_and_gradient(
+        self, values: Mapping[str, Tensor], batch: Batch, *, into: TensorSet | None = None
+    ) -> tuple[Tensor, TensorSet | None]:
+        gradient: TensorSet = {}
+
+        def keep(name: str, grad: Tensor) -> None:
+            gradient[name] = grad.float().unsqueeze(0)
+
+        def add(name: str, grad: Tensor) -> None:
+            assert into is not None
+            into[name].add_(grad)
+
+        loss = self._backward(values, batch, keep if into is None else add)
+        return loss, self._filled(gradient, values) if into is None else None
+
+    def descend(self, values: TensorSet, state: State, batch: Batch, optimizer: Optimizer) -> Tensor:
+        if not isinstance(optimizer, Sgd) or optimizer.clip is not None:
+            return super().descend(values, state, batch, optimizer)
+
+        def move(name: str, grad: Tensor) -> None:
+            values[name][0].sub_(grad, alpha=optimizer.rate(name))
+
+        return self._backward(values, batch, move)
+
+    def hessian_vector_product(
+        self, values: Mapping[str, Tensor], batch: Batch, vector: Mapping[str, Tensor]
+    ) -> TensorSet:
+        with torch.enable_grad(), math_attention(), self._swapped(values, trained=True):
+            inputs: list[Tensor] = list(self.parameters.values())
+            gradient = gradients(self.loss(batch, twice=True), inputs, create_graph=True)
+            inner = torch.stack(
+                [(g * vector[n][0]).sum() for n, g in zip(self.parameters, gradient, strict=True)]
+            )
+            product = gradients(inner, inputs)
+        return {n: p.float().unsqueeze(0) for n, p in zip(self.parameters, product, strict=True)}
+
+    def trained(self) -> Trained:
+        count = sum(parameter.numel() for parameter in self.parameters.values())
+        modules = dict.fromkeys(name.rpartition(".")[0] for name in self.parameters)
+        return Trained(len(self.parameters), count, count, "float32", tuple(modules))
+
+    def _backward(
+        self, values: Mapping[str, Tensor], batch: Batch, consume: Callable[[str, Tensor], None]
+    ) -> Tensor:
+        """(T,) losses; `consume` gets each parameter's gradient once, when complete, inside the backward pass."""
+
+        def hook(name: str) -> Callable[[Tensor], None]:
+            def take(parameter: Tensor) -> None:
+                assert parameter.grad is not None
+                consume(name, parameter.grad)
+                parameter.grad = None
+
+            return take
+
+        with torch.enable_grad(), self._swapped(values, trained=True):
+            handles = [p.register_post_accumulate_grad_hook(hook(n)) for n, p in self.parameters.items()]
+            try:
+                loss = self.loss(batch)
+                loss.sum().backward()
+            finally:
+                for handle in handles:
+                    handle.remove()
+        return loss.detach()
+
+    @contextmanager
+    def _swapped(self, values: Mapping[str, Tensor], *, trained: bool = False) -> Iterator[None]:
+        if (tasks := len(next(iter(values.values())))) != 1:
+            raise ValueError(f"values of {tasks} tasks: all parameters take one task a forward")
+        own = {name: (parameter.data, parameter.requires_grad) for name, parameter in self.parameters.items()}
+        try:
+            for name, parameter in self.parameters.items():
+                parameter.data = values[name][0].to(parameter.dtype)
+                parameter.requires_grad_(trained)
+                parameter.grad = None  # one that was left on the model would be added to ours
+            yield
+        finally:
+            for name, parameter in self.parameters.items():
+                parameter.data, requires_grad = own[name]
+                parameter.requires_grad_(requires_grad)
+                parameter.grad = None
+
+    @staticmethod
+    def _filled(gradient: TensorSet, values: Mapping[str, Tensor]) -> TensorSet:
+        """The gradient in the values' order, with zeros for a parameter the loss did not reach."""
+        return {
+            name: gradient[name] if name in gradient else torch.zeros_like(v) for name, v in values.items()
+        }

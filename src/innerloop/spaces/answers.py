@@ -1,0 +1,86 @@
+"""What a language model is asked: the loss on the answers' tokens, and how good the answers are.
+
+Legend: T = tasks, B = examples a task, N = T*B rows, S = tokens, R = scored rows, D = width of the model.
+
+AnswerLoss   (T,) mean nats an answer token, through the model as it stands (a space installs the values)
+Score        nats an answer token (T, B) and whether greedy decoding gives the whole answer (T, B)
+"""
+
+from collections.abc import MutableMapping
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from innerloop.data.tasks import Batch
+from innerloop.models import base_model, decoder_layers, head, logit_softcap
+from innerloop.numerics.loss import Head, plain_cross_entropy, score_rows, task_cross_entropy
+from innerloop.spaces.trunk import Forward, Trunk, with_layers
+
+
+class Score(NamedTuple):
+    nats: Tensor
+    exact: Tensor
+
+
+class AnswerLoss:
+    """The task loss of a causal language model.
+
+    cut            run only the layers from here on; the hidden states below come from `store` (example id -> (S, D))
+    checkpointing  recompute each layer in the backward pass instead of keeping its activations
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        cut: int = 0,
+        store: MutableMapping[str, Tensor] | None = None,
+        checkpointing: bool = False,
+    ) -> None:
+        base, layers = base_model(model), decoder_layers(model)
+        weight, bias = head(model)
+        self.head = Head(weight, bias, logit_softcap(model))
+        self.trunk = Trunk(base, cut, {} if store is None else store) if cut else None
+        self._hidden: Tensor | None = None
+        below: list[Forward | None] = [self._enter] * cut
+        above: list[Forward | None] = [
+            partial(checkpoint, layer, use_reentrant=False) if checkpointing else None
+            for layer in layers[cut:]
+        ]
+        self.body = with_layers(base, below + above)
+
+    def __call__(self, batch: Batch, *, twice: bool = False) -> Tensor:
+        """(T,) mean nats an answer token; `twice` where a second derivative is needed."""
+        cross_entropy = plain_cross_entropy if twice else task_cross_entropy
+        return cross_entropy(self.scored_hidden(batch), self.head, batch.targets, batch.row_task, batch.tasks)
+
+    @torch.no_grad()
+    def score(self, batch: Batch) -> Score:
+        """Nats an answer token and exact match, each (T, B).
+
+        Exact match needs no generation: greedy decoding gives the answer if and only if every answer token is the
+        most likely one after the true prefix, the end token included.
+        """
+        nats_R, greedy_R = score_rows(self.scored_hidden(batch), self.head, batch.targets)
+        tasks, examples, length = batch.tokens.shape
+        example_R = batch.scored_rows // length
+        zeros = torch.zeros(tasks * examples, device=nats_R.device)
+        count = zeros.index_add(0, example_R, torch.ones_like(nats_R))
+        nats = zeros.index_add(0, example_R, nats_R) / count
+        exact = zeros.index_add(0, example_R, greedy_R.float()) == count
+        return Score(nats.view(tasks, examples), exact.view(tasks, examples))
+
+    def scored_hidden(self, batch: Batch) -> Tensor:
+        """(R, D) last hidden states whose next token is scored."""
+        if self.trunk is not None:
+            self._hidden = self.trunk.hidden(batch)
+        hidden_NSD = self.body(input_ids=batch.tokens.flatten(0, 1), use_cache=False).last_hidden_state
+        self._hidden = None
+        return hidden_NSD.flatten(0, 1)[batch.scored_rows]
+
+    def _enter(self, *args: object, **kwargs: object) -> Tensor:
+        assert self._hidden is not None
+        return self._hidden

@@ -1,0 +1,207 @@
+"""LoRA with a task axis: many tasks go through one forward of the frozen base.
+
+Legend: T = tasks, M = tokens a task, I = inputs, O = outputs, R = rank.
+
+LoraSettings   PEFT's own option names, plus `layers`
+LoraSpace      shared A (R, I) and B (O, R) of every target module (Hu et al. 2021, arXiv:2106.09685, section 4.1)
+
+The model itself is never changed: while values are installed, a forward hook on each target adds
+scale * B A x to its output, and it is gone afterwards.
+"""
+
+import hashlib
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from innerloop.data.tasks import Batch
+from innerloop.errors import Fault, UserError, did_you_mean
+from innerloop.models import decoder_layers
+from innerloop.numerics.tensors import TensorSet
+from innerloop.spaces.space import ParameterSpace, TaskLoss, Trained, gradients, math_attention
+
+ALL_LINEAR = "all-linear"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoraSettings:
+    """r, lora_alpha, target_modules, lora_dropout, use_rslora as in PEFT; layers: "all", "last-8" or a list."""
+
+    r: int = 16
+    lora_alpha: float = 32
+    target_modules: str | tuple[str, ...] = ALL_LINEAR
+    lora_dropout: float = 0.0
+    use_rslora: bool = False
+    layers: str | tuple[int, ...] = "all"
+
+    @property
+    def scale(self) -> float:
+        """lora_alpha / r; lora_alpha / sqrt(r) with rsLoRA (arXiv:2312.03732, section 3)."""
+        return self.lora_alpha / (math.sqrt(self.r) if self.use_rslora else self.r)
+
+
+class LoraSpace(ParameterSpace):
+    """The LoRA matrices of the target modules; any number of tasks a forward."""
+
+    limit = None
+
+    def __init__(self, model: nn.Module, loss: TaskLoss, settings: LoraSettings, *, seed: int) -> None:
+        super().__init__(model, loss)
+        self.settings = settings
+        self.targets = find_targets(model, settings)
+        self.shared = fresh_lora(self.targets, settings, seed=seed)
+
+    @contextmanager
+    def installed(self, values: Mapping[str, Tensor]) -> Iterator[nn.Module]:
+        with torch.no_grad(), self._hooked(values, mask_seeds=None):
+            yield self.model
+
+    def loss_and_gradient(
+        self, values: Mapping[str, Tensor], batch: Batch, *, into: TensorSet | None = None
+    ) -> tuple[Tensor, TensorSet | None]:
+        leaves = _leaves(values)
+        with torch.enable_grad(), self._hooked(leaves, batch.mask_seeds):
+            loss = self.loss(batch)
+            gradient = gradients(loss, list(leaves.values()))
+        return loss.detach(), self._hand_over(dict(zip(leaves, gradient, strict=True)), into)
+
+    def hessian_vector_product(
+        self, values: Mapping[str, Tensor], batch: Batch, vector: Mapping[str, Tensor]
+    ) -> TensorSet:
+        leaves = _leaves(values)
+        inputs = list(leaves.values())
+        with torch.enable_grad(), math_attention(), self._hooked(leaves, batch.mask_seeds):
+            gradient = gradients(self.loss(batch, twice=True), inputs, create_graph=True)
+            inner = torch.stack([(g * vector[name]).sum() for name, g in zip(leaves, gradient, strict=True)])
+            product = gradients(inner, inputs)
+        return dict(zip(leaves, product, strict=True))
+
+    def trained(self) -> Trained:
+        return Trained(
+            tensors=len(self.shared),
+            parameters=sum(value.numel() for value in self.shared.values()),
+            model_parameters=sum(parameter.numel() for parameter in self.model.parameters()),
+            dtype="float32",
+            modules=tuple(self.targets),
+        )
+
+    @contextmanager
+    def _hooked(self, values: Mapping[str, Tensor], mask_seeds: Sequence[int] | None) -> Iterator[None]:
+        handles = [
+            module.register_forward_hook(self._hook(name, values, mask_seeds))
+            for name, module in self.targets.items()
+        ]
+        thawed = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        try:
+            for parameter in thawed:  # the base is frozen here, whatever the caller's model is elsewhere
+                parameter.requires_grad_(False)
+            yield
+        finally:
+            for parameter in thawed:
+                parameter.requires_grad_(True)
+            for handle in handles:
+                handle.remove()
+
+    def _hook(
+        self, name: str, values: Mapping[str, Tensor], mask_seeds: Sequence[int] | None
+    ) -> Callable[[nn.Module, tuple[Any, ...], Any], Tensor]:
+        A_TRI, B_TOR = values[f"{name}.lora_A"], values[f"{name}.lora_B"]
+        tasks, scale, dropout = len(A_TRI), self.settings.scale, self.settings.lora_dropout
+
+        def add_update(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> Tensor:
+            x_TMI = inputs[0].reshape(tasks, -1, A_TRI.shape[-1])
+            if dropout and mask_seeds is not None:
+                x_TMI = x_TMI * dropout_mask(x_TMI, dropout, mask_seeds, name)
+            low_TMR = torch.bmm(x_TMI, A_TRI.mT.to(x_TMI.dtype))
+            y_TMO = output.reshape(tasks, -1, B_TOR.shape[1])
+            return torch.baddbmm(y_TMO, low_TMR, B_TOR.mT.to(x_TMI.dtype), alpha=scale).view_as(output)
+
+        return add_update
+
+
+def fresh_lora(targets: Mapping[str, nn.Module], settings: LoraSettings, *, seed: int) -> TensorSet:
+    """PEFT's initialization: A uniform in +-1/sqrt(I) (Kaiming, a = sqrt 5), B zero: the update starts at zero."""
+    generator = torch.Generator().manual_seed(seed)
+    values: TensorSet = {}
+    for name, module in targets.items():
+        assert isinstance(module, nn.Linear)
+        A = torch.empty(settings.r, module.in_features)
+        bound = 1 / math.sqrt(module.in_features)
+        values[f"{name}.lora_A"] = A.uniform_(-bound, bound, generator=generator).to(module.weight.device)
+        values[f"{name}.lora_B"] = torch.zeros(module.out_features, settings.r, device=module.weight.device)
+    return values
+
+
+def find_targets(model: nn.Module, settings: LoraSettings) -> dict[str, nn.Linear]:
+    """The linear modules of the chosen decoder layers that `target_modules` names, by path.
+
+    Raises UserError for a name or a layer that matches nothing.
+    """
+    layers = decoder_layers(model)
+    chosen = chosen_layers(settings.layers, len(layers))
+    place = {id(module): index for index, layer in enumerate(layers) for module in layer.modules()}
+    linears = {
+        path: module
+        for path, module in model.named_modules()
+        if isinstance(module, nn.Linear) and place.get(id(module)) in chosen
+    }
+    if settings.target_modules == ALL_LINEAR:
+        return linears
+    wanted = (
+        [settings.target_modules] if isinstance(settings.target_modules, str) else settings.target_modules
+    )
+    known = {path.rsplit(".", 1)[-1] for path in linears}
+    faults = [
+        Fault(
+            "no linear module of the chosen layers has this name",
+            "method.lora.target_modules",
+            name,
+            did_you_mean(name, known | {ALL_LINEAR}),
+        )
+        for name in wanted
+        if not any(_named(path, name) for path in linears)
+    ]
+    if faults:
+        raise UserError(*faults)
+    return {path: module for path, module in linears.items() if any(_named(path, name) for name in wanted)}
+
+
+def chosen_layers(layers: str | Sequence[int], count: int) -> range | list[int]:
+    """The indices that "all", "last-8" or a list names, of `count` layers. Raises UserError when outside."""
+    if layers == "all":
+        return range(count)
+    if isinstance(layers, str):
+        last = re.fullmatch(r"last-([1-9][0-9]*)", layers)
+        if last and int(last[1]) <= count:
+            return range(count - int(last[1]), count)
+    elif layers and all(0 <= index < count for index in layers):
+        return sorted(set(layers))
+    where, right = "method.lora.layers", f'"all", "last-N" with N up to {count}, or a list of 0..{count - 1}'
+    raise UserError(Fault(f"the model has {count} decoder layers", where, layers, right))
+
+
+def dropout_mask(x_TMI: Tensor, rate: float, seeds: Sequence[int], layer: str) -> Tensor:
+    """(T, M, I) of 0 and 1/(1-rate), drawn from each task's own seed and the layer's name.
+
+    A task's mask is the same alone as in company, and in a recomputation as in the forward.
+    """
+    masks: list[Tensor] = []
+    for seed in seeds:
+        digest = hashlib.blake2b(f"{seed}:{layer}".encode(), digest_size=7).digest()
+        generator = torch.Generator(x_TMI.device).manual_seed(int.from_bytes(digest, "big"))
+        masks.append(torch.rand(x_TMI.shape[1:], generator=generator, device=x_TMI.device) >= rate)
+    return torch.stack(masks).to(x_TMI.dtype) / (1 - rate)
+
+
+def _leaves(values: Mapping[str, Tensor]) -> TensorSet:
+    return {name: value.detach().requires_grad_() for name, value in values.items()}
+
+
+def _named(path: str, name: str) -> bool:
+    return path == name or path.endswith("." + name)

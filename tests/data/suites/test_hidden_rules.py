@@ -1,0 +1,111 @@
+import functools
+import itertools
+import re
+from collections import Counter
+
+import pytest
+
+from innerloop.data.suites import build_suite
+from innerloop.data.suites.drawing import DIFFICULTIES, Difficulty
+from innerloop.data.suites.hidden_rules import FAMILIES, INSTANCES
+from innerloop.data.suites.rules import UNITS
+from innerloop.data.suites.words import COLOURS, DAYS, DIRECTIONS, LABELS, LETTERS, MONTHS, WORDS
+from innerloop.data.tasks import Task
+from innerloop.errors import UserError
+
+ONE_TOKEN = {*WORDS, *LABELS, *LETTERS, *COLOURS, *DIRECTIONS, *DAYS, *MONTHS, *UNITS}
+
+
+@functools.cache
+def tasks_of(
+    difficulty: Difficulty = "default", instances: int | None = None, examples: int = 100
+) -> dict[str, list[Task]]:
+    tasks = build_suite(
+        "hidden-rules",
+        seed=7,
+        examples_per_task=examples,
+        test_examples=40,
+        difficulty=difficulty,
+        instances=instances,
+    )
+    return {family: list(group) for family, group in itertools.groupby(tasks, key=lambda task: task.family)}
+
+
+def answers(task: Task) -> dict[str, str]:
+    return {str(example.prompt): example.answer for example in (*task.pool, *task.test)}
+
+
+def conflict(task: Task, other: Task) -> float:
+    """Share of the two tasks' common prompts on which their answers differ; no common prompt is an error."""
+    mine, theirs = answers(task), answers(other)
+    common = mine.keys() & theirs.keys()
+    return sum(mine[prompt] != theirs[prompt] for prompt in common) / len(common)
+
+
+def test_there_are_enough_families_and_instances() -> None:
+    families = tasks_of()
+    assert len(families) == len(FAMILIES) >= 14
+    assert {len(tasks) for tasks in families.values()} == {INSTANCES}
+
+
+@pytest.mark.parametrize("difficulty", DIFFICULTIES)
+def test_two_tasks_of_a_family_share_prompts_but_not_answers(difficulty: Difficulty) -> None:
+    for family, tasks in tasks_of(difficulty).items():
+        for one, other in itertools.combinations(tasks, 2):
+            assert len(answers(one).keys() & answers(other).keys()) >= 25, family
+            assert conflict(one, other) > 0.5, family
+        assert conflict(tasks[0], tasks[0]) == 0  # the measure can fail
+
+
+@pytest.mark.parametrize("difficulty", DIFFICULTIES)
+def test_twelve_rules_of_a_family_differ_on_most_inputs(difficulty: Difficulty) -> None:
+    for family, tasks in tasks_of(difficulty, instances=12, examples=110).items():
+        shares = [conflict(one, other) for one, other in itertools.combinations(tasks, 2)]
+        assert len(tasks) == 12
+        assert min(shares) > 0.5, family
+        assert sum(shares) / len(shares) > 0.75, family
+
+
+def test_no_answer_is_most_of_a_task() -> None:
+    for tasks in tasks_of().values():
+        for task in tasks:
+            counts = Counter(answers(task).values())
+            assert max(counts.values()) / counts.total() < 0.6, task.name
+
+
+def tokens(text: str) -> int:
+    """What the SmolLM2 tokenizer makes of it: digits one by one (and the space before them), a word once."""
+    total = 0
+    for piece in re.findall(r"in:|out:|\n|\S+", text):
+        assert piece in ONE_TOKEN or piece.isdigit() or piece in ("in:", "out:", "\n"), piece
+        total += 1 + len(piece) if piece.isdigit() else 2 if piece.endswith(":") else 1
+    return total
+
+
+@pytest.mark.parametrize("difficulty", DIFFICULTIES)
+def test_examples_are_short_and_all_look_alike(difficulty: Difficulty) -> None:
+    for tasks in tasks_of(difficulty).values():
+        for prompt, answer in itertools.chain.from_iterable(answers(task).items() for task in tasks):
+            assert re.fullmatch(r"in: \S+( \S+)*\nout:", prompt)
+            assert tokens(prompt + answer) <= (17 if difficulty != "hard" else 24)
+
+
+def test_a_rule_stays_when_more_tasks_or_examples_are_asked_for() -> None:
+    few, many = tasks_of(instances=2, examples=50), tasks_of(instances=5, examples=100)
+    for family, tasks in few.items():
+        for small, large in zip(tasks, many[family], strict=False):
+            assert small.test == large.test
+            assert small.pool == large.pool[:50]
+
+
+def test_running_out_of_rules_or_inputs_names_the_task_and_the_limit() -> None:
+    with pytest.raises(UserError) as caught:
+        build_suite(
+            "hidden-rules", seed=7, examples_per_task=50, test_examples=0, difficulty="easy", instances=20
+        )
+    assert re.search(r"family index_pick[\s\S]*value:    20[\s\S]*at most 1[0-2]\b", str(caught.value))
+    with pytest.raises(UserError) as caught:
+        build_suite("hidden-rules", seed=7, examples_per_task=250, test_examples=0)
+    text = str(caught.value)
+    assert re.search(r"task category/3: [\s\S]*'250 \(250 \+ 0\)'[\s\S]*at most 240", text)
+    assert "index_pick" not in text

@@ -1,0 +1,112 @@
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from helpers import Tasks, examples
+from innerloop.data.batches import collate, inner_batches, mask_seed, task_batch, with_masks
+from innerloop.data.encoding import Encoded
+from innerloop.data.sampler import Draw
+from innerloop.data.tasks import Batch
+
+
+def scored(batch: Batch) -> list[tuple[int, int, int]]:
+    """(flat row, task, token to predict) of every scored row, by loops over the labels."""
+    tasks, per_task, length = batch.labels.shape
+    found = []
+    for t in range(tasks):
+        for b in range(per_task):
+            for s in range(length - 1):
+                label = int(batch.labels[t, b, s + 1])
+                if label != -100:
+                    found.append(((t * per_task + b) * length + s, t, label))
+    return found
+
+
+def as_listed(batch: Batch) -> list[tuple[int, int, int]]:
+    return list(zip(batch.scored_rows.tolist(), batch.row_task.tolist(), batch.targets.tolist(), strict=True))
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(1, 4), st.integers(1, 4), st.integers(0, 10**6))
+def test_scored_rows_are_those_whose_right_neighbour_has_a_label(
+    tasks: int, per_task: int, seed: int
+) -> None:
+    drawn = examples(tasks=tasks, per_task=per_task, seed=seed)
+    batch = collate(drawn)
+    assert as_listed(batch) == scored(batch)
+    assert batch.tokens.shape == (tasks, per_task, max(len(e.tokens) for task in drawn for e in task))
+    for t, task in enumerate(drawn):
+        for b, example in enumerate(task):
+            length = len(example.tokens)
+            assert tuple(batch.tokens[t, b, :length].tolist()) == example.tokens
+            assert tuple(batch.labels[t, b, :length].tolist()) == example.labels
+            assert (batch.labels[t, b, length:] == -100).all()
+            assert batch.example_ids[t][b] == example.id
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(1, 5), st.integers(0, 10**6), st.data())
+def test_select_keeps_rows_tasks_and_targets(tasks: int, seed: int, data: st.DataObject) -> None:
+    whole = collate(examples(tasks=tasks, per_task=2, seed=seed))
+    first = data.draw(st.integers(0, tasks - 1))
+    last = data.draw(st.integers(first + 1, tasks))
+    part = whole.select(first, last)
+    assert as_listed(part) == scored(part)
+    assert torch.equal(part.tokens, whole.tokens[first:last])
+    assert part.example_ids == whole.example_ids[first:last]
+
+
+def test_a_label_on_the_first_token_has_nothing_to_be_predicted_from() -> None:
+    batch = collate([[Encoded("a", (5, 6), (5, 6))]])
+    assert as_listed(batch) == [(0, 0, 6)]
+
+
+def test_inner_batches_go_round_the_support() -> None:
+    support = examples(tasks=2, per_task=3)
+    batches = inner_batches(support, steps=4, batch_size=2)
+    taken = [batch.example_ids[1] for batch in batches]
+    ids = [example.id for example in support[1]]
+    assert taken == [(ids[0], ids[1]), (ids[2], ids[0]), (ids[1], ids[2]), (ids[0], ids[1])]
+
+
+def test_the_whole_support_is_one_batch_for_every_step() -> None:
+    batches = inner_batches(examples(tasks=2, per_task=3), steps=4, batch_size=3)
+    assert len(batches) == 4
+    assert len({id(batch) for batch in batches}) == 1
+
+
+def test_a_task_batch_holds_the_examples_that_were_drawn() -> None:
+    pools = examples(tasks=3, per_task=6)
+    draw = Draw([2, 0], [[5, 1], [0, 3]], [[2], [4]])
+    names = ["first", "second", "third"]
+    batch = task_batch(pools, names, draw, inner_steps=3, batch_size=2)
+    assert batch.names == ("third", "first")
+    assert [len(batch.support), batch.support[0].example_ids] == [
+        3,
+        ((pools[2][5].id, pools[2][1].id), (pools[0][0].id, pools[0][3].id)),
+    ]
+    assert batch.query is not None
+    assert batch.query.example_ids == ((pools[2][2].id,), (pools[0][4].id,))
+    assert batch.token_count == 3 * batch.support[0].tokens.numel() + batch.query.tokens.numel()
+
+
+def test_a_task_batch_without_inner_loop_or_without_query() -> None:
+    pools = examples(tasks=1, per_task=4)
+    joint = task_batch(pools, ["a"], Draw([0], [[0, 1]], [[2, 3]]), inner_steps=0, batch_size=2)
+    reptile = task_batch(pools, ["a"], Draw([0], [[0, 1]], [[]]), inner_steps=2, batch_size=2)
+    assert joint.support == []
+    assert reptile.query is None
+
+
+def test_masks_are_seeded_by_seed_step_task_and_inner_step() -> None:
+    tasks = Tasks(tasks=2, steps=2).batch
+    seeded = with_masks(tasks, seed=7, step=3)
+    assert seeded.query is not None
+    seeds = [batch.mask_seeds for batch in (*seeded.support, seeded.query)]
+    assert seeds == [tuple(mask_seed(7, 3, name, k) for name in tasks.names) for k in range(3)]
+    flat = [seed for row in seeds if row for seed in row]
+    assert len(set(flat)) == len(flat)
+    assert len({mask_seed(8, 3, "a", 0), mask_seed(7, 4, "a", 0), mask_seed(7, 3, "a", 0)}) == 3
+    assert tasks.query is not None
+    assert tasks.query.mask_seeds is None
+    assert seeded.split(1)[1].support[0].mask_seeds == (mask_seed(7, 3, tasks.names[1], 0),)

@@ -1,0 +1,286 @@
+"""The outer loop: laws 1 and 4 over several steps, law 6, and what happens when a number is not finite."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from helpers import (
+    Tasks,
+    all_space,
+    close,
+    frozen_copy,
+    lora_space,
+    own_names,
+    reference_model,
+    relative_error,
+    same,
+    untouched,
+)
+from innerloop.data.tasks import Batch, TaskBatch
+from innerloop.errors import RunError
+from innerloop.learning.inner_loop import InnerLoop
+from innerloop.learning.methods import METHODS, MetaLora, Method
+from innerloop.numerics.optimizers import AdamW, Optimizer, Sgd
+from innerloop.numerics.tensors import TensorSet, accumulate, zeros_like
+from innerloop.runs.trainer import LastRound, Trainer
+from innerloop.spaces.space import ParameterSpace
+from reference import naive
+from tiny import tiny_model
+
+TASKS, STEPS, ROUNDS = 4, 2, 3
+INNER = Sgd(lr=0.2, clip=1.0)
+ADAMW: dict[str, Any] = {"betas": (0.9, 0.99), "eps": 1e-3, "weight_decay": 0.1}
+OUTER = AdamW(lr=0.02, clip=0.1, **ADAMW)
+SPACES: dict[str, Callable[..., ParameterSpace]] = {
+    "lora": lora_space,
+    "all": all_space,
+}
+NAMES = ["fomaml", "maml", "reptile", "joint", "fomaml-lora", "maml-lora", "meta-lora", "reptile-lora", "joint-lora"]
+
+
+def method(name: str, inner: Optimizer = INNER) -> Method:
+    rule = METHODS[name].rule
+    return rule(**{"inner": InnerLoop(steps=STEPS, optimizer=inner)} if "inner" in rule.options() else {})
+
+
+def build(name: str = "fomaml-lora", *, outer: Optimizer = OUTER, inner: Optimizer = INNER, **settings: Any) -> Trainer:
+    model = tiny_model("llama", layers=2)
+    return Trainer(SPACES[METHODS[name].trains](model), method(name, inner), outer, **settings)
+
+
+def rounds(count: int = ROUNDS) -> list[Tasks]:
+    return [Tasks(tasks=TASKS, steps=STEPS, seed=seed) for seed in range(count)]
+
+
+def trained(trainer: Trainer, batches: list[TaskBatch]) -> TensorSet:
+    for batch in batches:
+        trainer.step(batch)
+    return trainer.space.shared
+
+
+@pytest.mark.parametrize("name", ["fomaml", "maml-lora", "meta-lora", "reptile-lora", "joint"])
+def test_several_outer_steps_are_those_of_torch_optim(name: str) -> None:
+    """Law 4 over time: AdamW with weight decay and a clipped outer gradient."""
+    trainer = build(name)
+    start = frozen_copy(trainer.space.shared)
+    model = reference_model(trainer.space, start)
+    optimizer = torch.optim.AdamW(naive.trainable(model).values(), lr=OUTER.lr, **ADAMW)
+    inner = naive.Inner(steps=STEPS, lr=INNER.lr, clip=INNER.clip)
+    naive.train(name, model, [tasks.each for tasks in rounds()], inner, optimizer, clip=OUTER.clip)
+    shared = trained(trainer, [tasks.batch for tasks in rounds()])
+    expected = own_names(naive.trainable(model))
+    assert close(shared, expected)
+    moved, should = (({n: v - start[n] for n, v in values.items()}) for values in (shared, expected))
+    assert close(moved, should, 2e-4)  # a difference of neighbours keeps fewer digits
+    for wrong in ({"clip": None}, {"lr": 0.021}, {"weight_decay": 0.3}):
+        other = trained(build(name, outer=replace(OUTER, **wrong)), [tasks.batch for tasks in rounds()])
+        assert not close({n: v - start[n] for n, v in other.items()}, should, 2e-3), wrong
+
+
+@pytest.mark.parametrize("name", ["fomaml-lora", "maml-lora", "meta-lora"])
+def test_the_chunk_size_changes_nothing_over_several_steps(name: str) -> None:
+    """Law 1 (and 5): tasks split 4 = 3 + 1 = 1 x 4."""
+    batches = [tasks.batch for tasks in rounds()]
+    together = trained(build(name), batches)
+    for size in (1, 3, 4, 9):
+        assert close(trained(build(name, tasks_per_forward=size), batches), together)
+    assert same(trained(build(name, tasks_per_forward=3), batches), trained(build(name, tasks_per_forward=3), batches))
+    assert not close(trained(build(name), batches[::-1]), together, 1e-4)
+
+
+def test_all_parameters_take_one_task_a_forward_whatever_is_asked() -> None:
+    assert build("fomaml").tasks_per_forward == 1
+    assert build("fomaml", tasks_per_forward=3).tasks_per_forward == 1
+    assert build("fomaml-lora", tasks_per_forward=3).tasks_per_forward == 3
+    assert build("fomaml-lora").tasks_per_forward is None
+
+
+@pytest.mark.parametrize("outer", [Sgd(lr=0.0), AdamW(lr=0.0, weight_decay=0.1)])
+@pytest.mark.parametrize("name", NAMES)
+def test_an_outer_rate_of_zero_leaves_everything_as_it_was(name: str, outer: Optimizer) -> None:
+    """Law 6, with a gradient that isn't zero."""
+    trainer = build(name, outer=outer)
+    before = frozen_copy(trainer.space.shared)
+    with untouched(trainer.space.model):
+        metrics = trainer.step(rounds()[0].batch)
+    assert metrics.gradient_norm > 0.01
+    assert same(trainer.space.shared, before)
+    moving = build(name, outer=Sgd(lr=1e-3))
+    moving.step(rounds()[0].batch)
+    assert not same(moving.space.shared, before)
+
+
+def test_lora_training_never_writes_the_model() -> None:
+    trainer = build("fomaml-lora")
+    before = frozen_copy(trainer.space.shared)
+    with untouched(trainer.space.model):
+        trained(trainer, [tasks.batch for tasks in rounds()])
+    assert relative_error(trainer.space.shared, before) > 1e-2
+
+
+@pytest.mark.parametrize("name", ["fomaml-lora", "fomaml", "joint-lora"])
+def test_metrics_are_means_over_the_tasks(name: str) -> None:
+    trainer, tasks = build(name, tasks_per_forward=3), rounds()[0]
+    model = reference_model(trainer.space, trainer.space.shared)
+    inner = naive.Inner(steps=STEPS, lr=INNER.lr, clip=INNER.clip)
+    gradient = naive.outer_gradient(name, model, tasks.each, inner)
+    metrics = trainer.step(tasks.batch)
+    length = torch.stack([value.norm() for value in gradient.values()]).norm().item()
+    assert metrics.gradient_norm == pytest.approx(length, rel=1e-4)
+    assert (metrics.step, trainer.steps) == (1, 1)
+    assert metrics.tokens == tasks.batch.token_count
+
+    def mean(losses: list[Tensor]) -> float:
+        return torch.stack(losses).mean().item()
+
+    if name == "joint-lora":
+        assert metrics.support_loss_first is metrics.support_loss_last is None
+        assert metrics.loss == pytest.approx(mean([naive.loss(model, query) for _, query in tasks.each]), rel=1e-4)
+        return
+    after = {k: [naive.adapt(model, support[:k], inner) for support, _ in tasks.each] for k in (STEPS - 1, STEPS)}
+    queries = [naive.loss(adapted, query) for adapted, (_, query) in zip(after[STEPS], tasks.each, strict=True)]
+    first = [naive.loss(model, support[0]) for support, _ in tasks.each]
+    last = [naive.loss(m, support[-1]) for m, (support, _) in zip(after[STEPS - 1], tasks.each, strict=True)]
+    assert metrics.loss == pytest.approx(mean(queries), rel=1e-4)
+    assert metrics.support_loss_first == pytest.approx(mean(first), rel=1e-4)
+    assert metrics.support_loss_last == pytest.approx(mean(last), rel=1e-4)
+
+
+class NanGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> Any:
+        return grad_outputs[0] * float("nan")
+
+
+class Spoiled:
+    """A task loss that goes wrong on the batches of one length, for the last of their tasks."""
+
+    def __init__(self, loss: Any, batch: Batch, number: float | str) -> None:
+        self.loss, self.ids, self.number = loss, batch.example_ids[-1], number
+
+    def __call__(self, batch: Batch, *, twice: bool = False) -> Tensor:
+        value = self.loss(batch, twice=twice)
+        if batch.example_ids[-1] != self.ids:
+            return value
+        if self.number == "nan gradient":
+            return torch.cat([value[:-1], NanGradient.apply(value[-1:])])  # pyright: ignore
+        last = torch.zeros_like(value)
+        last[-1] = self.number
+        return value + last
+
+
+@pytest.mark.parametrize("name", ["fomaml-lora", "fomaml", "maml-lora", "meta-lora"])
+@pytest.mark.parametrize("side", ["support", "query"])
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf"), "nan gradient"])
+def test_what_is_not_finite_stops_the_step_before_anything_is_written(name: str, side: str, number: Any) -> None:
+    """A loss may be infinite where its gradient is finite, and the other way round."""
+    trainer, clean = build(name), build(name)
+    first, second, third = (tasks.batch for tasks in rounds())
+    for each in (trainer, clean):
+        each.step(first)
+    before = frozen_copy(trainer.space.shared), frozen_copy(trainer._state.first), frozen_copy(trainer._state.second)
+    loss = trainer.space.loss
+    spoiled = second.support[-1] if side == "support" else second.query
+    assert spoiled is not None
+    trainer.space.loss = Spoiled(loss, spoiled, number)
+    with untouched(trainer.space.model), pytest.raises(RunError, match=r"step 2.*not a finite number") as error:
+        trainer.step(second)
+    if number != "nan gradient":
+        assert "the loss of task 3 is" in str(error.value)
+    assert same(trainer.space.shared, before[0])
+    assert same(trainer._state.first, before[1])
+    assert same(trainer._state.second, before[2])
+    assert (trainer.steps, trainer._state.steps) == (1, 1)
+    trainer.space.loss = loss
+    for each in (trainer, clean):
+        each.step(third)
+    assert same(trainer.space.shared, clean.space.shared), "the refused step left a trace"
+
+
+def test_an_inner_rate_that_explodes_is_named() -> None:
+    trainer = build(inner=Sgd(lr=1e30))
+    with pytest.raises(RunError, match=r"method\.inner\.optimizer\.lr"):
+        trainer.step(rounds()[0].batch)
+
+
+@pytest.mark.parametrize("name", ["fomaml-lora", "fomaml"])
+def test_an_interrupted_step_is_dropped_and_can_be_replayed(name: str) -> None:
+    """An exception between chunks, as a stop request is one."""
+    trainer, clean = build(name, tasks_per_forward=1), build(name, tasks_per_forward=1)
+    before, loss, batch = frozen_copy(trainer.space.shared), trainer.space.loss, rounds()[0].batch
+    calls: list[int] = []
+
+    def interrupted(batch: Batch, *, twice: bool = False) -> Tensor:
+        calls.append(1)
+        if len(calls) > 2 * (STEPS + 1):
+            raise KeyboardInterrupt
+        return loss(batch, twice=twice)
+
+    trainer.space.loss = interrupted
+    with untouched(trainer.space.model), pytest.raises(KeyboardInterrupt):
+        trainer.step(batch)
+    assert same(trainer.space.shared, before)
+    trainer.space.loss = loss
+    for each in (trainer, clean):
+        each.step(batch)
+    assert same(trainer.space.shared, clean.space.shared)
+
+
+def keeping() -> Trainer:
+    rule = MetaLora(inner=InnerLoop(steps=STEPS, optimizer=INNER), keep_task_adapters=True)
+    return Trainer(lora_space(tiny_model("llama", layers=2)), rule, OUTER, tasks_per_forward=3)
+
+
+def test_the_kept_adapters_give_the_recorded_gradient() -> None:
+    """META-LORA's two stages, checked from what a round leaves behind."""
+    trainer, (first, tasks) = keeping(), rounds(2)
+    trainer.step(first.batch)
+    start = frozen_copy(trainer.space.shared)
+    trainer.step(tasks.batch)
+    kept, query = trainer.last_round, tasks.batch.query
+    assert query is not None
+    assert list(kept.adapters) == list(tasks.names)
+    averaged = zeros_like(start)
+    for task, name in enumerate(tasks.names):
+        assert kept.query_ids[name] == query.example_ids[task]
+        assert relative_error(kept.adapters[name], start) > 1e-3
+        values = {key: value[None] for key, value in kept.adapters[name].items()}
+        _, gradient = trainer.space.loss_and_gradient(values, query.select(task, task + 1))
+        accumulate(averaged, gradient or {}, 1 / TASKS)
+    assert close(kept.gradient, averaged)
+    swapped = kept.adapters[tasks.names[0]]
+    _, other = trainer.space.loss_and_gradient({k: v[None] for k, v in swapped.items()}, query.select(1, 2))
+    _, own = trainer.space.loss_and_gradient(
+        {k: v[None] for k, v in kept.adapters[tasks.names[1]].items()}, query.select(1, 2)
+    )
+    assert not close(other or {}, own or {}, 1e-2)
+
+
+def test_keeping_the_adapters_changes_no_number_and_others_keep_none() -> None:
+    trainer, plain = keeping(), build("meta-lora", tasks_per_forward=3)
+    batches = [tasks.batch for tasks in rounds()]
+    assert same(trained(trainer, batches), trained(plain, batches))
+    assert plain.last_round == LastRound()
+    norm = torch.stack([value.norm() for value in trainer.last_round.gradient.values()]).norm()
+    assert norm > 1.01 * (OUTER.clip or 0), "recorded before the outer optimizer clips it"
+
+
+@pytest.mark.parametrize("name", ["fomaml-lora", "fomaml"])
+def test_a_bfloat16_model_is_trained_in_float32_and_not_written(name: str) -> None:
+    model = tiny_model("llama", layers=2).bfloat16()
+    space = SPACES[METHODS[name].trains](model)
+    trainer = Trainer(space, method(name), AdamW(lr=1e-5))
+    before = frozen_copy(space.shared)
+    with untouched(model):
+        trainer.step(rounds()[0].batch)
+    for value in space.shared.values():
+        assert value.dtype == torch.float32
+    assert not same(space.shared, before)

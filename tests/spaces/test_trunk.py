@@ -1,0 +1,121 @@
+"""Hidden states looked up at the cut = the layers below run again (law 5), for every family."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from helpers import close, examples, lora_space, perturbed, relative_error, same, untouched
+from innerloop.data.batches import collate
+from innerloop.data.tasks import Batch
+from innerloop.models import base_model
+from innerloop.numerics.tensors import TensorSet
+from innerloop.spaces.lora import LoraSpace
+from innerloop.spaces.trunk import Trunk, with_layers
+from tiny import FAMILIES, tiny_model
+
+LAYERS, CUT, TASKS = 4, 2, 3
+
+
+def batch(seed: int = 0, *, longest_prompt: int = 24) -> Batch:
+    """Ragged, and longer than the sliding windows of the families that have them."""
+    return collate(examples(tasks=TASKS, per_task=2, seed=seed, longest_prompt=longest_prompt))
+
+
+def space(family: str, *, cut: int = 0, store: dict[str, Tensor] | None = None, checkpointing: bool = False) -> LoraSpace:
+    model = tiny_model(family, layers=LAYERS)
+    loss = {"cut": cut, "store": store, "checkpointing": checkpointing}
+    return lora_space(model, loss=loss, layers=f"last-{LAYERS - CUT}")
+
+
+def result(space: LoraSpace, batch: Batch) -> TensorSet:
+    """Losses and gradients as one set."""
+    losses, gradient = space.loss_and_gradient(perturbed(space.shared, TASKS), batch)
+    assert gradient is not None
+    return {"losses": losses, **gradient}
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_trunk_changes_no_number(family: str, checkpointing: bool) -> None:
+    store: dict[str, Tensor] = {}
+    whole, cut = space(family), space(family, cut=CUT, store=store, checkpointing=checkpointing)
+    expected = result(whole, batch())
+    with untouched(cut.model):
+        computed = result(cut, batch())
+        looked_up = result(cut, batch())
+    assert close(computed, expected)
+    assert same(looked_up, computed)
+    assert set(store) == {example_id for task in batch().example_ids for example_id in task}
+    for value in store.values():
+        value[0] *= 1.1
+    assert relative_error(result(cut, batch()), expected) > 1e-3, "the store isn't read"
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_hidden_state_does_not_depend_on_the_batch_it_was_computed_in(family: str) -> None:
+    """Stored in one company and padding, read in others."""
+    store: dict[str, Tensor] = {}
+    cut, short, long = space(family, cut=CUT, store=store), examples(tasks=TASKS, per_task=1), batch(1)
+    alone = collate(short)
+    mixed = collate([[*one, two] for one, two in zip(short, [e[0] for e in examples(tasks=TASKS, per_task=1, seed=2, longest_prompt=30)], strict=True)])
+    assert mixed.tokens.shape[-1] > alone.tokens.shape[-1]
+    for order in ([alone, mixed, long], [mixed, alone, long], [long, alone, mixed]):
+        store.clear()
+        for each in order:
+            assert close(result(cut, each), result(space(family), each))
+
+
+def test_each_example_is_computed_once() -> None:
+    """A row is computed when its example is not in the store, and only then."""
+    store: dict[str, Tensor] = {}
+    model = tiny_model("llama", layers=LAYERS)
+    rows: list[int] = []
+    handle = model.model.layers[0].self_attn.q_proj.register_forward_hook(lambda _m, inputs, _o: rows.append(len(inputs[0])))
+    trunk = Trunk(base_model(model), CUT, store)
+    first = collate(examples(tasks=TASKS, per_task=2))
+    trunk.hidden(first)
+    trunk.hidden(first.select(1, 2))
+    more = collate([[*task, *other] for task, other in zip(examples(tasks=TASKS, per_task=2), examples(tasks=TASKS, per_task=1, seed=4), strict=True)])
+    trunk.hidden(more)
+    handle.remove()
+    assert rows == [2 * TASKS, TASKS]
+
+
+def test_another_examples_hidden_states_give_another_loss() -> None:
+    cut = space("llama", cut=CUT, store={})
+    expected = result(cut, batch())
+    ids = batch().example_ids
+    swapped = Batch(**{**vars(batch()), "example_ids": (ids[1], ids[0], ids[2])})
+    assert relative_error(result(cut, swapped), expected) > 1e-2
+
+
+@pytest.mark.parametrize("cut", [1, 2, LAYERS - 1])
+def test_the_store_holds_what_enters_the_layer_at_the_cut(cut: int) -> None:
+    model, store = tiny_model("gemma2", layers=LAYERS), {}
+    found = Trunk(base_model(model), cut, store).hidden(batch())
+    with torch.no_grad():
+        states = base_model(model)(input_ids=batch().tokens.flatten(0, 1), output_hidden_states=True).hidden_states
+    assert torch.equal(found, states[cut])
+    assert not found.requires_grad
+
+
+def test_dropout_masks_are_the_same_with_the_trunk() -> None:
+    seeded = Batch(**{**vars(batch()), "mask_seeds": (3, 4, 5)})
+    settings = {"lora_dropout": 0.3, "layers": f"last-{LAYERS - CUT}"}
+    whole, cut = (lora_space(tiny_model("llama", layers=LAYERS), loss={"cut": c}, **settings) for c in (0, CUT))
+    assert close(result(cut, seeded), result(whole, seeded))
+    assert not close(result(cut, batch()), result(whole, seeded), 0.01)
+
+
+def test_a_twin_with_other_layers_shares_weights_and_leaves_its_base_alone() -> None:
+    model = tiny_model("llama", layers=2)
+    base, tokens = base_model(model), batch().tokens.flatten(0, 1)
+    with untouched(model), torch.no_grad():
+        own = base(input_ids=tokens).last_hidden_state
+        twin = with_layers(base, [None, lambda hidden, *args, **kwargs: hidden])
+        short = twin(input_ids=tokens).last_hidden_state
+        assert torch.equal(base(input_ids=tokens).last_hidden_state, own)
+        assert relative_error(short, own) > 1e-2
+    assert torch.equal(with_layers(base, [None, None])(input_ids=tokens).last_hidden_state, own)
+    assert {id(p) for p in twin.parameters()} == {id(p) for p in base.parameters()}
+    assert base.layers[1].forward.__func__ is type(base.layers[1]).forward
