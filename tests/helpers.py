@@ -1,7 +1,7 @@
 """Small builders and comparisons that the tests of the engine share.
 
-relative_error, close    finite, and compared with the largest entry (max(0, nan) is 0, so a plain maximum hides nan)
-examples, task_batch     ragged examples with unequal label counts, from a seed
+relative_error, close    finite, and against the largest entry (max(0, nan) is 0: a plain maximum hides nan)
+examples, Tasks          ragged examples with unequal label counts, from a seed
 lora_space, all_space    a space over a model, with the plain options tests need
 reference_model          the model that naive.py trains from the same values
 untouched                a context in which a model must stay bit-identical
@@ -48,12 +48,15 @@ def relative_error(actual: Mapping[str, Tensor] | Tensor, expected: Mapping[str,
     floor = 0.01 * max(largest.values())
     assert floor > 0, "everything expected is zero: any scaled zero would pass"
     return max(
-        float((actual[name] - value).abs().max()) / max(largest[name], floor) for name, value in expected.items()
+        float((actual[name] - value).abs().max()) / max(largest[name], floor)
+        for name, value in expected.items()
     )
 
 
 def close(
-    actual: Mapping[str, Tensor] | Tensor, expected: Mapping[str, Tensor] | Tensor, tolerance: float = TOLERANCE
+    actual: Mapping[str, Tensor] | Tensor,
+    expected: Mapping[str, Tensor] | Tensor,
+    tolerance: float = TOLERANCE,
 ) -> bool:
     return relative_error(actual, expected) <= tolerance
 
@@ -81,7 +84,9 @@ def examples(*, tasks: int, per_task: int, seed: int = 0, longest_prompt: int = 
 class Tasks:
     """T tasks as lists of examples (what the reference reads) and as a TaskBatch (what the engine reads)."""
 
-    def __init__(self, *, tasks: int = 4, support: int = 3, query: int = 2, steps: int = 2, seed: int = 0) -> None:
+    def __init__(
+        self, *, tasks: int = 4, support: int = 3, query: int = 2, steps: int = 2, seed: int = 0
+    ) -> None:
         self.names = tuple(f"task {t}" for t in range(tasks))
         self.support = [examples(tasks=tasks, per_task=support, seed=100 * seed + k) for k in range(steps)]
         self.query = examples(tasks=tasks, per_task=query, seed=100 * seed + 99)
@@ -123,7 +128,7 @@ def _permuted(batch: Batch, order: list[int]) -> Batch:
     )
 
 
-def randomize_B(values: TensorSet, *, seed: int = 1, scale: float = 0.2) -> None:
+def randomize_b(values: TensorSet, *, seed: int = 1, scale: float = 0.2) -> None:
     """Random B, in place: at B = 0 the gradient of every A is zero and a test of it would show nothing."""
     generator = torch.Generator().manual_seed(seed)
     for name, value in values.items():
@@ -131,11 +136,13 @@ def randomize_B(values: TensorSet, *, seed: int = 1, scale: float = 0.2) -> None
             value.copy_(scale * torch.randn(value.shape, generator=generator))
 
 
-def lora_space(model: nn.Module, *, seed: int = 0, loss: dict[str, Any] | None = None, **settings: Any) -> LoraSpace:
+def lora_space(
+    model: nn.Module, *, seed: int = 0, loss: dict[str, Any] | None = None, **settings: Any
+) -> LoraSpace:
     """LoRA of rank 3 with a random B. `loss`: options of AnswerLoss; `settings`: of LoraSettings."""
     chosen = LoraSettings(**{"r": 3, "lora_alpha": 6.0} | settings)
     space = LoraSpace(model, AnswerLoss(model, **(loss or {})), chosen, seed=seed)
-    randomize_B(space.shared)
+    randomize_b(space.shared)
     return space
 
 
@@ -144,7 +151,7 @@ def all_space(model: nn.Module, **loss: Any) -> AllParameters:
 
 
 def reference_model(space: ParameterSpace, values: Mapping[str, Tensor]) -> nn.Module:
-    """What naive.py trains: a copy of the model with `values` (...) in place, or a PEFT model that holds them."""
+    """What naive.py trains: a copy of the model with `values` (...), or a PEFT model that holds them."""
     if isinstance(space, LoraSpace):
         return naive.with_lora(space.model, values, space.settings)
     model = deepcopy(space.model).requires_grad_(True)

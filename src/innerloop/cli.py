@@ -40,9 +40,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 def train(
     config: Config,
     set_: Sets = [],  # noqa: B006 (typer reads it, nothing writes it)
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print what would be trained, and stop.")
-    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be trained, and stop.")] = False,
     json_: Json = False,
 ) -> None:
     """Train an initialization and write it to the config's output_dir."""
@@ -115,9 +113,7 @@ def adapt(
 def export(
     run: Run,
     output: Annotated[Path | None, typer.Option(help="Write another copy here.")] = None,
-    check: Annotated[
-        bool, typer.Option("--check", help="Reload with PEFT alone and compare logits.")
-    ] = False,
+    check: Annotated[bool, typer.Option("--check", help="Reload with PEFT alone and compare logits.")] = False,
     json_: Json = False,
 ) -> None:
     """Write a run's adapter or model, and check that PEFT alone reads the same from it."""

@@ -61,9 +61,7 @@ def gguf_tokenizer(gguf: Path) -> "PreTrainedTokenizerBase":
         )
         backend.pre_tokenizer = pre_tokenizers.Sequence([digits, words])
     elif split not in _GPT2_SPLIT and isinstance(backend.pre_tokenizer, pre_tokenizers.ByteLevel):
-        expected = (
-            "a folder with the model's own tokenizer.json: its text would be split wrongly from this file"
-        )
+        expected = "a folder with the model's own tokenizer.json: its text would be split wrongly from this file"
         raise UserError(Fault(f"unknown pre-tokenizer {split!r} in the GGUF", _WHERE, str(gguf), expected))
     return tokenizer
 
@@ -87,13 +85,9 @@ def _packaged_file(module: str, requirement: str, name: str) -> Path:
 
 def _gguf_string(gguf: Path, key: str) -> str | None:
     """A string of the GGUF's metadata, found by its encoded key: the gguf package's reader takes seconds."""
-    encoded = (
-        len(key).to_bytes(8, "little") + key.encode() + (8).to_bytes(4, "little")
-    )  # 8: the type is string
+    encoded = len(key).to_bytes(8, "little") + key.encode() + (8).to_bytes(4, "little")  # 8: the type is string
     with gguf.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
         if (at := data.find(encoded)) < 0:
             return None
         start = at + len(encoded) + 8
-        return data[start : start + int.from_bytes(data[start - 8 : start], "little")].decode(
-            "utf-8", "replace"
-        )
+        return data[start : start + int.from_bytes(data[start - 8 : start], "little")].decode("utf-8", "replace")

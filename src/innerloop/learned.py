@@ -188,9 +188,7 @@ def load_run(folder: Path) -> Learned:
     """What a finished run learned. Raises UserError where there is none, or its base model is another now."""
     manifest = folder / MANIFEST
     if not manifest.is_file():
-        raise UserError(
-            Fault(f"no {MANIFEST} here", str(folder), expected="the output_dir of a finished run")
-        )
+        raise UserError(Fault(f"no {MANIFEST} here", str(folder), expected="the output_dir of a finished run"))
     said = json.loads(manifest.read_text(encoding="utf-8"))
     if said["status"] != "done":
         raise UserError(Fault("this run did not finish", str(manifest), said["status"], 'status "done"'))
@@ -206,18 +204,14 @@ def load_run(folder: Path) -> Learned:
     place = said["model"]["name"] if row.trains == "lora" else str(exported)
     loaded = load(place, dtype=config.model.dtype)
     if row.trains == "lora" and loaded.fingerprint != said["model"]["fingerprint"]:
-        raise UserError(
-            Fault("not the weights this adapter was trained on", f"model {place}", loaded.fingerprint)
-        )
+        raise UserError(Fault("not the weights this adapter was trained on", f"model {place}", loaded.fingerprint))
     space = Session(config, loaded, [], [], [], {}).space()
     if isinstance(space, LoraSpace):
         space.shared = read_adapter(exported)
     return Learned(config, loaded, space, folder)
 
 
-def save_values(
-    folder: Path, model: LoadedModel, space: ParameterSpace, values: Mapping[str, Tensor]
-) -> None:
+def save_values(folder: Path, model: LoadedModel, space: ParameterSpace, values: Mapping[str, Tensor]) -> None:
     """A PEFT adapter for a LoRA space, a Hugging Face model for all parameters."""
     if isinstance(space, LoraSpace):
         export_adapter(folder, model.model, values=values, lora=space.settings, base_name=model.source)

@@ -99,5 +99,5 @@ def test_support_and_query_do_not_keep_their_examples() -> None:
 
 @pytest.mark.parametrize(("pools", "tasks_per_step"), [([4, 30], 1), ([30], 2), ([30], 0)])
 def test_what_cannot_be_drawn_is_refused(pools: list[int], tasks_per_step: int) -> None:
-    with pytest.raises(ValueError, match="pool of 4 examples|tasks a step"):
+    with pytest.raises(ValueError, match=r"pool of 4 examples|tasks a step"):
         stream(pools, tasks_per_step=tasks_per_step)

@@ -1,9 +1,9 @@
-"""Law 8: where meta-learning has to win, and where it must not, with the real trainer, methods and inner loop.
+"""Law 8: where meta-learning has to win, and where it must not; real trainer, methods and inner loop.
 
-Five classes; their centres lie in a hidden plane of 4 of 32 dimensions, the other 28 are louder noise, all rotated.
+Five classes with centres in a hidden plane of 4 of 32 dimensions; the others are louder noise; all rotated.
 
-mutually exclusive   every task draws its own centres: no input tells its class, so one model can't serve two tasks,
-                     but five steps from a start that reads the hidden plane can
+mutually exclusive   every task draws its own centres: no input tells its class, so one model can't serve two
+                     tasks, but five steps from a start that reads the hidden plane can
 not exclusive        all tasks have the same centres: one model serves them all, and joint training finds it
 """
 
@@ -11,8 +11,8 @@ from collections.abc import Callable
 from functools import cache
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 from innerloop.data.tasks import Batch, TaskBatch
 from innerloop.learning.inner_loop import InnerLoop
@@ -67,7 +67,7 @@ def new_space() -> AllParameters:
         ).requires_grad_(False)
 
     def loss(batch: Batch, *, twice: bool = False) -> Tensor:
-        return F.cross_entropy(model(batch.tokens.flatten(0, 1)), batch.labels.flatten()).view(1)
+        return cross_entropy(model(batch.tokens.flatten(0, 1)), batch.labels.flatten()).view(1)
 
     return AllParameters(model, loss)
 
@@ -77,7 +77,9 @@ def inner_loop(lr: float = 0.1) -> InnerLoop:
 
 
 def for_fomaml(features: Tensor, classes: Tensor) -> TaskBatch:
-    support, query = (batch(features[:, part], classes[:, part]) for part in (slice(SUPPORT), slice(SUPPORT, None)))
+    support, query = (
+        batch(features[:, part], classes[:, part]) for part in (slice(SUPPORT), slice(SUPPORT, None))
+    )
     return TaskBatch(tuple(f"task {t}" for t in range(TASKS)), [support], query)
 
 
@@ -118,7 +120,9 @@ def test_fomaml_learns_to_adapt_where_no_single_model_can_do() -> None:
     space = exclusive_fomaml()
     assert accuracy(space, exclusive=True) >= 0.95
     still = InnerLoop(steps=0, optimizer=Sgd(lr=0.1))
-    assert accuracy(space, exclusive=True, inner=still) <= 0.35, "without adaptation it can only guess: 5 classes"
+    assert accuracy(space, exclusive=True, inner=still) <= 0.35, (
+        "without adaptation it can only guess: 5 classes"
+    )
 
 
 def test_joint_training_does_not_even_with_three_times_the_steps() -> None:

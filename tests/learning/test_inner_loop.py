@@ -26,7 +26,7 @@ from tiny import tiny_model
 
 STEPS = 3
 SPACES: dict[str, Callable[..., ParameterSpace]] = {"lora": lora_space, "all": all_space}
-# eps: far below it, a gradient's float32 noise would become a whole step (test_optimizers has torch's default)
+# eps: a gradient far below it would turn float32 noise into a whole step (torch's: see test_optimizers)
 ADAMW: dict[str, Any] = {"betas": (0.9, 0.99), "eps": 1e-3, "weight_decay": 0.1}
 OPTIMIZERS: dict[str, Optimizer] = {
     "sgd": Sgd(lr=0.2),
@@ -37,15 +37,8 @@ OPTIMIZERS: dict[str, Optimizer] = {
 
 
 def naives(optimizer: Optimizer) -> naive.Inner:
-    settings = ADAMW if isinstance(optimizer, AdamW) else {}
-    return naive.Inner(
-        steps=STEPS,
-        lr=optimizer.lr,
-        adamw=isinstance(optimizer, AdamW),
-        clip=optimizer.clip,
-        ratio=optimizer.loraplus_lr_ratio,
-        **settings,
-    )
+    adamw = ADAMW if isinstance(optimizer, AdamW) else None
+    return naive.Inner(STEPS, optimizer.lr, optimizer.clip, optimizer.loraplus_lr_ratio, adamw)
 
 
 def build(kind: str, family: str = "llama") -> tuple[ParameterSpace, Tasks]:

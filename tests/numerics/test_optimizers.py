@@ -21,7 +21,8 @@ def gradients(tasks: int) -> list[TensorSet]:
     """The tasks' gradients differ in length: with clipping at 2 some are cut and some are not."""
     length = torch.linspace(0.1, 2.0, tasks)
     return [
-        {name: over(length, g) * g for name, g in random_set(tasks, seed=10 + step).items()} for step in range(STEPS)
+        {name: over(length, g) * g for name, g in random_set(tasks, seed=10 + step).items()}
+        for step in range(STEPS)
     ]
 
 
@@ -33,11 +34,15 @@ def ours(optimizer: Optimizer, tasks: int) -> TensorSet:
     return values
 
 
-def torchs(kind: type[torch.optim.Optimizer], tasks: int, *, clip: float | None, ratio: float, **settings: Any) -> TensorSet:
+def torchs(
+    kind: type[torch.optim.Optimizer], tasks: int, *, clip: float | None, ratio: float, **settings: Any
+) -> TensorSet:
     """torch.optim on one task after the other, with torch's clipping."""
     done: list[TensorSet] = []
     for task in range(tasks):
-        values = {name: torch.nn.Parameter(value[task].clone()) for name, value in random_set(tasks, seed=0).items()}
+        values = {
+            name: torch.nn.Parameter(value[task].clone()) for name, value in random_set(tasks, seed=0).items()
+        }
         rates = {name: settings["lr"] * (ratio if name.endswith("lora_B") else 1) for name in values}
         groups = [{"params": [value], "lr": rates[name]} for name, value in values.items()]
         optimizer = kind(groups, **settings)
@@ -68,7 +73,9 @@ def test_adamw_is_torchs(clip: float | None, ratio: float, decay: float) -> None
     values = ours(AdamW(clip=clip, loraplus_lr_ratio=ratio, **settings), 3)
     assert close(values, torchs(torch.optim.AdamW, 3, clip=clip, ratio=ratio, **settings))
     for key, other in {"lr": 0.021, "betas": (0.9, 0.95), "eps": 0.1, "weight_decay": decay + 0.1}.items():
-        assert not close(values, torchs(torch.optim.AdamW, 3, clip=clip, ratio=ratio, **settings | {key: other}), 1e-4)
+        assert not close(
+            values, torchs(torch.optim.AdamW, 3, clip=clip, ratio=ratio, **settings | {key: other}), 1e-4
+        )
 
 
 def test_adamws_defaults_are_torchs_but_for_weight_decay() -> None:
@@ -89,7 +96,9 @@ def test_each_task_is_clipped_on_its_own() -> None:
         torch.nn.utils.clip_grad_norm_(clipped.values(), 2.0)
         moved = {name: torch.zeros(3, *shape) for name, shape in SHAPES.items()}
         optimizer.step(moved, frozen_copy(gradient), optimizer.init(moved))
-        expected = {name: -parameter.grad for name, parameter in clipped.items() if parameter.grad is not None}
+        expected = {
+            name: -parameter.grad for name, parameter in clipped.items() if parameter.grad is not None
+        }
         assert close({name: value[task] for name, value in moved.items()}, expected)
     together = gradient["bias"] * (2.0 / torch.linalg.vector_norm(norm(gradient)))
     assert not close(moved["bias"], -together, 1e-2), "one norm over all tasks would give this"
@@ -123,7 +132,9 @@ def vjp_by_autograd(optimizer: Sgd, v: TensorSet, gradient: TensorSet, task: int
     return list(torch.autograd.functional.vjp(update, at, tuple(v[name][task] for name in SHAPES))[1])
 
 
-@pytest.mark.parametrize("clip", [None, 1e3, 2.0, 0.05], ids=["off", "never active", "active for some", "active"])
+@pytest.mark.parametrize(
+    "clip", [None, 1e3, 2.0, 0.05], ids=["off", "never active", "active for some", "active"]
+)
 @pytest.mark.parametrize("ratio", [1.0, 4.0])
 def test_sgds_vjp_is_autograds(clip: float | None, ratio: float) -> None:
     optimizer = Sgd(lr=0.3, clip=clip, loraplus_lr_ratio=ratio)
@@ -131,10 +142,12 @@ def test_sgds_vjp_is_autograds(clip: float | None, ratio: float) -> None:
     product = optimizer.vjp(v, gradient)
     for task in range(3):
         expected = vjp_by_autograd(optimizer, v, gradient, task)
-        assert close([product[name][task] for name in SHAPES][0], expected[0])
         assert close({n: product[n][task] for n in SHAPES}, dict(zip(SHAPES, expected, strict=True)))
     if clip is not None and clip < 1:
-        scaled_only = {name: value * clip / over(norm(gradient), value) for name, value in Sgd(lr=0.3).vjp(v, None).items()}
+        scaled_only = {
+            name: value * clip / over(norm(gradient), value)
+            for name, value in Sgd(lr=0.3).vjp(v, None).items()
+        }
         assert relative_error(product, scaled_only) > 1e-2, "clipping is more than a factor"
 
 

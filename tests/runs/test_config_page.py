@@ -13,6 +13,7 @@ from innerloop.runs.config import KEYS, load_config
 from innerloop.runs.rules import unread
 from innerloop.runs.schema import DEFAULTS, FIELDS, get
 from innerloop.runs.yaml import Document
+from runs.config_examples import minimal
 
 PAGE = Path(__file__).parents[2] / "docs" / "config.md"
 SOURCES = ({"tasks.suite": "hidden-rules"}, {"tasks.folder": "x"})
@@ -38,7 +39,7 @@ def test_the_page_has_the_defaults() -> None:
         if key in DEFAULTS:
             assert _value(default) == json.loads(json.dumps(DEFAULTS[key])), key
     assert [row[0] for row in _rows() if row[2] == "required"] == ["model.name", "method.name", "output_dir"]
-    resolved = load_config(_minimal("meta-lora", "hidden-rules")).resolved()
+    resolved = load_config(minimal("meta-lora", tasks={"suite": "hidden-rules"})).resolved()
     for key, _, default, _, _ in _rows():
         if key in OTHERS:
             assert _value(default) == get(resolved, key), key
@@ -52,7 +53,7 @@ def test_the_page_says_who_reads_a_key() -> None:
 
 def test_the_page_has_the_inner_loops() -> None:
     for name, steps, clip, optimizer in _table("| method | steps |"):
-        inner = load_config(_minimal(name, "math-science")).method.inner
+        inner = load_config(minimal(name)).method.inner
         assert inner is not None
         assert (steps, clip) == (str(inner.steps), "null" if inner.clip is None else str(inner.clip))
         assert optimizer.startswith(f"{inner.optimizer.name}, lr {inner.optimizer.lr}")
@@ -71,11 +72,6 @@ def test_the_pages_example_and_its_faults(tmp_path: Path, monkeypatch: pytest.Mo
     with pytest.raises(UserError) as caught:
         load_config(Path("run.yaml"))
     assert str(caught.value) == text.strip()
-
-
-def _minimal(method: str, suite: str) -> dict[str, Any]:
-    run = {"model": {"name": "m"}, "tasks": {"suite": suite}, "method": {"name": method}}
-    return {**run, "output_dir": "runs/x"}
 
 
 def _value(cell: str) -> Any:

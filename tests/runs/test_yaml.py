@@ -111,7 +111,7 @@ def test_depth_number_of_values_and_size_are_limited(tmp_path: Path) -> None:
     read("a: " + "[" * deepest + "]" * deepest, tmp_path)
     assert "deep" in refusal("a: " + "[" * (deepest + 2) + "]" * (deepest + 2), tmp_path)
     assert "deep" in refusal("[" * (MAX_BYTES - 1), tmp_path)
-    assert str(MAX_VALUES) in refusal("a: [" + "1," * MAX_VALUES + "]", tmp_path)
+    assert f"more than {MAX_VALUES} keys and values" in refusal("a: [" + "1," * MAX_VALUES + "]", tmp_path)
     assert "too large" in refusal("#" * (MAX_BYTES + 1), tmp_path)
     read("#" * MAX_BYTES, tmp_path)
 
@@ -157,13 +157,13 @@ def test_a_byte_order_mark_and_an_empty_file_are_fine(tmp_path: Path) -> None:
 
 
 def test_where_a_key_was_set(tmp_path: Path) -> None:
-    document, _ = read("a:\n  b: 1\n  c: {d: 2}\n", tmp_path, "a.c={e: 3}", "f.g=4")
+    document, _ = read("a:\n  b: 1\n  c: {d: 2}\n", tmp_path, "a.c={d: 3}", "f.g=4")
     name = document.name
     assert document.where(("a", "b")) == f"{name}: a.b (line 2)"
     assert document.where(("a", "missing")) == f"{name}: a.missing (line 1)"
     assert document.where(("nowhere",)) == f"{name}: nowhere"
-    assert document.where(("a", "c")) == "--set a.c={e: 3}"
-    assert document.where(("a", "c", "e")) == "--set a.c={e: 3}: a.c.e"
+    assert document.where(("a", "c")) == "--set a.c={d: 3}"
+    assert document.where(("a", "c", "d")) == "--set a.c={d: 3}: a.c.d"
     assert document.where(("f",)) == "--set f.g=4"
     assert Document.read({"a": 1}, Faults()).where(("a",)) == "a"
 

@@ -48,12 +48,14 @@ def test_checkpointing_changes_no_number(kind: str, family: str) -> None:
 
 
 def test_checkpointing_recomputes() -> None:
-    """The negative control of the test above: that something was recomputed at all, under the installed values."""
+    """The negative control of the test above: that something was recomputed at all."""
     counts = []
     for checkpointing in (False, True):
         model, calls = tiny_model("llama", layers=2), []
         space = lora_space(model, loss={"checkpointing": checkpointing})
-        handle = model.model.layers[1].mlp.up_proj.register_forward_hook(lambda *_, calls=calls: calls.append(1))
+        handle = model.model.layers[1].mlp.up_proj.register_forward_hook(
+            lambda *_, calls=calls: calls.append(1)
+        )
         space.loss_and_gradient(perturbed(space.shared, TASKS), Tasks(tasks=TASKS).batch.support[0])
         handle.remove()
         counts.append(len(calls))
@@ -124,13 +126,22 @@ def test_adapted_models_generate_together_as_they_do_alone() -> None:
     assert len({len(prompt) for prompt in prompts}) > 1
     padded = torch.stack([torch.nn.functional.pad(p, (length - len(p), 0)) for p in prompts])
     mask = torch.stack([torch.nn.functional.pad(torch.ones_like(p), (length - len(p), 0)) for p in prompts])
-    settings: dict[str, Any] = {"max_new_tokens": 8, "min_new_tokens": 8, "do_sample": False, "pad_token_id": 0}
+    settings: dict[str, Any] = {
+        "max_new_tokens": 8,
+        "min_new_tokens": 8,
+        "do_sample": False,
+        "pad_token_id": 0,
+    }
     with space.installed(values) as model:
         together = model.generate(padded, attention_mask=mask, **settings)[:, length:]  # pyright: ignore
     alone = []
     for task, prompt in enumerate(prompts):
         with space.installed({name: value[task : task + 1] for name, value in values.items()}) as model:
-            alone.append(model.generate(prompt[None], attention_mask=torch.ones(1, len(prompt)), **settings)[0, len(prompt) :])  # pyright: ignore
+            alone.append(
+                model.generate(prompt[None], attention_mask=torch.ones(1, len(prompt)), **settings)[
+                    0, len(prompt) :
+                ]
+            )  # pyright: ignore
     assert torch.equal(together, torch.stack(alone))
     unadapted = space.model.generate(padded, attention_mask=mask, **settings)[:, length:]  # pyright: ignore
     assert not torch.equal(together, unadapted)

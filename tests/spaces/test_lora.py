@@ -98,7 +98,9 @@ def test_tasks_in_one_forward_are_as_many_forwards(family: str) -> None:
         assert alone is not None
         assert loss.item() == pytest.approx(losses[task].item(), rel=1e-5)
         assert close(of_task(found, task), alone)
-        _, others = space.loss_and_gradient(of_task(values, (task + 1) % TASKS), together.select(task, task + 1))
+        _, others = space.loss_and_gradient(
+            of_task(values, (task + 1) % TASKS), together.select(task, task + 1)
+        )
         assert not close(of_task(found, task), others or {}, 0.1)
 
 
@@ -138,7 +140,8 @@ def test_padding_changes_nothing() -> None:
     wide = Batch(
         tokens=torch.nn.functional.pad(short.tokens, (0, padded - short.tokens.shape[-1]), value=9),
         labels=torch.nn.functional.pad(short.labels, (0, padded - short.tokens.shape[-1]), value=-100),
-        scored_rows=short.scored_rows // short.tokens.shape[-1] * padded + short.scored_rows % short.tokens.shape[-1],
+        scored_rows=short.scored_rows // short.tokens.shape[-1] * padded
+        + short.scored_rows % short.tokens.shape[-1],
         row_task=short.row_task,
         example_ids=short.example_ids,
     )
@@ -182,8 +185,12 @@ def test_targets_are_linear_modules_of_the_chosen_layers() -> None:
 
     assert len(found()) == 3 * 7
     assert not any("lm_head" in path for path in found())
-    assert found(target_modules=("q_proj",), layers="last-2") == [f"model.layers.{i}.self_attn.q_proj" for i in (1, 2)]
-    assert found(target_modules="q_proj", layers=(2, 0)) == [f"model.layers.{i}.self_attn.q_proj" for i in (0, 2)]
+    assert found(target_modules=("q_proj",), layers="last-2") == [
+        f"model.layers.{i}.self_attn.q_proj" for i in (1, 2)
+    ]
+    assert found(target_modules="q_proj", layers=(2, 0)) == [
+        f"model.layers.{i}.self_attn.q_proj" for i in (0, 2)
+    ]
     assert found(target_modules="model.layers.1.mlp.up_proj") == ["model.layers.1.mlp.up_proj"]
 
 
@@ -195,6 +202,22 @@ def test_every_target_that_matches_nothing_is_named_with_a_near_one() -> None:
     assert "method.lora.target_modules" in str(caught.value)
 
 
+def test_no_target_at_all_is_refused() -> None:
+    with pytest.raises(UserError, match="nothing would be trained"):
+        find_targets(tiny_model("llama"), LoraSettings(target_modules=()))
+
+
+@pytest.mark.parametrize("tasks", [1, 2])
+def test_values_of_another_number_of_tasks_are_refused(tasks: int) -> None:
+    """Their rows would be grouped with other tasks' values, without a word."""
+    space = lora_space(tiny_model("llama", layers=1))
+    values = perturbed(space.shared, tasks)
+    with pytest.raises(ValueError, match=f"values of {tasks} tasks for a batch of 3"):
+        space.loss_and_gradient(values, batch())
+    with pytest.raises(ValueError, match=f"values of {tasks} tasks for a batch of 3"):
+        space.hessian_vector_product(values, batch(), values)
+
+
 @pytest.mark.parametrize("layers", ["last-0", "last-4", "last", "first-2", "", (), (3,), (-1,)])
 def test_layers_that_do_not_exist_are_refused(layers: str | tuple[int, ...]) -> None:
     with pytest.raises(UserError, match=r"method\.lora\.layers"):
@@ -202,11 +225,19 @@ def test_layers_that_do_not_exist_are_refused(layers: str | tuple[int, ...]) -> 
 
 
 def test_layers_are_chosen_by_name_or_index() -> None:
-    assert [list(chosen_layers(layers, 3)) for layers in ("all", "last-2", (2, 0, 2))] == [[0, 1, 2], [1, 2], [0, 2]]
+    assert [list(chosen_layers(layers, 3)) for layers in ("all", "last-2", (2, 0, 2))] == [
+        [0, 1, 2],
+        [1, 2],
+        [0, 2],
+    ]
 
 
-def dropped(*, seed: int = 0, step: int = 1, checkpointing: bool = False, rate: float = 0.3) -> tuple[LoraSpace, Batch]:
-    space = lora_space(tiny_model("llama", layers=2), lora_dropout=rate, loss={"checkpointing": checkpointing})
+def dropped(
+    *, seed: int = 0, step: int = 1, checkpointing: bool = False, rate: float = 0.3
+) -> tuple[LoraSpace, Batch]:
+    space = lora_space(
+        tiny_model("llama", layers=2), lora_dropout=rate, loss={"checkpointing": checkpointing}
+    )
     return space, with_masks(Tasks(tasks=TASKS).batch, seed=seed, step=step).support[0]
 
 
@@ -272,7 +303,7 @@ def test_a_model_that_was_not_frozen_gives_the_same_gradient() -> None:
         assert close(gradient(space, perturbed(space.shared, TASKS), batch()), expected)
 
 
-def test_gradients_of_A_vanish_at_B_zero() -> None:
+def test_the_gradient_of_a_vanishes_where_b_is_zero() -> None:
     """Why every test here sets B: this is what it would be blind to."""
     space = lora_space(tiny_model("llama", layers=2))
     values = per_task(space.shared, TASKS)

@@ -21,7 +21,9 @@ def batch(seed: int = 0, *, longest_prompt: int = 24) -> Batch:
     return collate(examples(tasks=TASKS, per_task=2, seed=seed, longest_prompt=longest_prompt))
 
 
-def space(family: str, *, cut: int = 0, store: dict[str, Tensor] | None = None, checkpointing: bool = False) -> LoraSpace:
+def space(
+    family: str, *, cut: int = 0, store: dict[str, Tensor] | None = None, checkpointing: bool = False
+) -> LoraSpace:
     model = tiny_model(family, layers=LAYERS)
     loss = {"cut": cut, "store": store, "checkpointing": checkpointing}
     return lora_space(model, loss=loss, layers=f"last-{LAYERS - CUT}")
@@ -57,7 +59,16 @@ def test_a_hidden_state_does_not_depend_on_the_batch_it_was_computed_in(family: 
     store: dict[str, Tensor] = {}
     cut, short, long = space(family, cut=CUT, store=store), examples(tasks=TASKS, per_task=1), batch(1)
     alone = collate(short)
-    mixed = collate([[*one, two] for one, two in zip(short, [e[0] for e in examples(tasks=TASKS, per_task=1, seed=2, longest_prompt=30)], strict=True)])
+    mixed = collate(
+        [
+            [*one, two]
+            for one, two in zip(
+                short,
+                [e[0] for e in examples(tasks=TASKS, per_task=1, seed=2, longest_prompt=30)],
+                strict=True,
+            )
+        ]
+    )
     assert mixed.tokens.shape[-1] > alone.tokens.shape[-1]
     for order in ([alone, mixed, long], [mixed, alone, long], [long, alone, mixed]):
         store.clear()
@@ -70,12 +81,21 @@ def test_each_example_is_computed_once() -> None:
     store: dict[str, Tensor] = {}
     model = tiny_model("llama", layers=LAYERS)
     rows: list[int] = []
-    handle = model.model.layers[0].self_attn.q_proj.register_forward_hook(lambda _m, inputs, _o: rows.append(len(inputs[0])))
+    handle = model.model.layers[0].self_attn.q_proj.register_forward_hook(
+        lambda _m, inputs, _o: rows.append(len(inputs[0]))
+    )
     trunk = Trunk(base_model(model), CUT, store)
     first = collate(examples(tasks=TASKS, per_task=2))
     trunk.hidden(first)
     trunk.hidden(first.select(1, 2))
-    more = collate([[*task, *other] for task, other in zip(examples(tasks=TASKS, per_task=2), examples(tasks=TASKS, per_task=1, seed=4), strict=True)])
+    more = collate(
+        [
+            [*task, *other]
+            for task, other in zip(
+                examples(tasks=TASKS, per_task=2), examples(tasks=TASKS, per_task=1, seed=4), strict=True
+            )
+        ]
+    )
     trunk.hidden(more)
     handle.remove()
     assert rows == [2 * TASKS, TASKS]
@@ -94,7 +114,9 @@ def test_the_store_holds_what_enters_the_layer_at_the_cut(cut: int) -> None:
     model, store = tiny_model("gemma2", layers=LAYERS), {}
     found = Trunk(base_model(model), cut, store).hidden(batch())
     with torch.no_grad():
-        states = base_model(model)(input_ids=batch().tokens.flatten(0, 1), output_hidden_states=True).hidden_states
+        states = base_model(model)(
+            input_ids=batch().tokens.flatten(0, 1), output_hidden_states=True
+        ).hidden_states
     assert torch.equal(found, states[cut])
     assert not found.requires_grad
 
@@ -102,7 +124,9 @@ def test_the_store_holds_what_enters_the_layer_at_the_cut(cut: int) -> None:
 def test_dropout_masks_are_the_same_with_the_trunk() -> None:
     seeded = Batch(**{**vars(batch()), "mask_seeds": (3, 4, 5)})
     settings = {"lora_dropout": 0.3, "layers": f"last-{LAYERS - CUT}"}
-    whole, cut = (lora_space(tiny_model("llama", layers=LAYERS), loss={"cut": c}, **settings) for c in (0, CUT))
+    whole, cut = (
+        lora_space(tiny_model("llama", layers=LAYERS), loss={"cut": c}, **settings) for c in (0, CUT)
+    )
     assert close(result(cut, seeded), result(whole, seeded))
     assert not close(result(cut, batch()), result(whole, seeded), 0.01)
 

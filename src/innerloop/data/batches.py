@@ -60,9 +60,7 @@ def task_batch(
     pools: Sequence[Sequence[Encoded]], names: Sequence[str], draw: Draw, *, inner_steps: int, batch_size: int
 ) -> TaskBatch:
     """The support batches (none where inner_steps is 0) and the query batch (None where the draw has no query)."""
-    support = [
-        [pools[t][p] for p in positions] for t, positions in zip(draw.tasks, draw.support, strict=True)
-    ]
+    support = [[pools[t][p] for p in positions] for t, positions in zip(draw.tasks, draw.support, strict=True)]
     query = [[pools[t][p] for p in positions] for t, positions in zip(draw.tasks, draw.query, strict=True)]
     return TaskBatch(
         names=tuple(names[t] for t in draw.tasks),
@@ -75,9 +73,7 @@ def with_masks(tasks: TaskBatch, *, seed: int, step: int) -> TaskBatch:
     """The same batch with dropout masks seeded by (seed, outer step, task, inner step); the query counts as the last."""
 
     def seeded(batch: Batch, inner_step: int) -> Batch:
-        return replace(
-            batch, mask_seeds=tuple(mask_seed(seed, step, name, inner_step) for name in tasks.names)
-        )
+        return replace(batch, mask_seeds=tuple(mask_seed(seed, step, name, inner_step) for name in tasks.names))
 
     return TaskBatch(
         names=tasks.names,

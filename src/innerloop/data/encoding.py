@@ -119,9 +119,7 @@ class _Fitting:
         try:
             encoded = encode(example, self.tokenizer)
         except UserError as error:
-            self.faults.extend(
-                fault if fault.where else replace(fault, where=where) for fault in error.faults
-            )
+            self.faults.extend(fault if fault.where else replace(fault, where=where) for fault in error.faults)
             return None
         if len(encoded.tokens) <= self.max_length:
             return encoded
@@ -139,9 +137,7 @@ class _Fitting:
         answer = len(encoded.labels) - encoded.labels.count(NOT_SCORED)
         problem = f"{len(encoded.tokens)} tokens, {answer} of them the answer's"
         if self.on_too_long == "truncate":
-            expected = (
-                f"an answer of at most {self.max_length - 1} (tasks.max_length - 1), which is never cut"
-            )
+            expected = f"an answer of at most {self.max_length - 1} (tasks.max_length - 1), which is never cut"
         else:
             expected = f"at most {self.max_length} (tasks.max_length); or tasks.on_too_long: drop or truncate"
         self.faults.add(problem, where, example.prompt, expected)
@@ -166,9 +162,7 @@ def _ended(text: str, ends: Sequence[str], tokenizer: "PreTrainedTokenizerBase")
     if text.rstrip().endswith(tuple(ends)):
         return tuple(_continuation(text.rstrip(), tokenizer))
     if tokenizer.eos_token is None:
-        raise UserError(
-            Fault("names no end token", _named(tokenizer), expected="a tokenizer with eos_token set")
-        )
+        raise UserError(Fault("names no end token", _named(tokenizer), expected="a tokenizer with eos_token set"))
     return (*_continuation(text, tokenizer), cast(int, tokenizer.eos_token_id))
 
 
@@ -206,9 +200,7 @@ def _render(
         raise UserError(Fault("has no chat template", _named(tokenizer), expected=hint))
     turns = [message._asdict() for message in messages]
     try:
-        text = tokenizer.apply_chat_template(
-            turns, tokenize=False, add_generation_prompt=add_generation_prompt
-        )
+        text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=add_generation_prompt)
     except (
         jinja2.TemplateError,
         ArithmeticError,
@@ -221,9 +213,7 @@ def _render(
     # A template comes with a model and may write without end.
     limit = 100_000 + 10 * sum(len(message.content) for message in messages)
     if len(text) > limit:
-        raise UserError(
-            Fault(f"the chat template writes {len(text)} characters", expected=f"at most {limit}")
-        )
+        raise UserError(Fault(f"the chat template writes {len(text)} characters", expected=f"at most {limit}"))
     return str(text)
 
 

@@ -77,9 +77,7 @@ def read_examples(source: Path | Sequence[Example | Mapping[str, Any]]) -> list[
         return list(tasks[0].pool)
     faults = Faults()
     given = list(source)
-    rows = [
-        Row(f"examples[{i}]", dict(record)) for i, record in enumerate(given) if isinstance(record, Mapping)
-    ]
+    rows = [Row(f"examples[{i}]", dict(record)) for i, record in enumerate(given) if isinstance(record, Mapping)]
     reader = reader_of(Table(Path("examples"), rows), {}, faults) if rows else None
     read = iter([reader.example(row) if reader else None for row in rows])
     examples = [next(read) if isinstance(record, Mapping) else record for record in given]

@@ -113,9 +113,7 @@ class Batch:
         )
 
     def to(self, device: torch.device | str) -> "Batch":
-        moved = {
-            name: getattr(self, name).to(device) for name in ("tokens", "labels", "scored_rows", "row_task")
-        }
+        moved = {name: getattr(self, name).to(device) for name in ("tokens", "labels", "scored_rows", "row_task")}
         return replace(self, **moved)
 
 

@@ -35,17 +35,13 @@ class Head(NamedTuple):
         return raw if self.softcap is None else self.softcap * torch.tanh(raw / self.softcap)
 
 
-def plain_cross_entropy(
-    hidden_RD: Tensor, head: Head, targets_R: Tensor, task_R: Tensor, tasks: int
-) -> Tensor:
+def plain_cross_entropy(hidden_RD: Tensor, head: Head, targets_R: Tensor, task_R: Tensor, tasks: int) -> Tensor:
     """(T,) mean cross-entropy of each task's rows; every derivative exists."""
     nats = F.cross_entropy(head.logits(hidden_RD), targets_R, reduction="none")
     return _mean_per_task(nats, task_R, tasks)
 
 
-def task_cross_entropy(
-    hidden_RD: Tensor, head: Head, targets_R: Tensor, task_R: Tensor, tasks: int
-) -> Tensor:
+def task_cross_entropy(hidden_RD: Tensor, head: Head, targets_R: Tensor, task_R: Tensor, tasks: int) -> Tensor:
     """The numbers of plain_cross_entropy with (C, V) logits at a time.
 
     Raises RuntimeError under create_graph: use plain_cross_entropy there.
@@ -83,9 +79,7 @@ class _ChunkedCrossEntropy(Function):
         if (wants_weight or wants_bias) and tasks != 1:
             raise ValueError("a trained head needs one task a forward: its gradient would mix the tasks")
         head = Head(weight_VD, bias_V, softcap)
-        nats_R = hidden_RD.new_empty(
-            len(targets_R), dtype=torch.promote_types(hidden_RD.dtype, torch.float32)
-        )
+        nats_R = hidden_RD.new_empty(len(targets_R), dtype=torch.promote_types(hidden_RD.dtype, torch.float32))
         d_hidden = torch.empty_like(hidden_RD) if wants_hidden else None
         d_weight = torch.zeros_like(weight_VD) if wants_weight else None
         d_bias = torch.zeros_like(bias_V) if wants_bias and bias_V is not None else None
@@ -107,8 +101,8 @@ class _ChunkedCrossEntropy(Function):
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Any) -> Any:
-        # torch's once_differentiable lets a graph pass whose incoming gradient is a constant, as that of a sum is:
-        # the second derivative would then silently lack the loss's own part.
+        # torch's once_differentiable lets a graph pass whose incoming gradient is a constant, as that of a
+        # sum is: the second derivative would then silently lack the loss's own part.
         if torch.is_grad_enabled():
             raise RuntimeError(
                 "task_cross_entropy is once differentiable: use plain_cross_entropy for create_graph"

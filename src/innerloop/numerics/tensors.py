@@ -16,7 +16,9 @@ from torch import Tensor
 
 TensorSet = dict[str, Tensor]
 
-CLIP_EPS = 1e-6  # torch.nn.utils.clip_grad_norm_ divides by norm + 1e-6; the same here, so both give the same numbers
+CLIP_EPS = (
+    1e-6  # torch.nn.utils.clip_grad_norm_ divides by norm + 1e-6; the same here, so both give the same numbers
+)
 
 
 def per_task(shared: Mapping[str, Tensor], tasks: int) -> TensorSet:
@@ -26,9 +28,7 @@ def per_task(shared: Mapping[str, Tensor], tasks: int) -> TensorSet:
 
 def clone(values: Mapping[str, Tensor]) -> TensorSet:
     """A writable, contiguous copy."""
-    return {
-        name: value.detach().clone(memory_format=torch.contiguous_format) for name, value in values.items()
-    }
+    return {name: value.detach().clone(memory_format=torch.contiguous_format) for name, value in values.items()}
 
 
 def zeros_like(values: Mapping[str, Tensor], dtype: torch.dtype | None = None) -> TensorSet:
@@ -53,9 +53,7 @@ def dot(left: Mapping[str, Tensor], right: Mapping[str, Tensor]) -> Tensor:
 
 def norm(values: Mapping[str, Tensor]) -> Tensor:
     """Euclidean norm of each task's slice: (T,)."""
-    return torch.stack([torch.linalg.vector_norm(_rows(value), dim=1) for value in values.values()]).norm(
-        dim=0
-    )
+    return torch.stack([torch.linalg.vector_norm(_rows(value), dim=1) for value in values.values()]).norm(dim=0)
 
 
 def clip_factor(norms: Tensor, max_norm: float) -> Tensor:

@@ -101,9 +101,7 @@ def reload_logits(folder: Path, tokens: Tensor, *, base: str | None = None, dtyp
         from peft import PeftModel
 
         named = json.loads(adapter.read_text())["base_model_name_or_path"]
-        model = PeftModel.from_pretrained(
-            load_model(base or named, dtype=dtype), str(folder), torch_device="cpu"
-        )
+        model = PeftModel.from_pretrained(load_model(base or named, dtype=dtype), str(folder), torch_device="cpu")
     else:
         model = load_model(str(folder.resolve()), dtype=dtype)  # absolute: never taken for a hub id
     return model.eval()(input_ids=tokens.cpu(), use_cache=False).logits.float()
@@ -113,8 +111,7 @@ def read_adapter(folder: Path) -> dict[str, Tensor]:
     """The values that `export_adapter` wrote."""
     stored = load_file(folder / "adapter_model.safetensors")
     return {
-        name.removeprefix("base_model.model.").removesuffix(".weight"): value
-        for name, value in stored.items()
+        name.removeprefix("base_model.model.").removesuffix(".weight"): value for name, value in stored.items()
     }
 
 
@@ -154,9 +151,7 @@ def _check_fit(names: Iterable[str], known: Iterable[str]) -> None:
 def _check_shapes(given: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
     faults = Faults()
     for name in sorted(given.keys() | expected.keys()):
-        value, wanted = (
-            list(tensors[name].shape) if name in tensors else "none" for tensors in (given, expected)
-        )
+        value, wanted = (list(tensors[name].shape) if name in tensors else "none" for tensors in (given, expected))
         if value != wanted:
             faults.add("the value does not fit the model", name, value, str(wanted))
     faults.raise_if_any()

@@ -1,1 +1,1 @@
-"""What happens over time and on disk: config, data in the order it is read, the outer loop and its records."""
+"""What happens over time and on disk: config, data in its order, the outer loop and its records."""

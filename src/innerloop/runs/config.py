@@ -31,16 +31,13 @@ from innerloop.runs.yaml import Document, KeyPath
 
 __all__ = ["DEFAULT_INNER", "DEFAULT_OUTER", "DEFAULT_TASKS_PER_STEP", "KEYS", "RunConfig", "load_config"]
 
+_FAST_ADAMW = {"name": "adamw", "lr": 3e-3, "betas": (0.9, 0.99)}
 # By the method's name, else by what it trains. An optimizer that a config gives replaces this one as a whole.
 DEFAULT_INNER: dict[str, dict[str, Any]] = {
     "all": {"steps": 3, "clip": None, "optimizer": {"name": "sgd", "lr": 1e-2}},
     "lora": {"steps": 3, "clip": 1.0, "optimizer": {"name": "sgd", "lr": 0.3}},
-    "meta-lora": {"steps": 5, "clip": None, "optimizer": {"name": "adamw", "lr": 3e-3, "betas": (0.9, 0.99)}},
-    "reptile-lora": {
-        "steps": 5,
-        "clip": None,
-        "optimizer": {"name": "adamw", "lr": 3e-3, "betas": (0.9, 0.99)},
-    },
+    "meta-lora": {"steps": 5, "clip": None, "optimizer": _FAST_ADAMW},
+    "reptile-lora": {"steps": 5, "clip": None, "optimizer": _FAST_ADAMW},
 }
 DEFAULT_OUTER: dict[str, dict[str, Any]] = {
     "all": {"name": "adamw", "lr": 1e-5},
@@ -48,13 +45,8 @@ DEFAULT_OUTER: dict[str, dict[str, Any]] = {
 }
 DEFAULT_TASKS_PER_STEP = 4  # 1 for a method that trains on one task
 
-# LoRA options used to be written in the model section, under these names.
-_ONCE_IN_MODEL = {
-    "lora": "method.lora",
-    "lora_rank": "method.lora.r",
-    **{f"lora_{option}": f"method.lora.{option}" for option in LoraSection.model_fields},
-    **{option: f"method.lora.{option}" for option in LoraSection.model_fields},
-}
+# How people abbreviate LoRA options, with or without "lora_" in front.
+_LORA_WORDS = {option.removeprefix("lora_"): option for option in LoraSection.model_fields} | {"rank": "r"}
 
 
 def load_config(source: Path | Mapping[str, Any], sets: Sequence[str] = ()) -> RunConfig:
@@ -129,8 +121,8 @@ class _Check:
         return None
 
     def _unknown(self, path: KeyPath, value: Any) -> None:
-        moved = _ONCE_IN_MODEL.get(path[-1]) if path[:-1] == ("model",) else None
-        if moved is None:
+        right = _lora_key(path)
+        if right is None:
             self.faults.add("unknown key", self.document.where(path), value, _suggestion(path))
             return
         name = _method(self.given)
@@ -138,7 +130,7 @@ class _Check:
         problem = "LoRA options belong to the method, not to the model"
         if name and name != method:
             problem += f'; "{name}" trains all parameters and reads none'
-        self.faults.add(problem, self.document.where(path), value, f"{moved}, with {method} as method.name")
+        self.faults.add(problem, self.document.where(path), value, f"{right}, with {method} as method.name")
 
     def _conflicts(self) -> None:
         for objection in conflicts(self._values()):
@@ -217,6 +209,14 @@ def _takes(key: str, value: Any) -> str:
         return FIELDS[key].description or ""
     inside = [name.removeprefix(f"{key}.") for name in KEYS if name.startswith(f"{key}.")]
     return f"a section with {', '.join(inside)}"
+
+
+def _lora_key(path: KeyPath) -> str | None:
+    """Where a LoRA option belongs that was set in the model section."""
+    if path == ("model", "lora"):
+        return "method.lora"
+    word = path[-1].removeprefix("lora_")
+    return f"method.lora.{_LORA_WORDS[word]}" if path[:-1] == ("model",) and word in _LORA_WORDS else None
 
 
 def _suggestion(path: KeyPath) -> str:

@@ -18,6 +18,8 @@ HIDDEN_RULES = "hidden-rules"  # the suite whose number of tasks can be chosen
 METHOD = "method.name"
 OPTIMIZERS = ("method.inner.optimizer", "outer.optimizer")
 LORAPLUS = "method.inner.optimizer.loraplus_lr_ratio"
+INNER_OPTIMIZER = "method.inner.optimizer.name"
+A_FORWARD, A_STEP, TRUNK_CACHE = "memory.tasks_per_forward", "outer.tasks_per_step", "memory.trunk_cache"
 SUPPORT, QUERY, EXAMPLES = "tasks.support", "tasks.query", "tasks.examples_per_task"
 
 
@@ -73,20 +75,17 @@ def _unread_by_method(name: str) -> Iterator[Objection]:
         yield Objection((QUERY, METHOD), problem, "leave it out")
     if row.trains != "lora":
         problem = f'"{name}" trains all parameters and reads no LoRA option'
-        right = (
-            f"{lora_sibling(name)} as method.name, which reads method.lora.r and the rest; or leave it out"
-        )
-        yield Objection(("method.lora", METHOD), problem, right)
-        yield Objection((LORAPLUS, METHOD), problem, f"{lora_sibling(name)} as method.name; or leave it out")
+        right = f"{lora_sibling(name)} as method.name"
+        lora = f"{right}, which reads method.lora.r and the rest"
+        yield Objection(("method.lora", METHOD), problem, f"{lora}; or leave it out")
+        yield Objection((LORAPLUS, METHOD), problem, f"{right}; or leave it out")
 
 
 def _source_conflicts(values: Values) -> Iterator[Objection]:
     suite, folder = values.get("tasks.suite"), values.get("tasks.folder")
     keys = ("tasks.folder", "tasks.suite")
     if suite is not None and folder is not None:
-        yield Objection(
-            keys, "tasks come from a suite or from a folder, not from both", "one of the two keys"
-        )
+        yield Objection(keys, "tasks come from a suite or a folder, not from both", "one of the two keys")
     if suite is None and folder is None:
         yield Objection(("tasks", *keys), "there are no tasks", "tasks.suite or tasks.folder")
     if suite is not None and folder is None and values[EXAMPLES] is None:
@@ -113,27 +112,22 @@ def _size_conflicts(values: Values) -> Iterator[Objection]:
 def _method_conflicts(values: Values) -> Iterator[Objection]:
     name = values[METHOD]
     row = METHODS[name]
-    inner, a_forward, a_step = (
-        "method.inner.optimizer.name",
-        "memory.tasks_per_forward",
-        "outer.tasks_per_step",
-    )
-    if issubclass(row.rule, Maml) and values.get(inner) == "adamw":
+    if issubclass(row.rule, Maml) and values.get(INNER_OPTIMIZER) == "adamw":
         problem = f'"{name}" differentiates through its inner steps, which have to be sgd'
-        yield Objection((inner, METHOD), problem, "sgd")
-    if row.trains == "all" and values[a_forward] not in ("auto", 1):
+        yield Objection((INNER_OPTIMIZER, METHOD), problem, "sgd")
+    if row.trains == "all" and values[A_FORWARD] not in ("auto", 1):
         problem = f'"{name}" trains all parameters: one task a forward'
-        yield Objection((a_forward, METHOD), problem, f"auto or 1; {lora_sibling(name)} takes many")
-    if row.one_task and values[a_step] != 1:
-        yield Objection((a_step, METHOD), f'"{name}" trains on one task at a time', "1")
-    if values["memory.trunk_cache"]:
+        yield Objection((A_FORWARD, METHOD), problem, f"auto or 1; {lora_sibling(name)} takes many")
+    if row.one_task and values[A_STEP] != 1:
+        yield Objection((A_STEP, METHOD), f'"{name}" trains on one task at a time', "1")
+    if values[TRUNK_CACHE]:
         right = 'a method that trains LoRA, with method.lora.layers such as "last-8"; or false'
         if row.trains != "lora":
             problem = f'"{name}" trains every layer, so nothing below a trained one could be kept'
-            yield Objection(("memory.trunk_cache", METHOD), problem, right)
+            yield Objection((TRUNK_CACHE, METHOD), problem, right)
         elif _includes_the_first(values["method.lora.layers"]):
             problem = "the first layer is trained too, so nothing below it could be kept"
-            yield Objection(("memory.trunk_cache", "method.lora.layers", METHOD), problem, right)
+            yield Objection((TRUNK_CACHE, "method.lora.layers", METHOD), problem, right)
 
 
 def _includes_the_first(layers: str | Sequence[int]) -> bool:

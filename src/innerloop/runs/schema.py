@@ -103,9 +103,7 @@ class TasksSection(Section):
 class OptimizerSection(Section):
     name: Literal["sgd", "adamw"] = _key(means="sgd or adamw")
     lr: float = _positive()
-    betas: Annotated[tuple[_Beta, _Beta], _Tuple] | None = _key(
-        None, means="two numbers, 0 or above and below 1"
-    )
+    betas: Annotated[tuple[_Beta, _Beta], _Tuple] | None = _key(None, means="two numbers, 0 or above and below 1")
     weight_decay: float | None = _key(None, means="number, 0 or above", ge=0)
 
     def build(self, *, clip: float | None) -> Optimizer:
@@ -240,7 +238,5 @@ KEYS = tuple(FIELDS)
 SECTIONS = tuple(key for key in _SCHEMA if key not in FIELDS)
 EVERYTHING = (*SECTIONS, *KEYS)
 DEFAULTS = {
-    key: field.default
-    for key, field in FIELDS.items()
-    if not field.is_required() and field.default is not None
+    key: field.default for key, field in FIELDS.items() if not field.is_required() and field.default is not None
 }

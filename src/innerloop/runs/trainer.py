@@ -112,9 +112,7 @@ class Trainer:
         finite = torch.isfinite(losses)
         if support is not None:
             finite = finite & torch.isfinite(support).all(0)
-        everything = torch.cat(
-            [finite, torch.isfinite(gradient_norm)]
-        ).tolist()  # the one host sync of the check
+        everything = torch.cat([finite, torch.isfinite(gradient_norm)]).tolist()  # the one host sync of the check
         if all(everything):
             return
         broken = [name for name, good in zip(tasks.names, everything, strict=False) if not good]

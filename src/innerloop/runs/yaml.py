@@ -218,7 +218,7 @@ def _file_text(path: Path) -> str:
     if len(content) > MAX_BYTES:
         raise UserError(Fault("too large for a config", str(path), expected=f"at most {MAX_BYTES:,} bytes"))
     try:
-        return content.decode("utf-8-sig")
+        return content.decode("utf-8")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         wrong = content[error.start : error.end]

@@ -68,9 +68,7 @@ class AllParameters(ParameterSpace):
         with torch.enable_grad(), math_attention(), self._swapped(values, trained=True):
             inputs: list[Tensor] = list(self.parameters.values())
             gradient = gradients(self.loss(batch, twice=True), inputs, create_graph=True)
-            inner = torch.stack(
-                [(g * vector[n][0]).sum() for n, g in zip(self.parameters, gradient, strict=True)]
-            )
+            inner = torch.stack([(g * vector[n][0]).sum() for n, g in zip(self.parameters, gradient, strict=True)])
             product = gradients(inner, inputs)
         return {n: p.float().unsqueeze(0) for n, p in zip(self.parameters, product, strict=True)}
 
@@ -122,6 +120,4 @@ class AllParameters(ParameterSpace):
     @staticmethod
     def _filled(gradient: TensorSet, values: Mapping[str, Tensor]) -> TensorSet:
         """The gradient in the values' order, with zeros for a parameter the loss did not reach."""
-        return {
-            name: gradient[name] if name in gradient else torch.zeros_like(v) for name, v in values.items()
-        }
+        return {name: gradient[name] if name in gradient else torch.zeros_like(v) for name, v in values.items()}

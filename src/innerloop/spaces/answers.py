@@ -47,8 +47,7 @@ class AnswerLoss:
         self._hidden: Tensor | None = None
         below: list[Forward | None] = [self._enter] * cut
         above: list[Forward | None] = [
-            partial(checkpoint, layer, use_reentrant=False) if checkpointing else None
-            for layer in layers[cut:]
+            partial(checkpoint, layer, use_reentrant=False) if checkpointing else None for layer in layers[cut:]
         ]
         self.body = with_layers(base, below + above)
 

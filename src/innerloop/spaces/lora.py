@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from innerloop.data.tasks import Batch
 from innerloop.errors import Fault, UserError, did_you_mean
@@ -65,7 +66,7 @@ class LoraSpace(ParameterSpace):
     def loss_and_gradient(
         self, values: Mapping[str, Tensor], batch: Batch, *, into: TensorSet | None = None
     ) -> tuple[Tensor, TensorSet | None]:
-        leaves = _leaves(values)
+        leaves = _leaves(values, batch)
         with torch.enable_grad(), self._hooked(leaves, batch.mask_seeds):
             loss = self.loss(batch)
             gradient = gradients(loss, list(leaves.values()))
@@ -74,7 +75,7 @@ class LoraSpace(ParameterSpace):
     def hessian_vector_product(
         self, values: Mapping[str, Tensor], batch: Batch, vector: Mapping[str, Tensor]
     ) -> TensorSet:
-        leaves = _leaves(values)
+        leaves = _leaves(values, batch)
         inputs = list(leaves.values())
         with torch.enable_grad(), math_attention(), self._hooked(leaves, batch.mask_seeds):
             gradient = gradients(self.loss(batch, twice=True), inputs, create_graph=True)
@@ -93,14 +94,13 @@ class LoraSpace(ParameterSpace):
 
     @contextmanager
     def _hooked(self, values: Mapping[str, Tensor], mask_seeds: Sequence[int] | None) -> Iterator[None]:
-        handles = [
-            module.register_forward_hook(self._hook(name, values, mask_seeds))
-            for name, module in self.targets.items()
-        ]
+        handles: list[RemovableHandle] = []
         thawed = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         try:
             for parameter in thawed:  # the base is frozen here, whatever the caller's model is elsewhere
                 parameter.requires_grad_(False)
+            for name, module in self.targets.items():
+                handles.append(module.register_forward_hook(self._hook(name, values, mask_seeds)))
             yield
         finally:
             for parameter in thawed:
@@ -153,9 +153,10 @@ def find_targets(model: nn.Module, settings: LoraSettings) -> dict[str, nn.Linea
     }
     if settings.target_modules == ALL_LINEAR:
         return linears
-    wanted = (
-        [settings.target_modules] if isinstance(settings.target_modules, str) else settings.target_modules
-    )
+    if not settings.target_modules:
+        right = f"names of linear modules, or {ALL_LINEAR}"
+        raise UserError(Fault("nothing would be trained", "method.lora.target_modules", (), right))
+    wanted = [settings.target_modules] if isinstance(settings.target_modules, str) else settings.target_modules
     known = {path.rsplit(".", 1)[-1] for path in linears}
     faults = [
         Fault(
@@ -199,7 +200,10 @@ def dropout_mask(x_TMI: Tensor, rate: float, seeds: Sequence[int], layer: str) -
     return torch.stack(masks).to(x_TMI.dtype) / (1 - rate)
 
 
-def _leaves(values: Mapping[str, Tensor]) -> TensorSet:
+def _leaves(values: Mapping[str, Tensor], batch: Batch) -> TensorSet:
+    """What is differentiated by. Raises ValueError unless values and batch have equally many tasks."""
+    if (tasks := len(next(iter(values.values())))) != batch.tasks:
+        raise ValueError(f"values of {tasks} tasks for a batch of {batch.tasks}")
     return {name: value.detach().requires_grad_() for name, value in values.items()}
 
 

@@ -60,9 +60,7 @@ def test_the_verifier_takes_the_answer_and_no_other(name: str, difficulty: Diffi
 def test_prompts_and_answers_are_short_questions(name: str) -> None:
     for example in tasks()[name].pool:
         prompt = str(example.prompt)
-        assert re.fullmatch(r"Question: [^a-z\s][^\n]*[^\s]\nAnswer:", prompt) or name == "spell_backward", (
-            prompt
-        )
+        assert re.fullmatch(r"Question: [^a-z\s][^\n]*\S\nAnswer:", prompt), prompt
         assert len(prompt) <= LONGEST_QUESTION + 20
         assert "  " not in prompt
         assert not re.search(r"Give only|Return only|Your task|final answer", prompt)

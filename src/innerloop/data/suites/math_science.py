@@ -109,9 +109,7 @@ GENERATORS: dict[str, tuple[Config, Config, Config]] = {
 }
 # Instructions to a chat model, which a prompt of the form "Question: ... Answer:" does without.
 _OPENING = re.compile(r"^(?:Your task is to .*?Now, |State the final answer to .*?: )", re.DOTALL)
-_CLOSING = re.compile(
-    r"(?:\s*(?:Give only|Give the result|Return only|Do not include|Do not give) [^.]*\.)+$"
-)
+_CLOSING = re.compile(r"(?:\s*(?:Give only|Give the result|Return only|Do not include|Do not give) [^.]*\.)+$")
 
 
 @dataclass(frozen=True)

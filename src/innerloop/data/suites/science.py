@@ -142,9 +142,7 @@ def _salt(cation: str, anion: str) -> str:
     charge = math.lcm(CATIONS[cation], ANIONS[anion])
     cation_count, anion_count = charge // CATIONS[cation], charge // ANIONS[anion]
     group = f"({anion})" if anion_count > 1 and sum(map(str.isupper, anion)) > 1 else anion
-    return (
-        f"{cation}{cation_count if cation_count > 1 else ''}{group}{anion_count if anion_count > 1 else ''}"
-    )
+    return f"{cation}{cation_count if cation_count > 1 else ''}{group}{anion_count if anion_count > 1 else ''}"
 
 
 REACTIONS = (
@@ -178,9 +176,7 @@ def ideal_gas(rng: Random, *, laws: int, top: int) -> Problem:
     which, volume = rng.randrange(laws), rng.randint(1, top)
     if which == 0:
         before, after = rng.sample(range(1, top + 1), 2)
-        question = (
-            f"A gas at {before} atm fills {volume} L. What volume at {after} atm and the same temperature?"
-        )
+        question = f"A gas at {before} atm fills {volume} L. What volume at {after} atm and the same temperature?"
         return question, quantity(volume, "L") * before / after, "L"
     if which == 1:
         before, after = rng.sample(range(100, 100 * top + 1, 100), 2)

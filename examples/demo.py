@@ -1,0 +1,191 @@
+"""What 8 examples buy on tasks that training never saw: base model, Std LoRA, joint LoRA, META-LORA.
+
+    python examples/demo.py [--seed 7] [--output runs/demo] [--json results.json]
+
+META-LORA and joint LoRA go through equally many tokens. All three LoRAs choose learning rate and steps of the
+adaptation from one grid, on validation tasks. Then each adapts to every held-out task from the same 8 examples.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from innerloop.evaluation.kshot import (
+    Grid,
+    TaskScore,
+    adapt_and_score,
+    choose,
+    draw_support,
+    mean_exact,
+    mean_nats,
+)
+from innerloop.learned import Learned, meta_train
+from innerloop.learning.inner_loop import InnerLoop
+from innerloop.models import load
+from innerloop.runs.config import RunConfig, load_config
+from innerloop.runs.journal import write_text
+from innerloop.runs.preparation import Session, prepare
+from innerloop.runs.training import plan
+from innerloop.spaces.space import ParameterSpace
+
+CONFIG = Path(__file__).with_name("demo.yaml")
+SHOTS = 8
+GRID = Grid(lrs=(3e-3, 1e-2), steps=(3, 10))
+BASE, STD, JOINT, META = "base model", "Std LoRA", "joint LoRA", "META-LORA"
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One column of the table: where adaptation starts, and the adaptation chosen on the validation tasks."""
+
+    space: ParameterSpace
+    inner: InnerLoop | None
+    scores: list[TaskScore]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--output", type=Path, default=Path("runs/demo"), help="numbered if it is taken")
+    parser.add_argument("--json", type=Path, help="write the table as JSON, too")
+    options = parser.parse_args()
+    console, started = Console(), time.perf_counter()
+    folder = free_folder(options.output)
+    config = load_config(CONFIG, [f"seed={options.seed}", f"output_dir={folder}"])
+    console.print(
+        "loading SmolLM2-135M (the first time, its weights are unpacked: half a minute)", highlight=False
+    )
+    session = prepare(config)
+    console.print("\n".join(plan(session).lines()), highlight=False)
+    arms = run(session, joint_config(config, session), console)
+    seconds = time.perf_counter() - started
+    result = {"seed": options.seed, "seconds": round(seconds, 1), **as_json(arms)}
+    write_text(folder / "demo.json", json.dumps(result, indent=2) + "\n")
+    if options.json:
+        write_text(options.json, json.dumps(result, indent=2) + "\n")
+    show(console, arms)
+    console.print(
+        f"{seconds / 60:.1f} minutes. The adapter (PEFT format), manifest.json and metrics.jsonl are in {folder}/"
+    )
+
+
+def run(session: Session, joint: RunConfig, console: Console) -> dict[str, Arm]:
+    """Train both shared LoRAs, choose the adaptations, score the held-out tasks; one bar over all of it."""
+    model, store = session.model, session.store
+    with bar(console) as progress:
+        total = work_in_tokens(session)
+        task = progress.add_task("", total=total)
+
+        def spent(tokens: int) -> None:
+            progress.advance(task, tokens)
+
+        def trained(what: str, config: RunConfig) -> Learned:
+            progress.update(task, description=f"training {what}")
+            return meta_train(config, model=model, store=store, on_step=lambda _, metrics: spent(metrics.tokens))
+
+        spaces = {STD: session.space()}
+        spaces[META] = trained(META, session.config).space
+        spaces[JOINT] = trained(JOINT, joint).space
+        section, seed = session.config.method.inner, session.config.seed
+        assert section is not None
+        inner = section.build()
+        supports = [draw_support(held, SHOTS, seed=seed) for held in session.held_out]
+        base = adapt_and_score(spaces[STD], inner, supports, session.held_out, after=(0,), on_pass=spent)[0]
+        arms = {BASE: Arm(spaces[STD], None, base)}
+        for name in (STD, JOINT, META):
+            progress.update(task, description=f"adapting {name}")
+            chosen = choose(spaces[name], inner, GRID, session.validation, k=SHOTS, seed=seed, on_pass=spent)
+            after = (chosen.steps,)
+            scores = adapt_and_score(spaces[name], chosen, supports, session.held_out, after=after, on_pass=spent)
+            arms[name] = Arm(spaces[name], chosen, scores[chosen.steps])
+        progress.update(task, completed=total, description="done")
+    return arms
+
+
+def joint_config(config: RunConfig, session: Session) -> RunConfig:
+    """joint-lora on the same tasks, LoRA and outer loop, for as many steps as META-LORA's tokens give."""
+    given = config.resolved()
+    method = {"name": "joint-lora", "lora": given["method"]["lora"]}
+    folder = f"{config.output_dir}/joint-lora"
+    joint = load_config(given | {"method": method, "output_dir": folder})
+    ratio = plan(session).tokens_a_step / plan(replace(session, config=joint)).tokens_a_step
+    steps = round(config.outer.steps * ratio)
+    return load_config(
+        given | {"method": method, "output_dir": folder, "outer": given["outer"] | {"steps": steps}}
+    )
+
+
+def work_in_tokens(session: Session) -> int:
+    """About how many tokens go through the model in all, for the time left."""
+    tokens_a_step, config = plan(session).tokens_a_step, session.config
+    a_pass = tokens_a_step / config.outer.tasks_per_step / 4  # one task's batch
+    validation, held_out = len(session.validation) * a_pass, len(session.held_out) * a_pass
+    choosing = 3 * len(GRID.lrs) * validation * (max(GRID.steps) + 2 * len(GRID.steps))
+    adapting = held_out * (3 * (max(GRID.steps) + 2) + 2)
+    return int(2 * config.outer.steps * tokens_a_step + choosing + adapting)
+
+
+def bar(console: Console) -> Progress:
+    text, left = TextColumn("{task.description}"), TimeRemainingColumn()
+    return Progress(text, BarColumn(), TimeElapsedColumn(), TextColumn("time left"), left, console=console)
+
+
+def free_folder(wanted: Path) -> Path:
+    """`wanted`, or `wanted-2`, ...: no earlier result is overwritten."""
+    number, folder = 1, wanted
+    while folder.exists():
+        number += 1
+        folder = wanted.with_name(f"{wanted.name}-{number}")
+    return folder
+
+
+def as_json(arms: Mapping[str, Arm]) -> dict[str, Any]:
+    def adaptation(inner: InnerLoop | None) -> dict[str, float]:
+        return {"steps": inner.steps, "lr": inner.optimizer.lr} if inner else {}
+
+    scored = {name: {score.task: [score.nats, score.exact] for score in arm.scores} for name, arm in arms.items()}
+    return {
+        "shots": SHOTS,
+        "adaptation": {name: adaptation(arm.inner) for name, arm in arms.items()},
+        "nats": {name: mean_nats(arm.scores) for name, arm in arms.items()},
+        "exact": {name: mean_exact(arm.scores) for name, arm in arms.items()},
+        "wins_over": {
+            name: sum(m.nats < other.nats for m, other in zip(arms[META].scores, arms[name].scores, strict=True))
+            for name in (BASE, STD, JOINT)
+        },
+        "tasks": scored,
+    }
+
+
+def show(console: Console, arms: Mapping[str, Arm]) -> None:
+    table = Table(title=f"nats an answer token, and exact answers, after {SHOTS} examples of an unseen task")
+    table.add_column("unseen task")
+    for name in arms:
+        table.add_column(name, justify="right")
+
+    def cell(nats: float, exact: float) -> str:
+        return f"{nats:5.2f} {exact:4.0%}"
+
+    for rows in zip(*(arm.scores for arm in arms.values()), strict=True):
+        table.add_row(rows[0].task, *(cell(row.nats, row.exact) for row in rows))
+    table.add_section()
+    table.add_row("mean", *(cell(mean_nats(arm.scores), mean_exact(arm.scores)) for arm in arms.values()))
+    chosen = (f"{a.inner.steps} steps, {a.inner.optimizer.lr:g}" if a.inner else "none" for a in arms.values())
+    table.add_row("adaptation", *chosen)
+    console.print(table)
+    result = as_json(arms)
+    for name in (STD, JOINT):
+        wins, tasks = result["wins_over"][name], len(arms[META].scores)
+        console.print(f"META-LORA has the lower NLL than {name} on {wins} of {tasks} tasks", highlight=False)
+
+
+if __name__ == "__main__":
+    main()
