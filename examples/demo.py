@@ -2,8 +2,9 @@
 
     python examples/demo.py [--seed 7] [--output runs/demo] [--json results.json]
 
-META-LORA and joint LoRA go through equally many tokens. All three LoRAs choose learning rate and steps of the
-adaptation from one grid, on validation tasks. Then each adapts to every held-out task from the same 8 examples.
+META-LORA and joint LoRA go through equally many tokens. Then every arm adapts to each held-out task from the same
+8 examples, twice: Std LoRA and META-LORA by META-LORA's own inner loop (equal adaptation), and all three LoRAs
+by what validation tasks chose for each of them from one grid (tuned).
 """
 
 import argparse
@@ -29,24 +30,22 @@ from innerloop.evaluation.kshot import (
 )
 from innerloop.learned import Learned, meta_train
 from innerloop.learning.inner_loop import InnerLoop
-from innerloop.models import load
 from innerloop.runs.config import RunConfig, load_config
 from innerloop.runs.journal import write_text
 from innerloop.runs.preparation import Session, prepare
 from innerloop.runs.training import plan
-from innerloop.spaces.space import ParameterSpace
 
 CONFIG = Path(__file__).with_name("demo.yaml")
 SHOTS = 8
 GRID = Grid(lrs=(3e-3, 1e-2), steps=(3, 10))
-BASE, STD, JOINT, META = "base model", "Std LoRA", "joint LoRA", "META-LORA"
+STD, JOINT, META = "Std LoRA", "joint LoRA", "META-LORA"
+BASE, TUNED = "base model", "{} tuned"
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One column of the table: where adaptation starts, and the adaptation chosen on the validation tasks."""
+    """One column of the table: how it adapts (None = not at all), and its score on each held-out task."""
 
-    space: ParameterSpace
     inner: InnerLoop | None
     scores: list[TaskScore]
 
@@ -92,20 +91,24 @@ def run(session: Session, joint: RunConfig, console: Console) -> dict[str, Arm]:
             return meta_train(config, model=model, store=store, on_step=lambda _, metrics: spent(metrics.tokens))
 
         spaces = {STD: session.space()}
-        spaces[META] = trained(META, session.config).space
         spaces[JOINT] = trained(JOINT, joint).space
+        spaces[META] = trained(META, session.config).space
         section, seed = session.config.method.inner, session.config.seed
         assert section is not None
-        inner = section.build()
-        supports = [draw_support(held, SHOTS, seed=seed) for held in session.held_out]
-        base = adapt_and_score(spaces[STD], inner, supports, session.held_out, after=(0,), on_pass=spent)[0]
-        arms = {BASE: Arm(spaces[STD], None, base)}
-        for name in (STD, JOINT, META):
+        own, held_out = section.build(), session.held_out
+        supports = [draw_support(unseen, SHOTS, seed=seed) for unseen in held_out]
+
+        def adapted(name: str, inner: InnerLoop, after: int) -> list[TaskScore]:
             progress.update(task, description=f"adapting {name}")
-            chosen = choose(spaces[name], inner, GRID, session.validation, k=SHOTS, seed=seed, on_pass=spent)
-            after = (chosen.steps,)
-            scores = adapt_and_score(spaces[name], chosen, supports, session.held_out, after=after, on_pass=spent)
-            arms[name] = Arm(spaces[name], chosen, scores[chosen.steps])
+            space = spaces[name]
+            return adapt_and_score(space, inner, supports, held_out, after=(after,), on_pass=spent)[after]
+
+        arms = {BASE: Arm(None, adapted(STD, own, 0))}
+        arms |= {name: Arm(own, adapted(name, own, own.steps)) for name in (STD, META)}
+        for name, space in spaces.items():
+            progress.update(task, description=f"choosing for {name}")
+            best = choose(space, own, GRID, session.validation, k=SHOTS, seed=seed, on_pass=spent)
+            arms[TUNED.format(name)] = Arm(best, adapted(name, best, best.steps))
         progress.update(task, completed=total, description="done")
     return arms
 
@@ -129,7 +132,7 @@ def work_in_tokens(session: Session) -> int:
     a_pass = tokens_a_step / config.outer.tasks_per_step / 4  # one task's batch
     validation, held_out = len(session.validation) * a_pass, len(session.held_out) * a_pass
     choosing = 3 * len(GRID.lrs) * validation * (max(GRID.steps) + 2 * len(GRID.steps))
-    adapting = held_out * (3 * (max(GRID.steps) + 2) + 2)
+    adapting = held_out * (3 * max(GRID.steps) + 2 * 3 + 2 * 6)
     return int(2 * config.outer.steps * tokens_a_step + choosing + adapting)
 
 
@@ -151,18 +154,23 @@ def as_json(arms: Mapping[str, Arm]) -> dict[str, Any]:
     def adaptation(inner: InnerLoop | None) -> dict[str, float]:
         return {"steps": inner.steps, "lr": inner.optimizer.lr} if inner else {}
 
-    scored = {name: {score.task: [score.nats, score.exact] for score in arm.scores} for name, arm in arms.items()}
+    tuned = TUNED.format(META)
+    pairs = [(META, STD), (tuned, TUNED.format(STD)), (tuned, TUNED.format(JOINT))]
     return {
         "shots": SHOTS,
         "adaptation": {name: adaptation(arm.inner) for name, arm in arms.items()},
         "nats": {name: mean_nats(arm.scores) for name, arm in arms.items()},
         "exact": {name: mean_exact(arm.scores) for name, arm in arms.items()},
-        "wins_over": {
-            name: sum(m.nats < other.nats for m, other in zip(arms[META].scores, arms[name].scores, strict=True))
-            for name in (BASE, STD, JOINT)
+        "tasks_won": {f"{one} over {other}": wins(arms[one], arms[other]) for one, other in pairs},
+        "tasks": {
+            name: {score.task: [score.nats, score.exact] for score in arm.scores} for name, arm in arms.items()
         },
-        "tasks": scored,
     }
+
+
+def wins(one: Arm, other: Arm) -> int:
+    """Tasks on which `one` has the lower NLL."""
+    return sum(a.nats < b.nats for a, b in zip(one.scores, other.scores, strict=True))
 
 
 def show(console: Console, arms: Mapping[str, Arm]) -> None:
@@ -178,13 +186,15 @@ def show(console: Console, arms: Mapping[str, Arm]) -> None:
         table.add_row(rows[0].task, *(cell(row.nats, row.exact) for row in rows))
     table.add_section()
     table.add_row("mean", *(cell(mean_nats(arm.scores), mean_exact(arm.scores)) for arm in arms.values()))
-    chosen = (f"{a.inner.steps} steps, {a.inner.optimizer.lr:g}" if a.inner else "none" for a in arms.values())
-    table.add_row("adaptation", *chosen)
+    steps = [
+        (f"{arm.inner.steps}", f"{arm.inner.optimizer.lr:g}") if arm.inner else ("0", "") for arm in arms.values()
+    ]
+    table.add_row("steps", *(count for count, _ in steps))
+    table.add_row("lr", *(lr for _, lr in steps))
     console.print(table)
-    result = as_json(arms)
-    for name in (STD, JOINT):
-        wins, tasks = result["wins_over"][name], len(arms[META].scores)
-        console.print(f"META-LORA has the lower NLL than {name} on {wins} of {tasks} tasks", highlight=False)
+    tasks = len(arms[META].scores)
+    for pair, won in as_json(arms)["tasks_won"].items():
+        console.print(f"{pair}: the lower NLL on {won} of {tasks} tasks", highlight=False)
 
 
 if __name__ == "__main__":

@@ -48,8 +48,7 @@ def relative_error(actual: Mapping[str, Tensor] | Tensor, expected: Mapping[str,
     floor = 0.01 * max(largest.values())
     assert floor > 0, "everything expected is zero: any scaled zero would pass"
     return max(
-        float((actual[name] - value).abs().max()) / max(largest[name], floor)
-        for name, value in expected.items()
+        float((actual[name] - value).abs().max()) / max(largest[name], floor) for name, value in expected.items()
     )
 
 
@@ -84,9 +83,7 @@ def examples(*, tasks: int, per_task: int, seed: int = 0, longest_prompt: int = 
 class Tasks:
     """T tasks as lists of examples (what the reference reads) and as a TaskBatch (what the engine reads)."""
 
-    def __init__(
-        self, *, tasks: int = 4, support: int = 3, query: int = 2, steps: int = 2, seed: int = 0
-    ) -> None:
+    def __init__(self, *, tasks: int = 4, support: int = 3, query: int = 2, steps: int = 2, seed: int = 0) -> None:
         self.names = tuple(f"task {t}" for t in range(tasks))
         self.support = [examples(tasks=tasks, per_task=support, seed=100 * seed + k) for k in range(steps)]
         self.query = examples(tasks=tasks, per_task=query, seed=100 * seed + 99)

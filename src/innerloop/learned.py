@@ -9,19 +9,20 @@ load_run     the folder of a finished run -> Learned
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
 from innerloop.data.batches import collate, inner_batches
-from innerloop.data.encoding import encode, encode_prompt
+from innerloop.data.encoding import Encoded, encode_all, encode_prompt
 from innerloop.data.examples import read_examples
-from innerloop.data.tasks import Example
-from innerloop.errors import Fault, RunError, UserError
+from innerloop.data.tasks import Example, Task
+from innerloop.errors import Fault, UserError
+from innerloop.files import file_digest
 from innerloop.learning.inner_loop import InnerLoop
 from innerloop.learning.methods import METHODS
 from innerloop.models import LoadedModel, load
@@ -38,12 +39,18 @@ from innerloop.spaces.answers import AnswerLoss
 from innerloop.spaces.lora import LoraSpace
 from innerloop.spaces.space import ParameterSpace
 
-Examples = Path | Sequence[Example | Mapping[str, Any]]
+Examples = Path | str | Sequence[Example | Mapping[str, Any]]
 
 EXPORTED = {"lora": "adapter", "all": "model"}  # the folder of a run that holds what was learned
 
 # For a run whose method has no inner loop (joint training), unless the caller says otherwise.
 DEFAULT_ADAPTATION = InnerLoop(steps=5, optimizer=AdamW(lr=3e-3, betas=(0.9, 0.99)))
+
+
+class DamagedError(UserError):
+    """The weights of a run are not on disk any more as it wrote them."""
+
+    exit_code = 3
 
 
 @dataclass(frozen=True)
@@ -55,15 +62,19 @@ class Adapted:
     losses: tuple[float, ...]
 
     def generate(self, prompts: Sequence[str], *, max_new_tokens: int = 32) -> list[str]:
-        """Greedy answers, each up to the end token."""
+        """Greedy answers, each up to the end token. Raises UserError for a prompt without a token."""
+        if not prompts:
+            return []
         model, tokenizer = self.learned.model.model, self.learned.model.tokenizer
         rows = [encode_prompt(prompt, tokenizer) for prompt in prompts]
+        if not all(rows):
+            raise UserError(Fault("no token to start from", "prompt", "", "text"))
         length = max(len(row) for row in rows)
         end = tokenizer.eos_token_id
         tokens = torch.tensor([[end] * (length - len(row)) + list(row) for row in rows], device=model.device)
         mask = torch.tensor([[0] * (length - len(row)) + [1] * len(row) for row in rows], device=model.device)
         with self.learned.space.installed(self.values):
-            written: Any = model.generate(
+            written: Any = cast(Any, model).generate(
                 input_ids=tokens,
                 attention_mask=mask,
                 max_new_tokens=max_new_tokens,
@@ -121,9 +132,15 @@ class Learned:
         adapted = inner.adapt(self.space, per_task(self.space.shared, 1), [on_device[id(b)] for b in batches])
         return Adapted(self, adapted.values, tuple(adapted.losses.mean(1).tolist()))
 
-    def encoded(self, examples: Examples) -> list[Any]:
-        found = read_examples(examples)
-        return [encode(example, self.model.tokenizer) for example in found]
+    def encoded(self, examples: Examples) -> list[Encoded]:
+        """Fitted to tasks.max_length as in training. Raises UserError where none fits."""
+        found = read_examples(Path(examples) if isinstance(examples, str) else examples)
+        length, too_long = self.config.tasks.max_length, self.config.tasks.on_too_long
+        task = Task("examples", pool=tuple(found))
+        (fitted,) = encode_all([task], self.model.tokenizer, max_length=length, on_too_long=too_long)
+        if not fitted.pool:
+            raise UserError(Fault("every example is too long", "tasks.max_length", length, "longer, or truncate"))
+        return list(fitted.pool)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """The shared values as a PEFT adapter folder, or as a Hugging Face model folder."""
@@ -171,38 +188,41 @@ def meta_train(
         {
             "config": settings.resolved(),
             "model": {"name": loaded.name, "source": loaded.source, "fingerprint": loaded.fingerprint},
-            "plan": {**asdict(what), "trained": {**what.trained._asdict(), "percent": what.trained.percent}},
+            "plan": what.facts(),
             "roles": roles(session),
         },
     )
     write_text(settings.output_dir / "run.yaml", to_yaml(settings.resolved()))
     try:
         return _train(session, journal, on_step)
-    except (RunError, KeyboardInterrupt) as error:
-        status = "failed" if isinstance(error, RunError) else "interrupted"
-        journal.finish(status, reason=str(error))
+    except (Exception, KeyboardInterrupt) as error:
+        status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+        journal.finish(status, reason=str(error) or type(error).__name__)
         raise
 
 
-def load_run(folder: Path) -> Learned:
-    """What a finished run learned. Raises UserError where there is none, or its base model is another now."""
-    manifest = folder / MANIFEST
-    if not manifest.is_file():
-        raise UserError(Fault(f"no {MANIFEST} here", str(folder), expected="the output_dir of a finished run"))
-    said = json.loads(manifest.read_text(encoding="utf-8"))
-    if said["status"] != "done":
-        raise UserError(Fault("this run did not finish", str(manifest), said["status"], 'status "done"'))
+def load_run(folder: str | Path, *, dtype: str | None = None) -> Learned:
+    """What a finished run learned.
+
+    dtype  of the base model's weights; by default the run's
+    Raises UserError where there is none, or its base model is another now; DamagedError where its weights changed.
+    """
+    folder = Path(folder)
+    said = _finished(folder)
     config = load_config(said["config"])
     row = METHODS[config.method.name]
     if row.one_task:
-        one = next(iter((folder / "adapters").iterdir()), folder)
+        one = min((folder / "adapters").glob("*"), default=folder)
         hint = f"a run that shares one initialization; its adapters are ready to use, as {one}"
         raise UserError(
             Fault(f"{config.method.name} trained one adapter for each task", str(folder), expected=hint)
         )
-    exported = folder / EXPORTED[row.trains]
-    place = said["model"]["name"] if row.trains == "lora" else str(exported)
-    loaded = load(place, dtype=config.model.dtype)
+    _check_weights(folder, said["weights"])
+    exported, base = folder / EXPORTED[row.trains], said["model"]
+    # A folder may have been named relative to where the run was started.
+    named = base["source"] if Path(base["source"]).is_dir() else base["name"]
+    place = named if row.trains == "lora" else str(exported)
+    loaded = load(place, dtype=dtype or config.model.dtype)
     if row.trains == "lora" and loaded.fingerprint != said["model"]["fingerprint"]:
         raise UserError(Fault("not the weights this adapter was trained on", f"model {place}", loaded.fingerprint))
     space = Session(config, loaded, [], [], [], {}).space()
@@ -219,6 +239,29 @@ def save_values(folder: Path, model: LoadedModel, space: ParameterSpace, values:
         export_model(folder, model.model, values=values, tokenizer=model.tokenizer)
 
 
+def _finished(folder: Path) -> dict[str, Any]:
+    """The manifest of a finished run."""
+    manifest = folder / MANIFEST
+    if not manifest.is_file():
+        raise UserError(Fault(f"no {MANIFEST} here", str(folder), expected="the output_dir of a finished run"))
+    try:
+        said = json.loads(manifest.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(Fault(f"not a manifest: {error}", str(manifest))) from None
+    if not isinstance(said, dict) or not {"status", "config", "model"} <= said.keys():
+        raise UserError(Fault("not a manifest", str(manifest), expected="what a run wrote"))
+    if said["status"] != "done":
+        raise UserError(Fault("this run did not finish", str(manifest), said["status"], 'status "done"'))
+    return said
+
+
+def _check_weights(folder: Path, written: Mapping[str, str]) -> None:
+    problem, right = "not as the run wrote it", "the file as training left it: copy it again, or train again"
+    for path, digest in ((folder / name, digest) for name, digest in written.items()):
+        if not path.is_file() or file_digest(path) != digest:
+            raise DamagedError(Fault(problem, str(path), expected=right))
+
+
 def _train(session: Session, journal: Journal, on_step: OnStep | None) -> Learned:
     config, folder = session.config, session.config.output_dir
     started, tokens = time.perf_counter(), 0
@@ -232,16 +275,21 @@ def _train(session: Session, journal: Journal, on_step: OnStep | None) -> Learne
             on_step(name, metrics)
 
     learned: Learned | None = None
+    weights: dict[str, str] = {}
     for name, batches in session.streams():
         space = session.space()
         trainer = session.trainer(space, batches)
         fit(trainer, batches, config.outer.steps, name=name, on_step=record)
         learned = Learned(config, session.model, space, folder, trainer.last_round)
-        learned.save_pretrained(folder / "adapters" / file_name(name) if name else learned.exported)
+        target = folder / "adapters" / file_name(name) if name else learned.exported
+        learned.save_pretrained(target)
+        files = sorted(target.glob("*.safetensors"))
+        weights |= {path.relative_to(folder).as_posix(): file_digest(path) for path in files}
     assert learned is not None
     _keep_last_round(learned)
     seconds = time.perf_counter() - started
-    journal.finish("done", tokens=tokens, seconds=round(seconds, 3), peak_bytes=peak_memory())
+    said = {"tokens": tokens, "seconds": round(seconds, 3), "peak_bytes": peak_memory(), "weights": weights}
+    journal.finish("done", **said)
     return learned
 
 

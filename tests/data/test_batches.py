@@ -28,9 +28,7 @@ def as_listed(batch: Batch) -> list[tuple[int, int, int]]:
 
 @settings(max_examples=50, deadline=None)
 @given(st.integers(1, 4), st.integers(1, 4), st.integers(0, 10**6))
-def test_scored_rows_are_those_whose_right_neighbour_has_a_label(
-    tasks: int, per_task: int, seed: int
-) -> None:
+def test_scored_rows_are_those_whose_right_neighbour_has_a_label(tasks: int, per_task: int, seed: int) -> None:
     drawn = examples(tasks=tasks, per_task=per_task, seed=seed)
     batch = collate(drawn)
     assert as_listed(batch) == scored(batch)

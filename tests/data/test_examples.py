@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from innerloop.data.examples import FAULTS_SHOWN, FileCount, ReadResult, read_tasks
+from innerloop.data.examples import FAULTS_SHOWN, FileCount, ReadResult, read_examples, read_tasks
 from innerloop.data.tasks import Example, Task
 from innerloop.errors import UserError
 from record_files import faults_of, rows, the_example, write
@@ -282,3 +282,59 @@ def test_a_task_with_an_example_on_both_sides_is_impossible() -> None:
     example = Example("p", "c")
     with pytest.raises(ValueError, match="share or repeat"):
         Task("t", pool=(example,), test=(example,))
+
+
+# the examples of one task
+
+
+def test_records_given_directly_read_as_a_file_of_them_does(tmp_path: Path) -> None:
+    records = [*rows(4), *rows(2)]
+    examples = read_examples(records)
+    assert [(example.prompt, example.answer) for example in examples] == [(f"p{n}", f" c{n}") for n in range(4)]
+    path = write(tmp_path / "a.jsonl", *records)
+    for source in (path, tmp_path):
+        assert sorted(example.id for example in read_examples(source)) == sorted(e.id for e in examples)
+
+
+def test_examples_pass_through_beside_records_in_their_order() -> None:
+    ready = Example("x", "y")
+    assert read_examples([rows(2)[1], ready, rows(1)[0], ready]) == [
+        Example("p1", " c1"),
+        ready,
+        Example("p0", " c0"),
+    ]
+    assert read_examples([{"question": "q", "answer": 3}]) == [Example("Question: q\nAnswer:", " 3")]
+
+
+def examples_faults(source: Any) -> list[str]:
+    with pytest.raises(UserError) as error:
+        read_examples(source)
+    return [f"{fault.where}: {fault.problem}" for fault in error.value.faults]
+
+
+def test_all_faults_of_given_records_come_at_once_with_their_places() -> None:
+    bad = [*rows(1), {"prompt": None, "completion": 1}, Example("x", "y"), {"prompt": "p", "completion": ""}]
+    assert examples_faults(bad) == [
+        "examples[1]: prompt: is null",
+        "examples[1]: completion: is of type int",
+        "examples[3]: completion: is empty",
+    ]
+    assert examples_faults([]) == ["examples: no example is given"]
+    assert examples_faults([{"text": "x"}]) == ["examples: the columns fit no form of a record"]
+
+
+def test_a_file_of_several_tasks_is_not_one_task(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write(tmp_path / f"{name}.jsonl", *rows(2))
+    assert examples_faults(tmp_path) == [f"{tmp_path}: several tasks"]
+    assert len(read_examples(tmp_path / "a.jsonl")) == 2
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.lists(RECORDS.filter(lambda record: isinstance(record, dict)), max_size=4))
+def test_any_given_records_are_read_or_refused(records: list[Any]) -> None:
+    try:
+        examples = read_examples(records)
+    except UserError:
+        return
+    assert 0 < len({example.id for example in examples}) == len(examples) <= len(records)

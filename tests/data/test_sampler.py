@@ -77,9 +77,7 @@ def test_seeds_steps_and_names_give_other_draws() -> None:
     assert stream(pools).draw(7) == draw
     assert stream(pools, seed=1).draw(7) != draw
     assert stream(pools).draw(8) != draw
-    renamed = TaskStream(
-        [f"other {t}" for t in range(6)], pools, seed=0, tasks_per_step=2, support=3, query=2
-    )
+    renamed = TaskStream([f"other {t}" for t in range(6)], pools, seed=0, tasks_per_step=2, support=3, query=2)
     assert renamed.draw(7).tasks == draw.tasks
     assert renamed.draw(7).support != draw.support
 

@@ -23,9 +23,7 @@ def test_a_lone_surrogate_has_an_id() -> None:
 
 
 @pytest.mark.parametrize(("pool", "test"), [((0, 1, 2), (2, 3)), ((0, 0), ()), ((0,), (1, 1))])
-def test_a_task_refuses_an_example_on_two_sides_or_twice(
-    pool: tuple[int, ...], test: tuple[int, ...]
-) -> None:
+def test_a_task_refuses_an_example_on_two_sides_or_twice(pool: tuple[int, ...], test: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="'sums': pool and test share or repeat an example"):
         Task("sums", tuple(ROWS[i] for i in pool), tuple(ROWS[i] for i in test))
 
@@ -63,6 +61,6 @@ def test_split_keeps_a_shared_support_batch_one_object() -> None:
 
 def test_a_batch_moves_with_its_rows() -> None:
     batch = Tasks().batch.support[0].to("meta")
-    assert {
-        tensor.device.type for tensor in (batch.tokens, batch.labels, batch.scored_rows, batch.row_task)
-    } == {"meta"}
+    assert {tensor.device.type for tensor in (batch.tokens, batch.labels, batch.scored_rows, batch.row_task)} == {
+        "meta"
+    }

@@ -120,9 +120,7 @@ def test_fomaml_learns_to_adapt_where_no_single_model_can_do() -> None:
     space = exclusive_fomaml()
     assert accuracy(space, exclusive=True) >= 0.95
     still = InnerLoop(steps=0, optimizer=Sgd(lr=0.1))
-    assert accuracy(space, exclusive=True, inner=still) <= 0.35, (
-        "without adaptation it can only guess: 5 classes"
-    )
+    assert accuracy(space, exclusive=True, inner=still) <= 0.35, "without adaptation it can only guess: 5 classes"
 
 
 def test_joint_training_does_not_even_with_three_times_the_steps() -> None:

@@ -73,9 +73,7 @@ def gradient(
 
 def cases() -> list[Any]:
     rows = [(name, optimizer) for name in INNER for optimizer in OPTIMIZERS]
-    rows = [
-        (name, optimizer) for name, optimizer in rows if name not in SECOND_ORDER or "adamw" not in optimizer
-    ]
+    rows = [(name, optimizer) for name, optimizer in rows if name not in SECOND_ORDER or "adamw" not in optimizer]
     return rows + [(name, "sgd") for name in METHODS if name not in INNER]
 
 
@@ -88,9 +86,7 @@ def test_every_row_of_the_table_is_the_naive_method(name: str, optimizer: str) -
         found = gradient(method(name, settings), space, tasks.batch)
     assert same(space.shared, before)
     expected = reference(name, space, tasks, naives(settings))
-    if (
-        METHODS[name].rule is Reptile
-    ):  # theta - mean phi: float32 holds the law for phi, and one digit less for g
+    if METHODS[name].rule is Reptile:  # theta - mean phi: float32 holds the law for phi, and one digit less for g
         assert close(difference(space.shared, found), difference(space.shared, expected))
     assert close(found, expected, 5e-5 if METHODS[name].rule is Reptile else TOLERANCE)
     for wrong in wrong_settings(settings, METHODS[name].trains) if name in INNER else ():
@@ -104,9 +100,7 @@ def wrong_settings(optimizer: Optimizer, trains: str) -> list[Optimizer]:
     """One setting changed at a time: each has to show."""
     wrong = [replace(optimizer, lr=1.2 * optimizer.lr)]
     wrong += (
-        [replace(optimizer, clip=1.2 * optimizer.clip), replace(optimizer, clip=None)]
-        if optimizer.clip
-        else []
+        [replace(optimizer, clip=1.2 * optimizer.clip), replace(optimizer, clip=None)] if optimizer.clip else []
     )
     return wrong + [replace(optimizer, loraplus_lr_ratio=2.0)] * (trains == "lora")
 
@@ -175,9 +169,7 @@ def test_reptile_of_one_sgd_step_is_the_rate_times_the_support_gradient(name: st
     assert close(found, expected, 1e-4)
     assert not close(found, {n: 1.01 * v for n, v in expected.items()}, 1e-3)
     assert not close(gradient(method(name, Sgd(lr=0.1), steps=2), space, tasks.batch), expected, 1e-2)
-    assert close(
-        gradient(method(name, Sgd(lr=0.1), steps=1), space, tasks.batch._replace(query=None)), found, 0
-    )
+    assert close(gradient(method(name, Sgd(lr=0.1), steps=1), space, tasks.batch._replace(query=None)), found, 0)
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)

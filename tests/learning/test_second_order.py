@@ -72,7 +72,5 @@ def test_the_sweep_is_the_transposed_jacobian_of_the_inner_loop(steps: int, clip
         power = torch.linalg.matrix_power(torch.eye(SIZE) - RATE * hessian(), steps)
         assert close(found, power @ vector)
     if steps and clip == 0.5:
-        assert not close(jacobian, jacobian.T, 1e-3), (
-            "with clipping the Jacobian isn't symmetric: order matters"
-        )
+        assert not close(jacobian, jacobian.T, 1e-3), "with clipping the Jacobian isn't symmetric: order matters"
         assert not close(found, jacobian @ vector, 1e-3)

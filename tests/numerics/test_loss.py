@@ -43,9 +43,7 @@ def values_and_gradients(
 
 @pytest.mark.parametrize("softcap", [None, SOFTCAP])
 @pytest.mark.parametrize("rows", SIZES)
-@pytest.mark.parametrize(
-    ("tasks", "trained_head", "bias"), [(1, True, True), (1, True, False), (5, False, True)]
-)
+@pytest.mark.parametrize(("tasks", "trained_head", "bias"), [(1, True, True), (1, True, False), (5, False, True)])
 def test_the_chunked_loss_is_the_plain_one(
     rows: int, softcap: float | None, tasks: int, trained_head: bool, bias: bool
 ) -> None:
@@ -72,9 +70,7 @@ def test_each_task_has_the_mean_of_its_own_rows(loss: Callable[..., Tensor]) -> 
 
 def test_the_soft_cap_changes_the_loss() -> None:
     settings = {"rows": 12, "tasks": 1, "trained_head": True}
-    capped, free = (
-        values_and_gradients(task_cross_entropy, softcap=cap, **settings) for cap in (SOFTCAP, None)
-    )
+    capped, free = (values_and_gradients(task_cross_entropy, softcap=cap, **settings) for cap in (SOFTCAP, None))
     assert not any(close(left, right, 1e-2) for left, right in zip(capped, free, strict=True))
 
 

@@ -96,9 +96,7 @@ def test_each_task_is_clipped_on_its_own() -> None:
         torch.nn.utils.clip_grad_norm_(clipped.values(), 2.0)
         moved = {name: torch.zeros(3, *shape) for name, shape in SHAPES.items()}
         optimizer.step(moved, frozen_copy(gradient), optimizer.init(moved))
-        expected = {
-            name: -parameter.grad for name, parameter in clipped.items() if parameter.grad is not None
-        }
+        expected = {name: -parameter.grad for name, parameter in clipped.items() if parameter.grad is not None}
         assert close({name: value[task] for name, value in moved.items()}, expected)
     together = gradient["bias"] * (2.0 / torch.linalg.vector_norm(norm(gradient)))
     assert not close(moved["bias"], -together, 1e-2), "one norm over all tasks would give this"
@@ -132,9 +130,7 @@ def vjp_by_autograd(optimizer: Sgd, v: TensorSet, gradient: TensorSet, task: int
     return list(torch.autograd.functional.vjp(update, at, tuple(v[name][task] for name in SHAPES))[1])
 
 
-@pytest.mark.parametrize(
-    "clip", [None, 1e3, 2.0, 0.05], ids=["off", "never active", "active for some", "active"]
-)
+@pytest.mark.parametrize("clip", [None, 1e3, 2.0, 0.05], ids=["off", "never active", "active for some", "active"])
 @pytest.mark.parametrize("ratio", [1.0, 4.0])
 def test_sgds_vjp_is_autograds(clip: float | None, ratio: float) -> None:
     optimizer = Sgd(lr=0.3, clip=clip, loraplus_lr_ratio=ratio)
@@ -145,8 +141,7 @@ def test_sgds_vjp_is_autograds(clip: float | None, ratio: float) -> None:
         assert close({n: product[n][task] for n in SHAPES}, dict(zip(SHAPES, expected, strict=True)))
     if clip is not None and clip < 1:
         scaled_only = {
-            name: value * clip / over(norm(gradient), value)
-            for name, value in Sgd(lr=0.3).vjp(v, None).items()
+            name: value * clip / over(norm(gradient), value) for name, value in Sgd(lr=0.3).vjp(v, None).items()
         }
         assert relative_error(product, scaled_only) > 1e-2, "clipping is more than a factor"
 

@@ -53,9 +53,7 @@ def test_checkpointing_recomputes() -> None:
     for checkpointing in (False, True):
         model, calls = tiny_model("llama", layers=2), []
         space = lora_space(model, loss={"checkpointing": checkpointing})
-        handle = model.model.layers[1].mlp.up_proj.register_forward_hook(
-            lambda *_, calls=calls: calls.append(1)
-        )
+        handle = model.model.layers[1].mlp.up_proj.register_forward_hook(lambda *_, calls=calls: calls.append(1))
         space.loss_and_gradient(perturbed(space.shared, TASKS), Tasks(tasks=TASKS).batch.support[0])
         handle.remove()
         counts.append(len(calls))

@@ -98,9 +98,7 @@ def test_tasks_in_one_forward_are_as_many_forwards(family: str) -> None:
         assert alone is not None
         assert loss.item() == pytest.approx(losses[task].item(), rel=1e-5)
         assert close(of_task(found, task), alone)
-        _, others = space.loss_and_gradient(
-            of_task(values, (task + 1) % TASKS), together.select(task, task + 1)
-        )
+        _, others = space.loss_and_gradient(of_task(values, (task + 1) % TASKS), together.select(task, task + 1))
         assert not close(of_task(found, task), others or {}, 0.1)
 
 
@@ -188,9 +186,7 @@ def test_targets_are_linear_modules_of_the_chosen_layers() -> None:
     assert found(target_modules=("q_proj",), layers="last-2") == [
         f"model.layers.{i}.self_attn.q_proj" for i in (1, 2)
     ]
-    assert found(target_modules="q_proj", layers=(2, 0)) == [
-        f"model.layers.{i}.self_attn.q_proj" for i in (0, 2)
-    ]
+    assert found(target_modules="q_proj", layers=(2, 0)) == [f"model.layers.{i}.self_attn.q_proj" for i in (0, 2)]
     assert found(target_modules="model.layers.1.mlp.up_proj") == ["model.layers.1.mlp.up_proj"]
 
 
@@ -235,9 +231,7 @@ def test_layers_are_chosen_by_name_or_index() -> None:
 def dropped(
     *, seed: int = 0, step: int = 1, checkpointing: bool = False, rate: float = 0.3
 ) -> tuple[LoraSpace, Batch]:
-    space = lora_space(
-        tiny_model("llama", layers=2), lora_dropout=rate, loss={"checkpointing": checkpointing}
-    )
+    space = lora_space(tiny_model("llama", layers=2), lora_dropout=rate, loss={"checkpointing": checkpointing})
     return space, with_masks(Tasks(tasks=TASKS).batch, seed=seed, step=step).support[0]
 
 

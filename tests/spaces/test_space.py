@@ -48,9 +48,7 @@ def use_installed(space: ParameterSpace, values: TensorSet, batch: Batch) -> Non
 
 CALLS: dict[str, Callable[[ParameterSpace, TensorSet, Batch], object]] = {
     "gradient": lambda space, values, batch: space.loss_and_gradient(values, batch),
-    "into": lambda space, values, batch: space.loss_and_gradient(
-        values, batch, into=zeros_like(space.shared)
-    ),
+    "into": lambda space, values, batch: space.loss_and_gradient(values, batch, into=zeros_like(space.shared)),
     "hessian": lambda space, values, batch: space.hessian_vector_product(values, batch, values),
     "installed": use_installed,
 } | {
@@ -66,9 +64,9 @@ CALLS: dict[str, Callable[[ParameterSpace, TensorSet, Batch], object]] = {
 @pytest.mark.parametrize("call", CALLS)
 def test_a_call_leaves_model_values_and_shared_as_they_were(call: str, kind: str, family: str) -> None:
     space, values, batch = build(kind, family)
-    space.model.get_parameter(
-        next(n for n, _ in space.model.named_parameters() if "norm" in n)
-    ).requires_grad_(True)
+    space.model.get_parameter(next(n for n, _ in space.model.named_parameters() if "norm" in n)).requires_grad_(
+        True
+    )
     before = frozen_copy(values), frozen_copy(space.shared)
     with untouched(space.model):
         CALLS[call](space, values, batch)
@@ -104,9 +102,7 @@ def test_an_exception_leaves_no_trace_either(call: str, where: str, kind: str) -
         CALLS[call](space, values, batch)
     space.loss = loss
     clean, _, _ = build(kind)
-    assert same(
-        space.loss_and_gradient(values, batch)[1] or {}, clean.loss_and_gradient(values, batch)[1] or {}
-    )
+    assert same(space.loss_and_gradient(values, batch)[1] or {}, clean.loss_and_gradient(values, batch)[1] or {})
 
 
 @pytest.mark.parametrize("kind", SPACES)
@@ -178,9 +174,7 @@ def test_into_adds_the_sum_over_tasks(kind: str, family: str) -> None:
     assert nothing is None
     assert torch.equal(losses, again)
     assert close(into, {name: 1 + value.sum(0) for name, value in gradient.items()})
-    assert (
-        relative_error({n: v - 1 for n, v in into.items()}, {n: v.sum(0) for n, v in gradient.items()}) < 1e-3
-    )
+    assert relative_error({n: v - 1 for n, v in into.items()}, {n: v.sum(0) for n, v in gradient.items()}) < 1e-3
 
 
 def random_like(values: TensorSet, *, seed: int) -> TensorSet:
@@ -208,9 +202,7 @@ def test_hessian_vector_products_are_those_of_a_second_backward_pass(
         expected = dict(zip(own_names(inputs), second, strict=True))
         ours = {name: value[task] for name, value in product.items()}
         assert close(ours, expected)
-        assert not close(ours, own_names(dict(zip(inputs, first, strict=True))), 0.1), (
-            "a gradient isn't a Hessian"
-        )
+        assert not close(ours, own_names(dict(zip(inputs, first, strict=True))), 0.1), "a gradient isn't a Hessian"
         if batch.tasks > 1:
             assert not close({name: value[task - 1] for name, value in product.items()}, expected, 0.1)
 

@@ -114,9 +114,7 @@ def test_the_store_holds_what_enters_the_layer_at_the_cut(cut: int) -> None:
     model, store = tiny_model("gemma2", layers=LAYERS), {}
     found = Trunk(base_model(model), cut, store).hidden(batch())
     with torch.no_grad():
-        states = base_model(model)(
-            input_ids=batch().tokens.flatten(0, 1), output_hidden_states=True
-        ).hidden_states
+        states = base_model(model)(input_ids=batch().tokens.flatten(0, 1), output_hidden_states=True).hidden_states
     assert torch.equal(found, states[cut])
     assert not found.requires_grad
 
@@ -124,9 +122,7 @@ def test_the_store_holds_what_enters_the_layer_at_the_cut(cut: int) -> None:
 def test_dropout_masks_are_the_same_with_the_trunk() -> None:
     seeded = Batch(**{**vars(batch()), "mask_seeds": (3, 4, 5)})
     settings = {"lora_dropout": 0.3, "layers": f"last-{LAYERS - CUT}"}
-    whole, cut = (
-        lora_space(tiny_model("llama", layers=LAYERS), loss={"cut": c}, **settings) for c in (0, CUT)
-    )
+    whole, cut = (lora_space(tiny_model("llama", layers=LAYERS), loss={"cut": c}, **settings) for c in (0, CUT))
     assert close(result(cut, seeded), result(whole, seeded))
     assert not close(result(cut, batch()), result(whole, seeded), 0.01)
 

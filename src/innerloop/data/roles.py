@@ -24,20 +24,17 @@ def assign_roles(
     validation: Sequence[str] = (),
     held_out: Sequence[str] = (),
 ) -> Roles:
-    """Roles of the tasks; with `only`, all others are left out.
+    """Roles of the tasks; with `only`, all others are left out, whatever their role would be.
 
     Raises UserError for a name that no task or family has, and for a task named in both lists.
     """
     faults = Faults()
     kept = [task for task in tasks if not only or _named(task, only)]
-    for key, names, among in (
-        ("tasks.only", only, tasks),
-        ("tasks.validation", validation, kept),
-        ("tasks.held_out", held_out, kept),
-    ):
-        known = {task.name for task in among} | {task.family for task in among if task.family}
-        for name in set(names) - known:
-            faults.add("no task or family has this name", key, name, did_you_mean(name, known))
+    known = {task.name for task in tasks} | {task.family for task in tasks if task.family}
+    for key, names in (("tasks.only", only), ("tasks.validation", validation), ("tasks.held_out", held_out)):
+        for name in names:
+            if name not in known:
+                faults.add("no task or family has this name", key, name, did_you_mean(name, known))
     for task in kept:
         if _named(task, validation) and _named(task, held_out):
             where = "tasks.validation, tasks.held_out"

@@ -1,7 +1,10 @@
 """The methods, side by side, and their table.
 
-Legend: theta = shared values, phi = adapted values; S, Q = support and query of a task; L = mean nats an answer
-token; K = inner steps; n = tasks a step. Every method adds the sum over its tasks to `into`; the trainer divides by n.
+Legend: theta = shared values; phi_i = adapt(theta, S_i) = theta after K inner steps on task i's support set S_i;
+Q_i = its query set; L = mean nats an answer token; n = tasks a step; g = what the outer optimizer is given.
+
+A rule adds the sum over its tasks to `into`; the trainer divides by n. A pass is one forward and backward run of
+one task's examples. docs/methods.md is made from the table and the rules' docstrings.
 
 Method    a rule: how a set of tasks becomes a gradient of the shared values
 METHODS   name -> Row: a rule times the set of tensors it trains. The command line, the config, the docs page and
@@ -33,7 +36,7 @@ class Outcome(NamedTuple):
 
 
 class Method(ABC):
-    """A rule. Its dataclass fields are all the options it reads; `reads_query`: whether it needs query examples."""
+    """A rule. Its dataclass fields are all the options it reads; reads_query: whether it needs query examples."""
 
     reads_query: ClassVar[bool] = True
 
@@ -41,7 +44,7 @@ class Method(ABC):
     def outer_gradient(
         self, space: ParameterSpace, start: Mapping[str, Tensor], tasks: TaskBatch, into: TensorSet
     ) -> Outcome:
-        """Add the gradient of the shared values, summed over tasks, to `into` (...). `start` (T, ...) is read only."""
+        """Add the shared values' gradient, summed over tasks, to `into` (...); `start` (T, ...) is only read."""
 
     @classmethod
     def options(cls) -> frozenset[str]:
@@ -50,9 +53,12 @@ class Method(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class Fomaml(Method):
-    """g = mean_i grad L(phi_i; Q_i) at phi_i = adapt(theta, S_i), applied to theta.
+    """First-order MAML: Finn et al. 2017, arXiv:1703.03400, section 5.2.
 
-    First-order MAML: Finn et al. 2017, arXiv:1703.03400, section 5.2.
+        phi_i = adapt(theta, S_i)
+        g     = mean_i grad L(phi_i; Q_i)           taken at phi_i, applied to theta
+
+    Passes: n * (K + 1) gradients.
     """
 
     inner: InnerLoop
@@ -67,9 +73,12 @@ class Fomaml(Method):
 
 @dataclass(frozen=True, kw_only=True)
 class Maml(Method):
-    """g = mean_i J_i^T grad L(phi_i; Q_i), J_i = d phi_i / d theta through all K inner SGD steps.
+    """MAML with the exact second order: Finn et al. 2017, arXiv:1703.03400, algorithm 1. Inner SGD only.
 
-    Finn et al. 2017, arXiv:1703.03400, algorithm 1, exact second order.
+        phi_i = adapt(theta, S_i)
+        g     = mean_i J_i^T grad L(phi_i; Q_i)     J_i = d phi_i / d theta, through all K steps
+
+    Passes: n * (K + 1) gradients, n * K Hessian-vector products, n * K gradients more with inner.clip.
     """
 
     inner: InnerLoop
@@ -94,9 +103,14 @@ class Maml(Method):
 
 @dataclass(frozen=True, kw_only=True)
 class MetaLora(Method):
-    """Stage 1: phi_i = adapt(theta, S_i), each task on its own. Stage 2: g = mean_i grad L(phi_i; Q_i), applied to theta.
+    """META-LORA: Cheng et al. 2025, arXiv:2510.11598.
 
-    Cheng et al. 2025, arXiv:2510.11598. At equal settings and data the gradient is FOMAML's; the schedule differs.
+        phi_i = adapt(theta, S_i)                   stage 1, every task on its own
+        g     = mean_i grad L(phi_i; Q_i)           stage 2, taken at phi_i, applied to theta
+
+    At equal settings and data this is FOMAML's gradient. keep_task_adapters hands out the phi_i.
+
+    Passes: n * (K + 1) gradients.
     """
 
     inner: InnerLoop
@@ -112,9 +126,14 @@ class MetaLora(Method):
 
 @dataclass(frozen=True, kw_only=True)
 class Reptile(Method):
-    """g = mean_i (theta - phi_i), phi_i = adapt(theta, S_i); no query is read.
+    """Reptile: Nichol et al. 2018, arXiv:1803.02999, algorithm 2.
 
-    Nichol et al. 2018, arXiv:1803.02999, algorithm 2. LoRA: the factors A and B are moved, not their product.
+        phi_i = adapt(theta, S_i)
+        g     = mean_i (theta - phi_i)
+
+    No query set is read. With LoRA the factors A and B are moved, not their product.
+
+    Passes: n * K gradients.
     """
 
     reads_query: ClassVar[bool] = False
@@ -130,7 +149,14 @@ class Reptile(Method):
 
 @dataclass(frozen=True, kw_only=True)
 class Joint(Method):
-    """g = mean_i grad L(theta; S_i + Q_i): ordinary training on all tasks at once (on one task: Std LoRA)."""
+    """Ordinary training: all tasks at once, or one task alone (Std LoRA).
+
+        g     = mean_i grad L(theta; S_i + Q_i)
+
+    No inner loop: support and query examples are one batch.
+
+    Passes: n gradients.
+    """
 
     def outer_gradient(
         self, space: ParameterSpace, start: Mapping[str, Tensor], tasks: TaskBatch, into: TensorSet

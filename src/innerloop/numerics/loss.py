@@ -11,7 +11,7 @@ A full (R, V) block of logits is the largest tensor of a training step. With the
 in the forward pass, no more than (C, V) of it exists at any time.
 """
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -46,9 +46,8 @@ def task_cross_entropy(hidden_RD: Tensor, head: Head, targets_R: Tensor, task_R:
 
     Raises RuntimeError under create_graph: use plain_cross_entropy there.
     """
-    return _ChunkedCrossEntropy.apply(  # pyright: ignore[reportUnknownMemberType, reportReturnType]
-        hidden_RD, head.weight, head.bias, head.softcap, targets_R, task_R, tasks
-    )
+    arguments = (hidden_RD, head.weight, head.bias, head.softcap, targets_R, task_R, tasks)
+    return cast(Tensor, _ChunkedCrossEntropy.apply(*arguments))  # pyright: ignore[reportUnknownMemberType]
 
 
 @torch.no_grad()

@@ -25,13 +25,18 @@ PACKAGES = ("innerloop", "torch", "transformers", "peft", "numpy", "safetensors"
 
 
 class Journal:
-    """Opens `folder` for a new run. Raises UserError when it already holds one: nothing is overwritten."""
+    """Opens `folder` for a new run. Raises UserError when it already holds something: nothing is overwritten."""
 
     def __init__(self, folder: Path, manifest: Mapping[str, Any]) -> None:
-        if folder.exists() and any(folder.iterdir()):
-            right = "a folder that doesn't exist yet, or an empty one"
+        right = "a folder that doesn't exist yet, or an empty one"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            taken = any(folder.iterdir())
+        except OSError as error:
+            problem = f"no folder for a run: {error.strerror}"
+            raise UserError(Fault(problem, "output_dir", str(folder), right)) from None
+        if taken:
             raise UserError(Fault("this folder is not empty", "output_dir", str(folder), right))
-        folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self._manifest: dict[str, Any] = {"status": "running", **manifest, "environment": environment()}
         self._write_manifest()

@@ -5,6 +5,7 @@ TaskBatches   the batches of each outer step
 prepare       config -> Session, with all faults of the data in one error
 """
 
+import copy
 from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -133,7 +134,12 @@ def prepare(config: RunConfig, *, model: LoadedModel | None = None, store: Store
     tasks, dropped = read(config)
     names = config.tasks
     roles = assign_roles(tasks, only=names.only, validation=names.validation, held_out=names.held_out)
-    loaded = model or load(config.model.name, dtype=config.model.dtype, device=_device(config.model.device))
+    if model is None:
+        loaded = load(config.model.name, dtype=config.model.dtype, device=_device(config.model.device))
+    elif METHODS[config.method.name].trains == "all":  # trains the model's own tensors: the caller keeps theirs
+        loaded = replace(model, model=copy.deepcopy(model.model))
+    else:
+        loaded = model
 
     def encoded(group: list[Task]) -> list[EncodedTask]:
         return encode_all(group, loaded.tokenizer, max_length=names.max_length, on_too_long=names.on_too_long)

@@ -6,7 +6,8 @@ fit    runs every outer step
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from innerloop.errors import RunError
 from innerloop.learning.methods import METHODS
@@ -33,6 +34,10 @@ class Plan:
     tokens_a_step: int
     cached_layers: int
     dropped: dict[str, int]
+
+    def facts(self) -> dict[str, Any]:
+        """For programs and the manifest."""
+        return {**asdict(self), "trained": {**self.trained._asdict(), "percent": self.trained.percent}}
 
     def lines(self) -> list[str]:
         """For people, one fact a line."""

@@ -10,11 +10,12 @@ arXiv:2306.09782, section 3.1), so no full gradient ever exists. Clipping needs 
 and takes the path that keeps them.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from innerloop.data.tasks import Batch
 from innerloop.numerics.optimizers import Optimizer, Sgd, State
@@ -34,7 +35,7 @@ class AllParameters(ParameterSpace):
         self.shared = {name: parameter.detach().float() for name, parameter in self.parameters.items()}
 
     @contextmanager
-    def installed(self, values: Mapping[str, Tensor]) -> Iterator[nn.Module]:
+    def installed(self, values: Mapping[str, Tensor]) -> Generator[nn.Module]:
         with torch.no_grad(), self._swapped(values):
             yield self.model
 
@@ -91,17 +92,20 @@ class AllParameters(ParameterSpace):
             return take
 
         with torch.enable_grad(), self._swapped(values, trained=True):
-            handles = [p.register_post_accumulate_grad_hook(hook(n)) for n, p in self.parameters.items()]
+            handles: list[RemovableHandle] = [
+                parameter.register_post_accumulate_grad_hook(hook(name))  # pyright: ignore[reportUnknownMemberType]
+                for name, parameter in self.parameters.items()
+            ]
             try:
                 loss = self.loss(batch)
-                loss.sum().backward()
+                torch.autograd.backward(loss.sum())
             finally:
                 for handle in handles:
                     handle.remove()
         return loss.detach()
 
     @contextmanager
-    def _swapped(self, values: Mapping[str, Tensor], *, trained: bool = False) -> Iterator[None]:
+    def _swapped(self, values: Mapping[str, Tensor], *, trained: bool = False) -> Generator[None]:
         if (tasks := len(next(iter(values.values())))) != 1:
             raise ValueError(f"values of {tasks} tasks: all parameters take one task a forward")
         own = {name: (parameter.data, parameter.requires_grad) for name, parameter in self.parameters.items()}

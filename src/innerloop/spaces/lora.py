@@ -12,7 +12,7 @@ scale * B A x to its output, and it is gone afterwards.
 import hashlib
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -59,7 +59,7 @@ class LoraSpace(ParameterSpace):
         self.shared = fresh_lora(self.targets, settings, seed=seed)
 
     @contextmanager
-    def installed(self, values: Mapping[str, Tensor]) -> Iterator[nn.Module]:
+    def installed(self, values: Mapping[str, Tensor]) -> Generator[nn.Module]:
         with torch.no_grad(), self._hooked(values, mask_seeds=None):
             yield self.model
 
@@ -93,7 +93,7 @@ class LoraSpace(ParameterSpace):
         )
 
     @contextmanager
-    def _hooked(self, values: Mapping[str, Tensor], mask_seeds: Sequence[int] | None) -> Iterator[None]:
+    def _hooked(self, values: Mapping[str, Tensor], mask_seeds: Sequence[int] | None) -> Generator[None]:
         handles: list[RemovableHandle] = []
         thawed = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         try:
@@ -146,9 +146,10 @@ def find_targets(model: nn.Module, settings: LoraSettings) -> dict[str, nn.Linea
     layers = decoder_layers(model)
     chosen = chosen_layers(settings.layers, len(layers))
     place = {id(module): index for index, layer in enumerate(layers) for module in layer.modules()}
+    modules: dict[str, nn.Module] = dict(model.named_modules())  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
     linears = {
         path: module
-        for path, module in model.named_modules()
+        for path, module in modules.items()
         if isinstance(module, nn.Linear) and place.get(id(module)) in chosen
     }
     if settings.target_modules == ALL_LINEAR:

@@ -13,7 +13,7 @@ read, and a shared adapter overwritten by the last task's.
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -95,11 +95,11 @@ class ParameterSpace(ABC):
         return None
 
 
-def math_attention() -> AbstractContextManager[None]:
+def math_attention() -> AbstractContextManager[Any]:
     """Scaled-dot-product attention in plain operators: fused kernels have no second derivative."""
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
-    return sdpa_kernel(SDPBackend.MATH)
+    return cast(AbstractContextManager[Any], sdpa_kernel(SDPBackend.MATH))
 
 
 def gradients(outputs: Tensor, inputs: list[Tensor], *, create_graph: bool = False) -> tuple[Tensor, ...]:

@@ -247,12 +247,12 @@ PRODUCT_RANGES: tuple[Ranges, Ranges, Ranges] = (
 )
 FAMILIES: dict[str, tuple[Callable[..., Problem], Ranges, Ranges, Ranges]] = {
     **{name: (partial(product, law=law), *PRODUCT_RANGES) for name, law in LAWS.items()},
-    "kinematics": (kinematics, {"top": 6, "asked": 1}, {"top": 9, "asked": 1}, {"top": 9, "asked": 2}),
+    "kinematics": (kinematics, {"top": 6, "asked": 1}, {"top": 6, "asked": 1}, {"top": 9, "asked": 2}),
     "kinetic_energy": (kinetic_energy, {"top": 7}, {"top": 9}, {"top": 30}),
     "molar_mass": (
         molar_mass,
         {"cations": 8, "anions": 5, "moles": 5},
-        {"cations": 16, "anions": 12, "moles": 1},
+        {"cations": 8, "anions": 5, "moles": 5},
         {"cations": 16, "anions": 12, "moles": 9},
     ),
     "stoichiometry": (

@@ -1,0 +1,239 @@
+"""Writes docs/methods.md from the table of methods and docs/cli.md from the command line's --help.
+
+python docs/generate.py            write both
+python docs/generate.py --check    write nothing; exit 1 where a page is not what would be written
+"""
+
+import argparse
+import inspect
+import json
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from innerloop import cli
+from innerloop.learning import methods
+from innerloop.learning.methods import METHODS, Method
+from innerloop.runs.config import load_config
+from innerloop.runs.schema import ABSENT, KEYS, get
+from innerloop.spaces.space import Trained
+
+DOCS = Path(__file__).parent
+WIDTH = 100  # columns of a --help screen
+
+# The shapes of SmolLM2-135M's tensors; counting needs no weights.
+SMOLLM2 = {
+    "vocab_size": 49152,
+    "hidden_size": 576,
+    "intermediate_size": 1536,
+    "num_hidden_layers": 30,
+    "num_attention_heads": 9,
+    "num_key_value_heads": 3,
+    "tie_word_embeddings": True,
+}
+
+INTRO = """\
+# Methods
+
+A method is a rule, which turns tasks into a gradient of the shared values, times the set of tensors it trains.
+`method.name` names one. A method accepts only the options it reads: any other is an error
+([config](config.md)).
+"""
+
+COUNTED = """\
+Counted on the shapes of SmolLM2-135M, {total:,} parameters. LoRA is the default one: rank {rank} on all
+{modules} linear modules of all layers; `method.lora.r`, `layers` and `target_modules` make it smaller. Before
+its first step a run prints what it trains, and writes it to its manifest. {one_task} trains one adapter for
+each task of `tasks.held_out`, the other methods one set of values for all training tasks.
+"""
+
+SYMBOLS = """\
+## The rules
+
+{legend}
+
+K is `method.inner.steps`, n `outer.tasks_per_step`. Passes are counted for one outer step: a gradient is one
+forward and backward run of a task's examples, and with LoRA several tasks share a run. A Hessian-vector product
+does the arithmetic of about three gradients where all parameters are trained, of about two with LoRA. It runs
+on attention's plain operators, whose memory grows with the square of the length.
+"""
+
+DIFFERENCE = """\
+## How FOMAML-LoRA and META-LORA differ
+
+Not in their gradient. Given the same examples and settings the two compute the same first-order outer gradient,
+bit for bit; `tests/learning/test_methods.py` holds them to it. They differ in their defaults, and only
+`meta-lora` can keep the adapters of stage 1:
+
+{table}
+Schedule and data are settings that both read. A round over all tasks is `outer.tasks_per_step` set to their
+number; fresh minibatches an inner step are `method.inner.batch_size` below `tasks.support`; less data is
+`tasks.examples_per_task`. Where one of the two does better on your tasks, one of these settings did it.
+"""
+
+CHOICE = """\
+## How to choose
+
+1. **`joint-lora` is the baseline to beat.** It has no inner loop, one gradient a task. Networks trained jointly
+   come close to gradient-based meta-learning, in theory for deep ones and on few-shot image benchmarks
+   ([arXiv:2106.09017](https://arxiv.org/abs/2106.09017)). Give it as many tokens as its rivals and adapt it as
+   well.
+2. **Where the prompt tells the task, there may be nothing to gain.** One model can then serve all training
+   tasks without adapting, and meta-training may settle on it
+   ([arXiv:1912.03820](https://arxiv.org/abs/1912.03820)); `tests/learning/test_controls.py` has both sides.
+3. **An inner loop that hardly moves is joint training.** With an inner learning rate of 0, all first- and
+   second-order methods follow the gradient of the query loss at the shared values. In `metrics.jsonl`,
+   `support_loss_last` has to be below `support_loss_first`; where it is not, raise `method.inner.optimizer.lr`
+   or `method.inner.steps`.
+4. **Reptile on LoRA moves the factors, not their product.** The mean of the tasks' B A is not (mean B)(mean A),
+   and an update has many factorizations.
+5. **Adapt with the optimizer you trained with.** `innerloop adapt` takes the run's own steps, optimizer and
+   learning rate: the start was trained for these, and for no others.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="exit 1 where a page is stale")
+    check = parser.parse_args(arguments).check
+    pages = {"methods.md": methods_page(), "cli.md": cli_page()}
+    if not check:
+        for name, text in pages.items():
+            (DOCS / name).write_text(text, encoding="utf-8")
+        return 0
+    outdated = stale(DOCS, pages)
+    for name in outdated:
+        print(f"docs/{name} is stale: run `python docs/generate.py`", file=sys.stderr)
+    return 1 if outdated else 0
+
+
+def stale(folder: Path, pages: dict[str, str]) -> list[str]:
+    """The pages that `folder` lacks or holds with another text."""
+    paths = {name: folder / name for name in pages}
+    return [n for n, path in paths.items() if not path.is_file() or path.read_text("utf-8") != pages[n]]
+
+
+def methods_page() -> str:
+    sizes = trained_sizes()
+    rows = [_overview(name, sizes[METHODS[name].trains]) for name in METHODS]
+    header = ("method", "rule", "trains", "parameters", "of the model", "reads")
+    lora, total = sizes["lora"], sizes["all"].parameters
+    rank = _resolved("lora")["method"]["lora"]["r"]
+    one_task = _names([name for name, row in METHODS.items() if row.one_task])
+    counted = COUNTED.format(total=total, rank=rank, modules=len(lora.modules), one_task=one_task)
+    symbols = SYMBOLS.format(legend=_found(r"Legend: (.*?)\n\n", methods.__doc__))
+    rules = [_rule_section(rule) for rule in dict.fromkeys(row.rule for row in METHODS.values())]
+    difference = DIFFERENCE.format(table=_differences("fomaml-lora", "meta-lora"))
+    return "\n".join([INTRO, _table(header, rows), counted, symbols, *rules, difference, CHOICE])
+
+
+def cli_page() -> str:
+    """Every verb's own --help."""
+    import typer
+
+    verbs: list[str] = [*typer.main.get_command(cli.app).commands]  # pyright: ignore[reportAttributeAccessIssue]
+    codes = " ".join(_found(r"Exit codes: (.*?)\.", cli.__doc__).split())
+    parts = [
+        "# The command line\n\nWhat `innerloop --help` and each verb's `--help` say.\n",
+        f"Exit codes: {codes}.\nAn error is a message on standard error, never a traceback.\n",
+        _help(),
+        *(f"## {verb}\n\n{_help(verb)}" for verb in verbs),
+    ]
+    return "\n".join(parts)
+
+
+def trained_sizes() -> dict[str, Trained]:
+    """What each set of tensors counts, on a model without storage."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from innerloop.spaces.all_parameters import AllParameters
+    from innerloop.spaces.answers import AnswerLoss
+    from innerloop.spaces.lora import LoraSettings, LoraSpace
+
+    with torch.device("meta"):
+        model = LlamaForCausalLM(LlamaConfig(**SMOLLM2))
+    loss = AnswerLoss(model)
+    spaces = {"all": AllParameters(model, loss), "lora": LoraSpace(model, loss, LoraSettings(), seed=0)}
+    return {name: space.trained() for name, space in spaces.items()}
+
+
+def _overview(name: str, trained: Trained) -> tuple[str, ...]:
+    row = METHODS[name]
+    return (
+        f"`{name}`",
+        row.title,
+        "all parameters" if row.trains == "all" else "LoRA",
+        f"{trained.parameters:,}",
+        f"{trained.percent:.2f} %",
+        "support, query" if row.rule.reads_query else "support",
+    )
+
+
+def _rule_section(rule: type[Method]) -> str:
+    """The rule's docstring, its options, and the inner loop of each of its methods."""
+    names = [name for name, row in METHODS.items() if row.rule is rule]
+    title, mathematics, *notes, passes = (inspect.getdoc(rule) or "").split("\n\n")
+    lora = [name for name in names if METHODS[name].trains == "lora"]
+    options = [f"`method.{option}`" for option in sorted(rule.options())]
+    options.append("`method.lora`" + (f" ({_names(lora)})" if lora != names else ""))
+    lines = [f"### {_names(names)}\n", f"{title}\n", f"```text\n{inspect.cleandoc(mathematics)}\n```\n"]
+    lines += [f"{note}\n" for note in notes]
+    lines += [f"- {passes}", f"- Options: {', '.join(options)}."]
+    inner = [(name, _resolved(name)["method"].get("inner")) for name in names]
+    lines += [f"- Inner loop of `{name}`, by default: {_in_words(loop)}." for name, loop in inner if loop]
+    return "\n".join(lines) + "\n"
+
+
+def _in_words(inner: dict[str, Any]) -> str:
+    optimizer, clip = inner["optimizer"], inner["clip"]
+    betas = f", betas {optimizer['betas']}" if "betas" in optimizer else ""
+    clipping = f"gradients clipped at norm {clip}" if clip else "no clipping"
+    return f"{inner['steps']} steps of {optimizer['name']}, lr {optimizer['lr']}{betas}, {clipping}"
+
+
+def _differences(left: str, right: str) -> str:
+    """Every key whose default differs between two methods."""
+    values = {key: (get(_resolved(left), key), get(_resolved(right), key)) for key in KEYS}
+    rows = [
+        (f"`{key}`", *("not read" if value is ABSENT else f"`{json.dumps(value)}`" for value in pair))
+        for key, pair in values.items()
+        if pair[0] != pair[1] and key != "method.name"
+    ]
+    return _table(("default of", f"`{left}`", f"`{right}`"), rows)
+
+
+def _resolved(name: str) -> dict[str, Any]:
+    """The config of a method for which nothing else was chosen."""
+    required = {"model": {"name": "m"}, "tasks": {"suite": "hidden-rules"}, "output_dir": "runs/x"}
+    return load_config(required | {"method": {"name": name}}).resolved()
+
+
+def _help(*verb: str) -> str:
+    from typer.testing import CliRunner
+
+    said = CliRunner().invoke(cli.app, [*verb, "--help"], prog_name="innerloop", terminal_width=WIDTH)
+    lines = [line.rstrip() for line in said.output.strip().splitlines()]
+    return "```text\n" + "\n".join(lines) + "\n```\n"
+
+
+def _found(pattern: str, text: str | None) -> str:
+    """What a docstring says where the pattern has its group."""
+    match = re.search(pattern, text or "", re.DOTALL)
+    assert match, pattern
+    return match[1]
+
+
+def _names(names: Sequence[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [f"| {' | '.join(header)} |", "|---" * len(header) + "|"]
+    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)]) + "\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,94 @@
+"""Whole runs that take a fraction of a second: a tiny model, four tasks of records, and configs of runs on them.
+
+World       what runs share: the folders of the model and of the tasks, and the loaded model
+new_world   writes and loads one
+settings    dotted key -> value of a small run of a method; other keys on top
+small_run   trains it
+tensors_of  every tensor of a run's folder
+files_of    every file of a folder, with its bytes
+"""
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from safetensors.torch import load_file
+from torch import Tensor
+
+from innerloop.learned import Learned, meta_train
+from innerloop.learning.methods import METHODS
+from innerloop.models import LoadedModel, load
+from innerloop.runs.schema import nested
+from record_files import write
+from tiny import save_tiny
+
+NAMES = ("ada", "bob", "cy", "dee")
+ROWS, TEST = 14, 2
+LAYERS = 2
+
+
+class World(NamedTuple):
+    base: Path
+    tasks: Path
+    model: LoadedModel
+
+
+def records(task: str) -> list[dict[str, Any]]:
+    """Prompts of different lengths; `other` is a second column of answers."""
+    return [
+        {
+            "prompt": f"{task} " + "+" * (row % 4) + f"{row}:",
+            "completion": f" {task[row % len(task)]}",
+            "other": f" {row}",
+        }
+        for row in range(ROWS)
+    ]
+
+
+def new_world(folder: Path, *, seed: int = 0) -> World:
+    base, tasks = save_tiny(folder / "base", layers=LAYERS, seed=seed), folder / "tasks"
+    tasks.mkdir()
+    for name in NAMES:
+        write(tasks / f"{name}.jsonl", *records(name))
+    return World(base, tasks, load(str(base)))
+
+
+def settings(world: World, method: str, output: Path, **changes: Any) -> dict[str, Any]:
+    """`changes`: dotted keys with `__` for the dots; None leaves a key out."""
+    row = METHODS[method]
+    values = {
+        "model.name": str(world.base),
+        "tasks.folder": str(world.tasks),
+        "tasks.test": TEST,
+        "tasks.support": 3,
+        "tasks.query": 2 if row.rule.reads_query else None,
+        "tasks.held_out": ["cy", "dee"] if row.one_task else ["dee"],
+        "method.name": method,
+        "method.inner.steps": 2 if "inner" in row.rule.options() else None,
+        "method.lora.r": 2 if row.trains == "lora" else None,
+        "outer.steps": 2,
+        "outer.tasks_per_step": 1 if row.one_task else 2,
+        "output_dir": str(output),
+        **{key.replace("__", "."): value for key, value in changes.items()},
+    }
+    return nested({key: value for key, value in values.items() if value is not None})
+
+
+def small_run(world: World, method: str, output: Path, **changes: Any) -> Learned:
+    return meta_train(settings(world, method, output, **changes), model=world.model)
+
+
+def tensors_of(folder: Path) -> dict[str, Tensor]:
+    return {
+        f"{path.relative_to(folder)}: {name}": value
+        for path in sorted(folder.rglob("*.safetensors"))
+        for name, value in load_file(path).items()
+    }
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def manifest_of(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "manifest.json").read_text())
