@@ -98,21 +98,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="exit 1 where a page is stale")
     check = parser.parse_args(arguments).check
-    pages = {"methods.md": methods_page(), "cli.md": cli_page()}
     if not check:
-        for name, text in pages.items():
+        for name, text in pages().items():
             (DOCS / name).write_text(text, encoding="utf-8")
         return 0
-    outdated = stale(DOCS, pages)
+    outdated = stale(DOCS, pages())
     for name in outdated:
         print(f"docs/{name} is stale: run `python docs/generate.py`", file=sys.stderr)
     return 1 if outdated else 0
 
 
-def stale(folder: Path, pages: dict[str, str]) -> list[str]:
+def pages() -> dict[str, str]:
+    """File name -> what it has to hold."""
+    return {"methods.md": methods_page(), "cli.md": cli_page()}
+
+
+def stale(folder: Path, wanted: dict[str, str]) -> list[str]:
     """The pages that `folder` lacks or holds with another text."""
-    paths = {name: folder / name for name in pages}
-    return [n for n, path in paths.items() if not path.is_file() or path.read_text("utf-8") != pages[n]]
+    paths = {name: folder / name for name in wanted}
+    return [n for n, path in paths.items() if not path.is_file() or path.read_text("utf-8") != wanted[n]]
 
 
 def methods_page() -> str:

@@ -91,8 +91,8 @@ def run(session: Session, joint: RunConfig, console: Console) -> dict[str, Arm]:
             return meta_train(config, model=model, store=store, on_step=lambda _, metrics: spent(metrics.tokens))
 
         spaces = {STD: session.space()}
+        spaces[META] = trained(META, session.config).space  # first: the joint run's folder lies inside this one's
         spaces[JOINT] = trained(JOINT, joint).space
-        spaces[META] = trained(META, session.config).space
         section, seed = session.config.method.inner, session.config.seed
         assert section is not None
         own, held_out = section.build(), session.held_out

@@ -1,5 +1,12 @@
-"""One thread for every test process: tiny tensors gain nothing from more, and workers share the cores."""
+"""One thread for every test process: tiny tensors gain nothing from more, and workers share the cores.
 
+world   the `small_runs.World` that runs share; none of them changes it
+runs    method -> a trained run, made when it is first asked for
+cli     the command line in this process
+"""
+
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +17,38 @@ torch.set_num_threads(1)
 
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """The `small_runs.World` that runs share; none of them changes it."""
     from small_runs import new_world
 
     return new_world(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture(scope="session")
+def runs(world: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    from small_runs import small_run
+
+    folder, done = tmp_path_factory.mktemp("runs"), dict[str, Any]()
+
+    def of(method: str) -> Any:
+        if method not in done:
+            done[method] = small_run(world, method, folder / method)
+        return done[method]
+
+    return of
+
+
+@pytest.fixture
+def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
+    """An exception that the command lets through fails the test."""
+    from innerloop.cli import main
+    from small_runs import Said
+
+    def run(*argv: str | Path) -> Said:
+        monkeypatch.setattr(sys, "argv", ["innerloop", *map(str, argv)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capsys.readouterr()
+        assert "Traceback" not in err
+        return Said(int(ended.value.code or 0), out, err)
+
+    return run

@@ -6,25 +6,48 @@ settings    dotted key -> value of a small run of a method; other keys on top
 small_run   trains it
 tensors_of  every tensor of a run's folder
 files_of    every file of a folder, with its bytes
+logits_of   what a run's model says with some values
+tokens_of   a prompt as its model reads it
+config_file the YAML file of a run, beside its output_dir
+Runs, Cli   what the fixtures `runs` and `cli` are
 """
 
 import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from innerloop.data.encoding import encode_prompt
 from innerloop.learned import Learned, meta_train
 from innerloop.learning.methods import METHODS
 from innerloop.models import LoadedModel, load
-from innerloop.runs.schema import nested
+from innerloop.runs.schema import ABSENT, nested
+from innerloop.runs.yaml import to_yaml
 from record_files import write
 from tiny import save_tiny
 
 NAMES = ("ada", "bob", "cy", "dee")
 ROWS, TEST = 14, 2
 LAYERS = 2
+
+Changes = Mapping[str, Any]
+NOTHING: Changes = {}
+
+
+Runs = Callable[[str], Learned]
+
+
+class Said(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+Cli = Callable[..., Said]
 
 
 class World(NamedTuple):
@@ -45,6 +68,9 @@ def records(task: str) -> list[dict[str, Any]]:
     ]
 
 
+SUPPORT = records("eve")[:3]
+
+
 def new_world(folder: Path, *, seed: int = 0) -> World:
     base, tasks = save_tiny(folder / "base", layers=LAYERS, seed=seed), folder / "tasks"
     tasks.mkdir()
@@ -53,29 +79,29 @@ def new_world(folder: Path, *, seed: int = 0) -> World:
     return World(base, tasks, load(str(base)))
 
 
-def settings(world: World, method: str, output: Path, **changes: Any) -> dict[str, Any]:
-    """`changes`: dotted keys with `__` for the dots; None leaves a key out."""
+def settings(world: World, method: str, output: Path, changes: Changes = NOTHING) -> dict[str, Any]:
+    """`changes`: dotted keys; ABSENT leaves one out."""
     row = METHODS[method]
     values = {
         "model.name": str(world.base),
         "tasks.folder": str(world.tasks),
         "tasks.test": TEST,
         "tasks.support": 3,
-        "tasks.query": 2 if row.rule.reads_query else None,
+        "tasks.query": 2 if row.rule.reads_query else ABSENT,
         "tasks.held_out": ["cy", "dee"] if row.one_task else ["dee"],
         "method.name": method,
-        "method.inner.steps": 2 if "inner" in row.rule.options() else None,
-        "method.lora.r": 2 if row.trains == "lora" else None,
+        "method.inner.steps": 2 if "inner" in row.rule.options() else ABSENT,
+        "method.lora.r": 8 if row.trains == "lora" else ABSENT,
         "outer.steps": 2,
         "outer.tasks_per_step": 1 if row.one_task else 2,
         "output_dir": str(output),
-        **{key.replace("__", "."): value for key, value in changes.items()},
+        **changes,
     }
-    return nested({key: value for key, value in values.items() if value is not None})
+    return nested({key: value for key, value in values.items() if value is not ABSENT})
 
 
-def small_run(world: World, method: str, output: Path, **changes: Any) -> Learned:
-    return meta_train(settings(world, method, output, **changes), model=world.model)
+def small_run(world: World, method: str, output: Path, changes: Changes = NOTHING) -> Learned:
+    return meta_train(settings(world, method, output, changes), model=world.model)
 
 
 def tensors_of(folder: Path) -> dict[str, Tensor]:
@@ -92,3 +118,19 @@ def files_of(folder: Path) -> dict[str, bytes]:
 
 def manifest_of(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "manifest.json").read_text())
+
+
+def tokens_of(learned: Learned, prompt: str = "abc 12:") -> Tensor:
+    return torch.tensor([encode_prompt(prompt, learned.model.tokenizer)])
+
+
+def logits_of(learned: Learned, values: Mapping[str, Tensor], tokens: Tensor) -> Tensor:
+    with learned.space.installed(values) as model:
+        return model(input_ids=tokens, use_cache=False).logits
+
+
+def config_file(world: World, folder: Path, method: str = "fomaml-lora", changes: Changes = NOTHING) -> Path:
+    """run.yaml beside the run's output_dir, `run`."""
+    path = folder / "run.yaml"
+    path.write_text(to_yaml(settings(world, method, folder / "run", changes)))
+    return path

@@ -91,9 +91,7 @@ def test_only_pictures_leave_nothing(tmp_path: Path) -> None:
 
 
 def test_repeated_rows_are_dropped_within_a_task_only(tmp_path: Path) -> None:
-    path = write(
-        tmp_path / "a.jsonl", *rows(3, task="x"), *rows(2, task="x", source="again"), *rows(3, task="y")
-    )
+    path = write(tmp_path / "a.jsonl", *rows(3, task="x"), *rows(2, task="x", source="again"), *rows(3, task="y"))
     result = read_tasks(path, test=1)
     assert [(len(task.pool), len(task.test)) for task in result.tasks] == [(2, 1), (2, 1)]
     assert result.files == [FileCount(str(path), kept=6, pictures=0, duplicates=2)]
@@ -110,9 +108,7 @@ def test_the_order_of_rows_changes_nothing(tmp_path: Path) -> None:
 
 
 def test_a_new_row_moves_at_most_one_example(tmp_path: Path) -> None:
-    before = {
-        example.id for example in read_tasks(write(tmp_path / "a.jsonl", *rows(30)), test=10).tasks[0].test
-    }
+    before = {example.id for example in read_tasks(write(tmp_path / "a.jsonl", *rows(30)), test=10).tasks[0].test}
     moved = []
     for count in range(31, 61):
         (task,) = read_tasks(write(tmp_path / "a.jsonl", *rows(30), rows(count)[-1]), test=10).tasks
@@ -268,9 +264,7 @@ def test_any_records_are_read_or_refused(
 
 
 @settings(max_examples=50, deadline=None)
-@given(
-    pairs=st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 9)), min_size=1), test=st.integers(0, 4)
-)
+@given(pairs=st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 9)), min_size=1), test=st.integers(0, 4))
 def test_good_records_are_always_read(
     tmp_path_factory: pytest.TempPathFactory, pairs: list[tuple[str, int]], test: int
 ) -> None:

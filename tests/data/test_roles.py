@@ -17,9 +17,9 @@ def names(roles: Roles) -> list[list[str]]:
     return [[task.name for task in group] for group in roles]
 
 
-def faults_of(*, tasks: list[Task] = TASKS, **lists: list[str]) -> list[tuple[str, object]]:
+def faults_of(**lists: list[str]) -> list[tuple[str, object]]:
     with pytest.raises(UserError) as caught:
-        assign_roles(tasks, **lists)
+        assign_roles(TASKS, **lists)
     return [(fault.where, fault.value) for fault in caught.value.faults]
 
 
@@ -65,9 +65,7 @@ LISTS = st.lists(st.sampled_from([*NAMES, "sums", "cuts"]), unique=True, max_siz
 
 @settings(max_examples=80, deadline=None)
 @given(only=LISTS, validation=LISTS, held_out=LISTS)
-def test_each_kept_task_has_exactly_one_role(
-    only: list[str], validation: list[str], held_out: list[str]
-) -> None:
+def test_each_kept_task_has_exactly_one_role(only: list[str], validation: list[str], held_out: list[str]) -> None:
     def meant(task: Task, words: list[str]) -> bool:
         return bool({task.name, task.family} & set(words))
 

@@ -1,7 +1,7 @@
 """Which tasks are trained on, which choose settings, and which are only ever evaluated.
 
 Roles          train, validation and held_out tasks; no task has two roles
-assign_roles   from the names in `tasks.only`, `tasks.validation` and `tasks.held_out`; a family's name means all of it
+assign_roles   from the names in tasks.only, tasks.validation and tasks.held_out; a family's name is all of it
 """
 
 from collections.abc import Sequence

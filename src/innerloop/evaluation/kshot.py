@@ -23,7 +23,6 @@ from innerloop.numerics.tensors import TensorSet, per_task
 from innerloop.spaces.answers import AnswerLoss
 from innerloop.spaces.space import ParameterSpace
 
-
 OnPass = Callable[[int], None]  # tokens that went through the model
 
 

@@ -53,7 +53,9 @@ def dot(left: Mapping[str, Tensor], right: Mapping[str, Tensor]) -> Tensor:
 
 def norm(values: Mapping[str, Tensor]) -> Tensor:
     """Euclidean norm of each task's slice: (T,)."""
-    return torch.stack([value.flatten(1).square().sum(1) for value in values.values()]).sum(0).sqrt()
+    # vector_norm takes no memory; squaring would, a copy of the largest tensor
+    norms: list[Tensor] = [torch.linalg.vector_norm(_rows(value), dim=1) for value in values.values()]  # pyright: ignore[reportUnknownMemberType]
+    return torch.stack(norms).square().sum(0).sqrt()
 
 
 def clip_factor(norms: Tensor, max_norm: float) -> Tensor:

@@ -121,7 +121,7 @@ class TaskBatches:
 
 
 def examples_a_round(config: RunConfig) -> tuple[int, int]:
-    """(support, query) examples that a step draws of a task; without an inner loop, all are trained on directly."""
+    """(support, query) examples that a step draws of a task; without an inner loop, all are trained on."""
     support, query = config.tasks.support, config.tasks.query or 0
     return (support, query) if config.method.inner else (0, support + query)
 

@@ -1,0 +1,92 @@
+"""What a run says of itself is on disk, whole, at every moment; nothing that was there is overwritten."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from innerloop.errors import UserError
+from innerloop.runs.journal import Journal, environment, peak_memory, write_text
+from small_runs import files_of, manifest_of
+
+
+def lines(folder: Path) -> list[Any]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_run_is_running_until_it_is_finished(tmp_path: Path) -> None:
+    folder = tmp_path / "runs" / "first"
+    journal = Journal(folder, {"config": {"seed": 7}})
+    begun = manifest_of(folder)
+    assert (begun["status"], begun["config"]) == ("running", {"seed": 7})
+    assert lines(folder) == []
+    journal.record(step=1, loss=0.5)
+    assert lines(folder) == [{"step": 1, "loss": 0.5}]
+    journal.record(step=2, loss=None)
+    assert lines(folder) == [{"step": 1, "loss": 0.5}, {"step": 2, "loss": None}]
+    journal.finish("done", tokens=12)
+    assert manifest_of(folder) == {**begun, "status": "done", "tokens": 12}
+    assert sorted(files_of(tmp_path)) == ["runs/first/manifest.json", "runs/first/metrics.jsonl"]
+
+
+def test_the_environment_is_what_a_number_depends_on(tmp_path: Path) -> None:
+    Journal(tmp_path / "run", {}).finish("done")
+    said = manifest_of(tmp_path / "run")["environment"]
+    assert said == environment()
+    assert said["threads"] == torch.get_num_threads()
+    assert said["packages"]["torch"] == torch.__version__
+    assert set(said["packages"]) >= {"innerloop", "transformers", "peft"}
+
+
+def test_an_empty_folder_is_taken_and_a_used_one_is_left_as_it_is(tmp_path: Path) -> None:
+    Journal(tmp_path, {}).finish("done")
+    before = files_of(tmp_path)
+    with pytest.raises(UserError, match=r"output_dir: this folder is not empty"):
+        Journal(tmp_path, {})
+    assert files_of(tmp_path) == before
+    hidden = tmp_path / "other"
+    hidden.mkdir()
+    (hidden / ".notes").write_text("mine")
+    with pytest.raises(UserError, match="not empty"):
+        Journal(hidden, {})
+    assert [path.name for path in hidden.iterdir()] == [".notes"]
+
+
+def test_a_folder_that_cannot_be_made_is_the_users_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    for folder in (tmp_path / "file", tmp_path / "file" / "run", tmp_path / ("x" * 300)):
+        with pytest.raises(UserError, match="output_dir: no folder for a run"):
+            Journal(folder, {})
+    assert files_of(tmp_path) == {"file": b"mine"}
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.lists(st.dictionaries(st.text(max_size=5), st.integers() | st.text(max_size=5) | st.none(), max_size=3)))
+def test_every_record_is_one_line(tmp_path_factory: pytest.TempPathFactory, records: list[dict[str, Any]]) -> None:
+    folder = tmp_path_factory.mktemp("run")
+    journal = Journal(folder, {})
+    for record in records:
+        journal.record(**record)
+    journal.finish("done")
+    assert lines(folder) == records
+
+
+def test_peak_memory_is_in_bytes() -> None:
+    pages = int(Path("/proc/self/statm").read_text().split()[1]) if Path("/proc/self/statm").exists() else 1
+    assert peak_memory()["rss"] >= pages * os.sysconf("SC_PAGE_SIZE") * 0.99
+    assert peak_memory()["rss"] < 2**40
+
+
+def test_a_text_replaces_the_old_one_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    write_text(path, "old")
+    write_text(path, "new ü")
+    assert files_of(tmp_path) == {"a.txt": "new ü".encode()}
+    with pytest.raises(UnicodeEncodeError):
+        write_text(path, "half a pair: \ud800")
+    assert files_of(tmp_path) == {"a.txt": "new ü".encode()}

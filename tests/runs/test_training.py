@@ -1,0 +1,100 @@
+"""What a run says before its first step is what it then does."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from innerloop.errors import RunError
+from innerloop.learning.methods import METHODS
+from innerloop.runs.config import load_config
+from innerloop.runs.preparation import Session, prepare
+from innerloop.runs.trainer import Metrics
+from innerloop.runs.training import fit, plan
+from innerloop.spaces.space import Trained
+from small_runs import World, settings
+
+
+def session_of(world: World, method: str, **changes: Any) -> Session:
+    return prepare(load_config(settings(world, method, Path("unused"), changes)), model=world.model)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_plan_names_what_is_trained(world: World, method: str) -> None:
+    session = session_of(world, method)
+    what, space = plan(session), session.space()
+    trained = sum(value.numel() for value in space.shared.values())
+    whole = sum(parameter.numel() for parameter in world.model.model.parameters())
+    assert (what.trained.parameters, what.trained.model_parameters) == (trained, whole)
+    assert (trained == whole) == (METHODS[method].trains == "all")
+    assert (what.tasks, what.adapters) == ((2, 2) if method == "lora" else (3, 1))
+    assert what.tokens_a_step == session.streams()[0][1][0].token_count
+    text = "\n".join(what.lines())
+    assert f"method   {method} ({METHODS[method].title})" in text
+    assert f"{trained:,} parameters" in text
+    assert f"{100 * trained / whole:.2f} %" in text
+    assert ("adapters 2" in text) == (method == "lora")
+
+
+def test_the_facts_are_json_with_names(world: World) -> None:
+    what = plan(session_of(world, "fomaml-lora"))
+    facts = json.loads(json.dumps(what.facts()))
+    assert facts["trained"]["parameters"] == what.trained.parameters
+    assert facts["trained"]["percent"] == pytest.approx(what.trained.percent)
+    assert facts["steps"] == 2
+    assert facts.keys() == vars(what).keys()
+
+
+def test_the_plan_counts_what_was_dropped_and_cached(world: World, tmp_path: Path) -> None:
+    for file in world.tasks.iterdir():
+        first = file.read_text().splitlines()[0] + "\n"
+        (tmp_path / file.name).write_text(first + file.read_text())
+    changes = {
+        "tasks.folder": str(tmp_path),
+        "method.lora.layers": "last-1",
+        "memory.trunk_cache": True,
+        "tasks.max_length": 12,
+        "tasks.on_too_long": "drop",
+    }
+    what = plan(session_of(world, "fomaml-lora", **changes))
+    assert what.dropped["repeated"] == 4
+    assert what.dropped["too long"] > 0
+    assert "cache    layers 0-0 run once for each example" in what.lines()
+    assert f"dropped  {what.dropped['too long']} too long" in what.lines()
+    plain = plan(session_of(world, "fomaml-lora"))
+    assert (plain.dropped, plain.cached_layers) == ({}, 0)
+    assert not any(line.startswith(("cache", "dropped")) for line in plain.lines())
+
+
+class Nothing(Session):
+    """A session whose space trains no tensor."""
+
+    def space(self) -> Any:
+        return self
+
+    def trained(self) -> Trained:
+        return Trained(0, 0, 100, "float32", ())
+
+
+def test_a_run_that_would_train_nothing_refuses_to_start(world: World) -> None:
+    session = session_of(world, "fomaml-lora")
+    assert plan(replace(session)).trained.parameters > 0
+    with pytest.raises(RunError, match="fomaml-lora would train nothing"):
+        plan(Nothing(**vars(session)))
+
+
+def test_fit_takes_the_steps_that_are_left_and_reports_each(world: World) -> None:
+    session = session_of(world, "fomaml-lora")
+    ((_, batches),) = session.streams()
+    seen: list[tuple[str, Metrics]] = []
+    trainer = session.trainer(session.space(), batches)
+    fit(trainer, batches, 3, name="x", on_step=lambda *said: seen.append(said))
+    assert [(name, metrics.step) for name, metrics in seen] == [("x", 1), ("x", 2), ("x", 3)]
+    assert [metrics.tokens for _, metrics in seen] == [batches[step].token_count for step in range(3)]
+    fit(trainer, batches, 4, name="y", on_step=lambda *said: seen.append(said))
+    assert [(name, metrics.step) for name, metrics in seen[3:]] == [("y", 4)]
+    whole = session.trainer(session.space(), batches)
+    fit(whole, batches, 4, name="z", on_step=lambda *said: seen.append(said))
+    assert [metrics for _, metrics in seen[4:]] == [metrics for _, metrics in seen[:4]]

@@ -1,0 +1,105 @@
+"""adapt and export: what they do with a finished run, and how a damaged one ends."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+from helpers import same
+from innerloop.outputs.export import read_adapter
+from record_files import write
+from small_runs import SUPPORT, Cli, Runs, World, config_file, files_of, tensors_of
+
+
+@pytest.fixture
+def trained(runs: Runs) -> Path:
+    """The folder of a finished run."""
+    return runs("fomaml-lora").folder
+
+
+@pytest.fixture(scope="module")
+def examples(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write(tmp_path_factory.mktemp("new") / "eve.jsonl", *SUPPORT)
+
+
+# adapt
+
+
+def test_adapt_answers_and_writes_an_adapter(cli: Cli, trained: Path, examples: Path, tmp_path: Path) -> None:
+    before = files_of(trained)
+    output = tmp_path / "adapted"
+    argv = ["adapt", trained, examples, "--prompt", "eve 0:", "--prompt", "x", "--output", output]
+    said = cli(*argv)
+    assert said.code == 0
+    first, second, *answers, last = said.out.splitlines()
+    assert first == "adapted in 2 steps of sgd, lr 0.3"
+    assert second.startswith("support loss ")
+    assert [line.partition(" -> ")[0] for line in answers] == ["'eve 0:'", "'x'"]
+    assert last == f"wrote {output}"
+    assert not same(read_adapter(output), read_adapter(trained / "adapter"))
+    as_json = json.loads(cli(*argv, "--json").out)
+    assert list(as_json["answers"]) == ["eve 0:", "x"]
+    assert [f"{asked!r} -> {answer!r}" for asked, answer in as_json["answers"].items()] == answers
+    assert len(as_json["support_loss"]) == as_json["steps"] + 1 == 3
+    assert as_json["support_loss"] == sorted(as_json["support_loss"], reverse=True)
+    assert as_json["output"] == str(output)
+    assert files_of(trained) == before
+
+
+def test_adapt_refuses_what_it_cannot_read(cli: Cli, trained: Path, examples: Path, tmp_path: Path) -> None:
+    bad = write(tmp_path / "bad.jsonl", {"prompt": "p", "completion": 3}, {"prompt": "p"})
+    said = cli("adapt", trained, bad)
+    assert said.code == 2
+    assert "bad.jsonl:1: completion: is of type int" in said.err
+    assert "bad.jsonl:2: completion: is missing" in said.err
+    empty = cli("adapt", trained, examples, "--prompt", "")
+    assert (empty.code, "prompt: no token to start from" in empty.err) == (2, True)
+    taken = cli("adapt", trained, examples, "--output", tmp_path)
+    assert (taken.code, "the folder holds other files" in taken.err) == (2, True)
+    assert list(files_of(tmp_path)) == ["bad.jsonl"]
+
+
+# export
+
+
+@pytest.mark.parametrize("method", ["fomaml-lora", "fomaml"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_an_export_passes_its_check(cli: Cli, world: World, tmp_path: Path, method: str, dtype: str) -> None:
+    assert cli("train", config_file(world, tmp_path, method, changes={"model.dtype": dtype})).code == 0
+    copy = tmp_path / "copy"
+    said = json.loads(cli("export", tmp_path / "run", "--check", "--json", "--output", copy).out)
+    assert said["folder"] == str(copy)
+    assert said["largest_logit_difference"] <= 1e-4
+    exported = tmp_path / "run" / ("model" if method == "fomaml" else "adapter")
+    assert same(tensors_of(copy), tensors_of(exported))
+    plain = cli("export", tmp_path / "run", "--check")
+    assert plain.code == 0
+    assert plain.out.startswith(f"folder: {exported}\nlargest logit difference: ")
+
+
+def test_a_damaged_tensor_fails_the_check(cli: Cli, trained: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    assert cli("export", run, "--check").code == 0
+    weights = run / "adapter" / "adapter_model.safetensors"
+    tensors = load_file(weights)
+    sorted(tensors.items())[3][1][0, 0] += 1e-3
+    save_file(tensors, weights)
+    for argv in (["export", run, "--check"], ["export", run]):
+        said = cli(*argv)
+        assert said.code == 3
+        assert f"{weights}: not as the run wrote it" in said.err
+
+
+def test_a_changed_scale_fails_the_check(cli: Cli, trained: Path, tmp_path: Path) -> None:
+    """The weights are as written, but PEFT computes something else from them."""
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    described = run / "adapter" / "adapter_config.json"
+    described.write_text(json.dumps(json.loads(described.read_text()) | {"lora_alpha": 64}))
+    said = cli("export", run, "--check", "--json")
+    assert said.code == 3
+    assert json.loads(said.out)["largest_logit_difference"] > 1e-4
+    assert cli("export", run).code == 0, "without --check nothing is compared"
