@@ -80,11 +80,7 @@ def child(name: str, repeats: int) -> None:
     examples, tasks_per_forward = CASES[name]
     model = load("smollm2-135m-q4_1")
     loaded = peak_memory()["rss"]
-    step = (
-        bare_step(model, examples)
-        if tasks_per_forward is None
-        else engine_step(model, examples, tasks_per_forward)
-    )
+    step = bare_step(model, examples) if tasks_per_forward is None else engine_step(model, examples, tasks_per_forward)
     step()
     rates: list[float] = []
     for _ in range(repeats):
@@ -122,9 +118,7 @@ def main() -> None:
         rate = row["tokens_per_second"]
         print(f"{name:30} {rate:7.0f} tokens/s  {rate / bare:5.2f}x bare  {row['peak_rss_gb']:.2f} GB peak RSS")
     stacked = [rows[f"1 example, {n} a forward"]["tokens_per_second"] for n in ("4 tasks", "1 task")]
-    print(
-        f"4 tasks of 1 example in one forward: {stacked[0] / stacked[1]:.2f}x the tokens/s of one task at a time"
-    )
+    print(f"4 tasks of 1 example in one forward: {stacked[0] / stacked[1]:.2f}x the tokens/s of one task at a time")
     if options.output:
         write_result(options.output, header() | {"rows": rows, "stacking_gain": stacked[0] / stacked[1]})
 

@@ -59,9 +59,7 @@ def main() -> None:
     console, started = Console(), time.perf_counter()
     folder = free_folder(options.output)
     config = load_config(CONFIG, [f"seed={options.seed}", f"output_dir={folder}"])
-    console.print(
-        "loading SmolLM2-135M (the first time, its weights are unpacked: half a minute)", highlight=False
-    )
+    console.print("loading SmolLM2-135M (the first time, its weights are unpacked: half a minute)", highlight=False)
     session = prepare(config)
     console.print("\n".join(plan(session).lines()), highlight=False)
     arms = run(session, joint_config(config, session), console)
@@ -121,9 +119,7 @@ def joint_config(config: RunConfig, session: Session) -> RunConfig:
     joint = load_config(given | {"method": method, "output_dir": folder})
     ratio = plan(session).tokens_a_step / plan(replace(session, config=joint)).tokens_a_step
     steps = round(config.outer.steps * ratio)
-    return load_config(
-        given | {"method": method, "output_dir": folder, "outer": given["outer"] | {"steps": steps}}
-    )
+    return load_config(given | {"method": method, "output_dir": folder, "outer": given["outer"] | {"steps": steps}})
 
 
 def work_in_tokens(session: Session) -> int:
@@ -162,9 +158,7 @@ def as_json(arms: Mapping[str, Arm]) -> dict[str, Any]:
         "nats": {name: mean_nats(arm.scores) for name, arm in arms.items()},
         "exact": {name: mean_exact(arm.scores) for name, arm in arms.items()},
         "tasks_won": {f"{one} over {other}": wins(arms[one], arms[other]) for one, other in pairs},
-        "tasks": {
-            name: {score.task: [score.nats, score.exact] for score in arm.scores} for name, arm in arms.items()
-        },
+        "tasks": {name: {score.task: [score.nats, score.exact] for score in arm.scores} for name, arm in arms.items()},
     }
 
 
@@ -186,9 +180,7 @@ def show(console: Console, arms: Mapping[str, Arm]) -> None:
         table.add_row(rows[0].task, *(cell(row.nats, row.exact) for row in rows))
     table.add_section()
     table.add_row("mean", *(cell(mean_nats(arm.scores), mean_exact(arm.scores)) for arm in arms.values()))
-    steps = [
-        (f"{arm.inner.steps}", f"{arm.inner.optimizer.lr:g}") if arm.inner else ("0", "") for arm in arms.values()
-    ]
+    steps = [(f"{arm.inner.steps}", f"{arm.inner.optimizer.lr:g}") if arm.inner else ("0", "") for arm in arms.values()]
     table.add_row("steps", *(count for count, _ in steps))
     table.add_row("lr", *(lr for _, lr in steps))
     console.print(table)

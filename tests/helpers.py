@@ -133,9 +133,7 @@ def randomize_b(values: TensorSet, *, seed: int = 1, scale: float = 0.2) -> None
             value.copy_(scale * torch.randn(value.shape, generator=generator))
 
 
-def lora_space(
-    model: nn.Module, *, seed: int = 0, loss: dict[str, Any] | None = None, **settings: Any
-) -> LoraSpace:
+def lora_space(model: nn.Module, *, seed: int = 0, loss: dict[str, Any] | None = None, **settings: Any) -> LoraSpace:
     """LoRA of rank 3 with a random B. `loss`: options of AnswerLoss; `settings`: of LoraSettings."""
     chosen = LoraSettings(**{"r": 3, "lora_alpha": 6.0} | settings)
     space = LoraSpace(model, AnswerLoss(model, **(loss or {})), chosen, seed=seed)

@@ -37,9 +37,7 @@ def examples(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_help_answers_at_once_and_loads_nothing_heavy() -> None:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = subprocess.run(
-        program("--help", flags=("-X", "importtime")), capture_output=True, text=True, check=False
-    )
+    done = subprocess.run(program("--help", flags=("-X", "importtime")), capture_output=True, text=True, check=False)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert done.returncode == 0
     for verb in ("train", "check", "adapt", "export", "methods"):
@@ -121,9 +119,7 @@ def test_a_run_that_fails_exits_with_1(cli: Cli, world: World, tmp_path: Path) -
 def test_ctrl_c_ends_a_run_which_says_so(world: World, tmp_path: Path) -> None:
     config = config_file(world, tmp_path, changes={"outer.steps": 100_000})
     metrics = tmp_path / "run" / "metrics.jsonl"
-    with subprocess.Popen(
-        program("train", config), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as run:
+    with subprocess.Popen(program("train", config), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
         for _ in range(600):
             if run.poll() is not None or (metrics.exists() and metrics.read_text().count("\n") > 2):
                 break

@@ -103,9 +103,7 @@ def test_a_method_takes_the_passes_that_the_page_says(name: str, clip: float | N
     inner = {"inner": InnerLoop(steps=K, optimizer=Sgd(lr=0.1, clip=clip))} if "inner" in rule.options() else {}
     rule(**inner).outer_gradient(space, per_task(space.shared, n), tasks, zeros_like(space.shared))
     section = read(ROOT / "docs" / "methods.md").split("\n### ")
-    (passes,) = [
-        re.findall(r"- Passes: (.*)\.\n", text)[0] for text in section if f"`{name}`" in text.split("\n")[0]
-    ]
+    (passes,) = [re.findall(r"- Passes: (.*)\.\n", text)[0] for text in section if f"`{name}`" in text.split("\n")[0]]
     said = {what: value(count, n=n, K=K) for count, what in (split(part) for part in passes.split(", "))}
     more = said.get("gradients more with inner.clip", 0) if clip else 0
     assert space.gradients == said["gradients"] + more

@@ -181,8 +181,6 @@ def test_the_packaged_model_answers(smollm: models.LoadedModel) -> None:
     assert models.head(model)[0] is model.get_input_embeddings().weight
     assert sum(parameter.numel() for parameter in model.parameters()) == 134_515_008
     chat = [{"role": "user", "content": "What is the capital of France?"}]
-    prompt = tokenizer.apply_chat_template(
-        chat, add_generation_prompt=True, return_tensors="pt", return_dict=True
-    )
+    prompt = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_tensors="pt", return_dict=True)
     tokens = model.generate(**prompt, max_new_tokens=12, do_sample=False)[0, prompt["input_ids"].shape[1] :]
     assert tokenizer.decode(tokens) == "The capital of France is Paris.<|im_end|>"

@@ -64,9 +64,7 @@ def test_the_folder_of_a_run(world: World, runs: Runs, method: str) -> None:
     assert said["environment"] == environment()
     assert said["seconds"] > 0
     assert said["peak_bytes"]["rss"] > 10**7
-    assert sorted(said["weights"]) == sorted(
-        str(path.relative_to(folder)) for path in folder.rglob("*.safetensors")
-    )
+    assert sorted(said["weights"]) == sorted(str(path.relative_to(folder)) for path in folder.rglob("*.safetensors"))
 
 
 @pytest.mark.parametrize("method", TRAINED)
@@ -133,9 +131,7 @@ def test_the_public_names_come_from_the_package() -> None:
 # one adapter for each task
 
 
-def test_lora_leaves_an_adapter_of_each_held_out_task_that_peft_loads(
-    world: World, runs: Runs, tmp_path: Path
-) -> None:
+def test_lora_leaves_an_adapter_of_each_held_out_task_that_peft_loads(world: World, runs: Runs, tmp_path: Path) -> None:
     learned = runs("lora")
     folders = sorted((learned.folder / "adapters").iterdir())
     assert [folder.name for folder in folders] == ["cy", "dee"]

@@ -88,9 +88,7 @@ def test_an_answer_learned_by_heart_is_generated_and_scored(runs: Runs, method: 
 
 
 @pytest.mark.parametrize("method", ["meta-lora", "fomaml"])
-def test_adapted_and_shared_values_are_read_by_peft_and_transformers(
-    runs: Runs, tmp_path: Path, method: str
-) -> None:
+def test_adapted_and_shared_values_are_read_by_peft_and_transformers(runs: Runs, tmp_path: Path, method: str) -> None:
     learned = runs(method)
     adapted, tokens = learned.adapt(SUPPORT, inner=BY_HEART), tokens_of(learned)
     adapted.save_pretrained(tmp_path / "adapted")
@@ -119,9 +117,7 @@ def test_new_examples_are_cut_as_those_of_training(world: World, tmp_path: Path)
     one, other = (learned.adapt(records("bob")) for learned in (plain, cached))
     assert one.losses == pytest.approx(other.losses, rel=1e-5)
     assert max(len(example.tokens) for example in cached.encoded(records("bob"))) == 9
-    dropping = small_run(
-        world, "joint-lora", tmp_path / "drop", {"tasks.max_length": 16, "tasks.on_too_long": "drop"}
-    )
+    dropping = small_run(world, "joint-lora", tmp_path / "drop", {"tasks.max_length": 16, "tasks.on_too_long": "drop"})
     long = {"prompt": "x" * 20, "completion": " y"}
     assert len(dropping.encoded([*SUPPORT, long])) == 3
     with pytest.raises(UserError, match=r"tasks\.max_length: every example is too long"):

@@ -212,17 +212,14 @@ def test_no_byte_of_the_weights_changes_unnoticed(
         return
     left, right = load_file(original), load_file(folder / "model.safetensors")
     same = left.keys() == right.keys() and all(
-        left[name].dtype == right[name].dtype
-        and left[name].numpy().tobytes() == right[name].numpy().tobytes()
+        left[name].dtype == right[name].dtype and left[name].numpy().tobytes() == right[name].numpy().tobytes()
         for name in left
     )
     assert (changed == models.fingerprint(stored)) == same
 
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    text=st.text(max_size=30) | st.recursive(st.none() | st.integers() | st.text(), st.lists).map(json.dumps)
-)
+@given(text=st.text(max_size=30) | st.recursive(st.none() | st.integers() | st.text(), st.lists).map(json.dumps))
 def test_a_config_of_any_content_is_an_error_and_no_traceback(folder: Path, text: str) -> None:
     (folder / "config.json").write_text(text, "utf-8", "surrogatepass")
     with pytest.raises(UserError):
@@ -284,9 +281,7 @@ def test_a_hub_id_is_downloaded_once_and_not_asked_for_again(folder: Path, tmp_p
         "PYTHONPATH": str(Path(models.__file__).parents[1]),
     }
     try:
-        child = subprocess.run(
-            [sys.executable, "-c", script], env=environment, capture_output=True, text=True
-        )
+        child = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
     finally:
         server.shutdown()
         server.server_close()

@@ -46,9 +46,7 @@ def test_the_commands_and_the_files_they_leave(workplace: Path) -> None:
         assert said.exit_code == 0, (command, said.output)
     assert [shlex.split(command)[1] for command in commands] == ["check", "train", "adapt", "export"]
     listed = re.findall(r"^\| `([\w./]+)` \|", PAGE.read_text("utf-8"), re.MULTILINE)
-    assert sorted(path.name + "/" * path.is_dir() for path in (workplace / "runs/first").iterdir()) == sorted(
-        listed
-    )
+    assert sorted(path.name + "/" * path.is_dir() for path in (workplace / "runs/first").iterdir()) == sorted(listed)
     python(1)  # the adapter, by PEFT alone
 
 

@@ -36,9 +36,7 @@ def gguf_file(name: str) -> Path | None:
     if not path.is_file():
         raise UserError(Fault("no such file", _WHERE, name, "the path of a .gguf file"))
     if not find_spec("gguf"):
-        raise UserError(
-            Fault("reading GGUF needs the gguf package", _WHERE, name, 'pip install "innerloop[demo]"')
-        )
+        raise UserError(Fault("reading GGUF needs the gguf package", _WHERE, name, 'pip install "innerloop[demo]"'))
     return path
 
 

@@ -214,9 +214,7 @@ def load_run(folder: str | Path, *, dtype: str | None = None) -> Learned:
     if row.one_task:
         one = min((folder / "adapters").glob("*"), default=folder)
         hint = f"a run that shares one initialization; its adapters are ready to use, as {one}"
-        raise UserError(
-            Fault(f"{config.method.name} trained one adapter for each task", str(folder), expected=hint)
-        )
+        raise UserError(Fault(f"{config.method.name} trained one adapter for each task", str(folder), expected=hint))
     _check_weights(folder, said["weights"])
     exported, base = folder / EXPORTED[row.trains], said["model"]
     # A folder may have been named relative to where the run was started.

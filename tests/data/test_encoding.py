@@ -13,9 +13,7 @@ from innerloop.data.tasks import Example, Message, Task
 from innerloop.errors import UserError
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12)
-PROMPTS = TEXTS | st.lists(st.builds(Message, st.sampled_from(["user", "assistant"]), TEXTS), min_size=1).map(
-    tuple
-)
+PROMPTS = TEXTS | st.lists(st.builds(Message, st.sampled_from(["user", "assistant"]), TEXTS), min_size=1).map(tuple)
 CHAT = Example((Message("user", "2 + 2"),), "4")
 TEXT = Example("2 + 2 =", " 4")
 
@@ -109,9 +107,7 @@ def test_a_text_needs_an_end_token(make_tokenizer: Callable[..., Any]) -> None:
     assert scored(encode(CHAT, endless), endless) == "4<|im_end|>"
 
 
-def test_nothing_before_or_in_the_answer_is_a_fault(
-    tokenizer: Any, make_tokenizer: Callable[..., Any]
-) -> None:
+def test_nothing_before_or_in_the_answer_is_a_fault(tokenizer: Any, make_tokenizer: Callable[..., Any]) -> None:
     assert "no token comes before the answer" in message_of(Example("", "x"), tokenizer)
     assert "nothing of the answer" in message_of(Example("x", ""), tokenizer)
     silent = make_tokenizer(chat_template="x{% if messages|length > 1 %}<|im_end|>{% endif %}")

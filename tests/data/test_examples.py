@@ -221,9 +221,7 @@ MESSAGES = st.lists(
     max_size=3,
 )
 RECORDS = st.one_of(
-    st.fixed_dictionaries(
-        {"prompt": TEXTS, "completion": TEXTS}, optional={"task": st.sampled_from("ab") | VALUES}
-    ),
+    st.fixed_dictionaries({"prompt": TEXTS, "completion": TEXTS}, optional={"task": st.sampled_from("ab") | VALUES}),
     st.fixed_dictionaries({"question": TEXTS, "answer": VALUES}, optional={"image": VALUES}),
     st.fixed_dictionaries({"messages": MESSAGES}),
     VALUES,
@@ -246,9 +244,7 @@ def all_is_well(path: Path, content: bytes, test: int) -> bool:
 
 @settings(max_examples=60, deadline=None)
 @given(content=st.binary(max_size=60) | st.text(max_size=40).map(str.encode), test=st.integers(0, 3))
-def test_any_bytes_are_read_or_refused(
-    tmp_path_factory: pytest.TempPathFactory, content: bytes, test: int
-) -> None:
+def test_any_bytes_are_read_or_refused(tmp_path_factory: pytest.TempPathFactory, content: bytes, test: int) -> None:
     folder = tmp_path_factory.getbasetemp()
     for suffix in (".jsonl", ".json", ".csv"):
         all_is_well(folder / f"any{suffix}", content, test)

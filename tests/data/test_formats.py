@@ -75,9 +75,7 @@ def test_byte_order_mark_and_line_ends_are_not_data(tmp_path: Path, line_end: st
 
 def test_only_a_newline_ends_a_line(tmp_path: Path) -> None:
     record = {"question": "a\u2028b\x0bc\x85d", "answer": "x"}
-    table, faults = read(
-        write(tmp_path / "a.jsonl", json.dumps(record, ensure_ascii=False).replace("\x0b", "\\u000b"))
-    )
+    table, faults = read(write(tmp_path / "a.jsonl", json.dumps(record, ensure_ascii=False).replace("\x0b", "\\u000b")))
     assert faults == []
     assert [row.fields for row in table.rows] == [record]
 
@@ -107,9 +105,7 @@ def test_a_huge_line_is_read(tmp_path: Path) -> None:
     ],
     ids=range(12),
 )
-def test_a_broken_line_is_reported_and_the_others_are_read(
-    tmp_path: Path, line: bytes | str, problem: str
-) -> None:
+def test_a_broken_line_is_reported_and_the_others_are_read(tmp_path: Path, line: bytes | str, problem: str) -> None:
     broken = line if isinstance(line, bytes) else line.encode()
     path = write(tmp_path / "a.jsonl", jsonl({"a": 1}).encode() + broken + b"\n" + jsonl({"a": 2}).encode())
     table, faults = read(path)
@@ -148,9 +144,7 @@ def test_nesting_below_the_limit_is_read(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_a_file_without_rows_or_with_broken_ones(
-    tmp_path: Path, name: str, content: bytes, faults: list[str]
-) -> None:
+def test_a_file_without_rows_or_with_broken_ones(tmp_path: Path, name: str, content: bytes, faults: list[str]) -> None:
     assert read(write(tmp_path / name, content))[1] == faults
 
 

@@ -9,9 +9,7 @@ from hypothesis import strategies as st
 from innerloop.data.sampler import TaskStream
 
 
-def stream(
-    pools: list[int], *, seed: int = 0, tasks_per_step: int = 2, support: int = 3, query: int = 2
-) -> TaskStream:
+def stream(pools: list[int], *, seed: int = 0, tasks_per_step: int = 2, support: int = 3, query: int = 2) -> TaskStream:
     names = [f"task {t}" for t in range(len(pools))]
     return TaskStream(names, pools, seed=seed, tasks_per_step=tasks_per_step, support=support, query=query)
 

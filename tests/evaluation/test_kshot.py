@@ -95,9 +95,7 @@ def test_scores_are_those_of_the_models_own_logits(session: Session, space: Para
         assert found.nats < before.nats / 2
 
 
-def test_one_adaptation_gives_the_scores_after_each_number_of_steps(
-    session: Session, space: ParameterSpace
-) -> None:
+def test_one_adaptation_gives_the_scores_after_each_number_of_steps(session: Session, space: ParameterSpace) -> None:
     tasks, shared = session.train, frozen_copy(space.shared)
     supports = supports_of(tasks)
     found = adapt_and_score(space, INNER, supports, tasks, after=(0, 1, 3))
@@ -115,9 +113,7 @@ def test_one_adaptation_gives_the_scores_after_each_number_of_steps(
     assert same(space.shared, shared)
 
 
-def test_more_steps_than_the_inner_loop_has_are_taken_and_no_others(
-    session: Session, space: ParameterSpace
-) -> None:
+def test_more_steps_than_the_inner_loop_has_are_taken_and_no_others(session: Session, space: ParameterSpace) -> None:
     tasks = session.train[:1]
     supports = supports_of(tasks)
     passes: list[int] = []

@@ -77,9 +77,7 @@ def inner_loop(lr: float = 0.1) -> InnerLoop:
 
 
 def for_fomaml(features: Tensor, classes: Tensor) -> TaskBatch:
-    support, query = (
-        batch(features[:, part], classes[:, part]) for part in (slice(SUPPORT), slice(SUPPORT, None))
-    )
+    support, query = (batch(features[:, part], classes[:, part]) for part in (slice(SUPPORT), slice(SUPPORT, None)))
     return TaskBatch(tuple(f"task {t}" for t in range(TASKS)), [support], query)
 
 

@@ -61,9 +61,7 @@ def naives(optimizer: Optimizer) -> naive.Inner:
     return naive.Inner(STEPS, optimizer.lr, optimizer.clip, optimizer.loraplus_lr_ratio, adamw)
 
 
-def gradient(
-    method: Method, space: ParameterSpace, tasks: TaskBatch, *, tasks_per_forward: int = TASKS
-) -> TensorSet:
+def gradient(method: Method, space: ParameterSpace, tasks: TaskBatch, *, tasks_per_forward: int = TASKS) -> TensorSet:
     """The mean over tasks, in chunks as the trainer takes them."""
     into = zeros_like(space.shared)
     for chunk in tasks.split(min(tasks_per_forward, space.limit or tasks_per_forward)):
@@ -91,17 +89,13 @@ def test_every_row_of_the_table_is_the_naive_method(name: str, optimizer: str) -
     assert close(found, expected, 5e-5 if METHODS[name].rule is Reptile else TOLERANCE)
     for wrong in wrong_settings(settings, METHODS[name].trains) if name in INNER else ():
         assert not close(gradient(method(name, wrong), space, tasks.batch), expected, 1e-3), wrong
-    assert not close(gradient(method(name, settings), space, tasks.batch.split(3)[0]), expected, 1e-2), (
-        "a task less"
-    )
+    assert not close(gradient(method(name, settings), space, tasks.batch.split(3)[0]), expected, 1e-2), "a task less"
 
 
 def wrong_settings(optimizer: Optimizer, trains: str) -> list[Optimizer]:
     """One setting changed at a time: each has to show."""
     wrong = [replace(optimizer, lr=1.2 * optimizer.lr)]
-    wrong += (
-        [replace(optimizer, clip=1.2 * optimizer.clip), replace(optimizer, clip=None)] if optimizer.clip else []
-    )
+    wrong += [replace(optimizer, clip=1.2 * optimizer.clip), replace(optimizer, clip=None)] if optimizer.clip else []
     return wrong + [replace(optimizer, loraplus_lr_ratio=2.0)] * (trains == "lora")
 
 
@@ -129,9 +123,7 @@ def test_the_number_of_tasks_in_a_forward_changes_nothing(name: str) -> None:
     together = gradient(method(name), space, tasks)
     for size in (1, 3):
         assert close(gradient(method(name), space, tasks, tasks_per_forward=size), together)
-    assert not close(gradient(method(name), space, tasks.split(3)[0]), together, 1e-2), (
-        "the last chunk was dropped"
-    )
+    assert not close(gradient(method(name), space, tasks.split(3)[0]), together, 1e-2), "the last chunk was dropped"
 
 
 @pytest.mark.parametrize("name", METHODS)

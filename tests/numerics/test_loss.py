@@ -14,15 +14,11 @@ SOFTCAP = 1.5  # below most logits here, so that the cap matters
 LOSSES = (plain_cross_entropy, task_cross_entropy)
 
 
-def case(
-    rows: int, *, tasks: int, softcap: float | None, bias: bool = True
-) -> tuple[Tensor, Head, Tensor, Tensor]:
+def case(rows: int, *, tasks: int, softcap: float | None, bias: bool = True) -> tuple[Tensor, Head, Tensor, Tensor]:
     """Hidden states, head, targets and the task of each row; every task has another number of rows."""
     generator = torch.Generator().manual_seed(rows)
     hidden = torch.randn(rows, 6, generator=generator)
-    head = Head(
-        torch.randn(9, 6, generator=generator), torch.randn(9, generator=generator) if bias else None, softcap
-    )
+    head = Head(torch.randn(9, 6, generator=generator), torch.randn(9, generator=generator) if bias else None, softcap)
     targets = torch.randint(9, (rows,), generator=generator)
     task = torch.cat([torch.arange(tasks), torch.randint(tasks, (rows,), generator=generator) // 2])[:rows]
     return hidden, head, targets, task.sort().values
@@ -63,9 +59,7 @@ def test_each_task_has_the_mean_of_its_own_rows(loss: Callable[..., Tensor]) -> 
         logits = hidden[task == t] @ head.weight.T + head.bias
         assert torch.allclose(losses[t], cross_entropy(logits, targets[task == t]), rtol=1e-5)
     over_all_rows = cross_entropy(hidden @ head.weight.T + head.bias, targets)
-    assert not torch.allclose(losses.mean(), over_all_rows, rtol=1e-3), (
-        "the mean over tasks isn't the mean over rows"
-    )
+    assert not torch.allclose(losses.mean(), over_all_rows, rtol=1e-3), "the mean over tasks isn't the mean over rows"
 
 
 def test_the_soft_cap_changes_the_loss() -> None:

@@ -21,8 +21,7 @@ def gradients(tasks: int) -> list[TensorSet]:
     """The tasks' gradients differ in length: with clipping at 2 some are cut and some are not."""
     length = torch.linspace(0.1, 2.0, tasks)
     return [
-        {name: over(length, g) * g for name, g in random_set(tasks, seed=10 + step).items()}
-        for step in range(STEPS)
+        {name: over(length, g) * g for name, g in random_set(tasks, seed=10 + step).items()} for step in range(STEPS)
     ]
 
 
@@ -40,9 +39,7 @@ def torchs(
     """torch.optim on one task after the other, with torch's clipping."""
     done: list[TensorSet] = []
     for task in range(tasks):
-        values = {
-            name: torch.nn.Parameter(value[task].clone()) for name, value in random_set(tasks, seed=0).items()
-        }
+        values = {name: torch.nn.Parameter(value[task].clone()) for name, value in random_set(tasks, seed=0).items()}
         rates = {name: settings["lr"] * (ratio if name.endswith("lora_B") else 1) for name in values}
         groups = [{"params": [value], "lr": rates[name]} for name, value in values.items()]
         optimizer = kind(groups, **settings)
@@ -73,9 +70,7 @@ def test_adamw_is_torchs(clip: float | None, ratio: float, decay: float) -> None
     values = ours(AdamW(clip=clip, loraplus_lr_ratio=ratio, **settings), 3)
     assert close(values, torchs(torch.optim.AdamW, 3, clip=clip, ratio=ratio, **settings))
     for key, other in {"lr": 0.021, "betas": (0.9, 0.95), "eps": 0.1, "weight_decay": decay + 0.1}.items():
-        assert not close(
-            values, torchs(torch.optim.AdamW, 3, clip=clip, ratio=ratio, **settings | {key: other}), 1e-4
-        )
+        assert not close(values, torchs(torch.optim.AdamW, 3, clip=clip, ratio=ratio, **settings | {key: other}), 1e-4)
 
 
 def test_adamws_defaults_are_torchs_but_for_weight_decay() -> None:

@@ -39,9 +39,7 @@ def added(model, values, scale) -> Iterator[None]:
 
     paths = [name.removesuffix(".lora_A") for name in values if name.endswith(".lora_A")]
     handles = [
-        model.get_submodule(path).register_forward_hook(
-            hook(values[f"{path}.lora_A"], values[f"{path}.lora_B"])
-        )
+        model.get_submodule(path).register_forward_hook(hook(values[f"{path}.lora_A"], values[f"{path}.lora_B"]))
         for path in paths
     ]
     try:

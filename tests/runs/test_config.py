@@ -45,9 +45,7 @@ def test_values_reach_the_objects_they_are_for() -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_every_method_loads_builds_and_comes_back_from_its_resolved_config(
-    method: str, tmp_path: Path
-) -> None:
+def test_every_method_loads_builds_and_comes_back_from_its_resolved_config(method: str, tmp_path: Path) -> None:
     config = load_config(minimal(method))
     assert isinstance(config.method.build(), METHODS[method].rule)
     assert (config.method.lora_settings() is not None) == (METHODS[method].trains == "lora")
@@ -67,9 +65,7 @@ COMMON |= {f"outer.optimizer.{key}" for key in ("name", "lr", "betas", "weight_d
 COMMON |= {f"tasks.{key}" for key in ("suite", "difficulty", "examples_per_task", "support", "test", "only")}
 COMMON |= {f"tasks.{key}" for key in ("validation", "held_out", "max_length", "on_too_long")}
 QUERY = {"tasks.query"}
-SGD_STEPS = {
-    f"method.inner.{key}" for key in ("steps", "batch_size", "clip", "optimizer.name", "optimizer.lr")
-}
+SGD_STEPS = {f"method.inner.{key}" for key in ("steps", "batch_size", "clip", "optimizer.name", "optimizer.lr")}
 ADAMW_STEPS = SGD_STEPS | {"method.inner.optimizer.betas", "method.inner.optimizer.weight_decay"}
 LORA = {key for key in KEYS if key.startswith("method.lora.")}
 RATIO = {"method.inner.optimizer.loraplus_lr_ratio"}
@@ -127,9 +123,7 @@ def test_the_defaults_of_the_inner_loop_are_the_methods_own() -> None:
         assert inner["optimizer"]["lr"] == expected["optimizer"]["lr"]
     fomaml, meta = load_config(minimal("fomaml")), load_config(minimal("meta-lora"))
     assert fomaml.method.build() == Fomaml(inner=InnerLoop(steps=3, optimizer=Sgd(lr=1e-2)))
-    assert meta.method.build() == MetaLora(
-        inner=InnerLoop(steps=5, optimizer=AdamW(lr=3e-3, betas=(0.9, 0.99)))
-    )
+    assert meta.method.build() == MetaLora(inner=InnerLoop(steps=5, optimizer=AdamW(lr=3e-3, betas=(0.9, 0.99))))
     lora = load_config(minimal("fomaml-lora")).method.build()
     assert lora == Fomaml(inner=InnerLoop(steps=3, optimizer=Sgd(lr=0.3, clip=1.0)))
 
@@ -154,9 +148,7 @@ def test_other_defaults_that_depend_on_the_run() -> None:
     folder = load_config(minimal("fomaml", tasks={"folder": "data"})).tasks
     assert (folder.examples_per_task, folder.columns, folder.difficulty) == (None, {}, None)
     assert load_config(minimal("fomaml")).tasks.examples_per_task == 100
-    assert (
-        load_config(minimal("fomaml"), ["tasks.support=3"]).resolved()["method"]["inner"]["batch_size"] == 3
-    )
+    assert load_config(minimal("fomaml"), ["tasks.support=3"]).resolved()["method"]["inner"]["batch_size"] == 3
     assert load_config(minimal("lora"), ["outer.clip=null"]).outer.build_optimizer().clip is None
     unclipped = load_config(minimal("fomaml-lora"), ["method.inner.clip=null"]).method.build()
     assert unclipped == Fomaml(inner=InnerLoop(steps=3, optimizer=Sgd(lr=0.3)))

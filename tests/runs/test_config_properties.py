@@ -39,19 +39,13 @@ def valid(draw: st.DrawFn) -> dict[str, Any]:
         values.pop("outer.tasks_per_step", None)
     gone = [objection.keys[0] for objection in unread(values)]
     return nested(
-        {
-            key: value
-            for key, value in values.items()
-            if not any(f"{key}.".startswith(f"{other}.") for other in gone)
-        }
+        {key: value for key, value in values.items() if not any(f"{key}.".startswith(f"{other}.") for other in gone)}
     )
 
 
 @settings(max_examples=60, deadline=None)
 @given(tree=valid())
-def test_resolved_loads_as_an_equal_config(
-    tree: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def test_resolved_loads_as_an_equal_config(tree: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> None:
     config = load_config(tree)
     config.method.build()
     resolved = config.resolved()

@@ -173,9 +173,7 @@ def test_all_faults_come_together_with_their_lines(tmp_path: Path) -> None:
 
 
 def test_one_mistake_gives_one_fault() -> None:
-    assert (
-        len(faults_of(minimal("fomaml"), "tasks.support=x")) == 1
-    )  # not batch_size too, whose default it is
+    assert len(faults_of(minimal("fomaml"), "tasks.support=x")) == 1  # not batch_size too, whose default it is
     assert len(faults_of(minimal("unknown"), "method.lora.r=3")) == 1
     assert len(faults_of(minimal("fomaml"), "method.lora={r: 0, layers: x}")) == 1
     assert len(faults_of({})) == 4

@@ -67,8 +67,7 @@ def test_a_smaller_pool_is_the_same_whatever_the_order_of_the_rows(world: World,
         write(tmp_path / f"{name}.jsonl", *reversed(records(name)))
     limit = {"tasks.examples_per_task": 6}
     one, other = (
-        session_of(world, "joint-lora", **limit, **{"tasks.folder": str(folder)})
-        for folder in (world.tasks, tmp_path)
+        session_of(world, "joint-lora", **limit, **{"tasks.folder": str(folder)}) for folder in (world.tasks, tmp_path)
     )
     assert [task.pool for task in one.train] == [task.pool for task in other.train]
     whole = session_of(world, "joint-lora")
@@ -98,9 +97,7 @@ def test_reptile_needs_no_room_for_a_query(world: World) -> None:
 
 
 def test_no_task_to_train_on(world: World) -> None:
-    assert faults_of(world, "joint-lora", **{"tasks.held_out": list(NAMES)}) == [
-        "tasks: no task is left to train on"
-    ]
+    assert faults_of(world, "joint-lora", **{"tasks.held_out": list(NAMES)}) == ["tasks: no task is left to train on"]
     assert faults_of(world, "lora", **{"tasks.held_out": []}) == ["tasks.held_out: no task is left to train on"]
 
 

@@ -36,9 +36,7 @@ def test_what_a_method_does_not_read_follows_from_its_row(method: str) -> None:
     expected = {"tasks.columns"}
     expected |= set() if row.trains == "lora" else {"method.lora", "method.inner.optimizer.loraplus_lr_ratio"}
     expected |= set() if row.rule.reads_query else {"tasks.query"}
-    expected |= {
-        f"method.{option}" for option in ("inner", "keep_task_adapters") if option not in row.rule.options()
-    }
+    expected |= {f"method.{option}" for option in ("inner", "keep_task_adapters") if option not in row.rule.options()}
     assert unread_keys(**{"method.name": method}) == expected
 
 

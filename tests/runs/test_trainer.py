@@ -57,9 +57,7 @@ def method(name: str, inner: Optimizer = INNER) -> Method:
     return rule(**{"inner": InnerLoop(steps=STEPS, optimizer=inner)} if "inner" in rule.options() else {})
 
 
-def build(
-    name: str = "fomaml-lora", *, outer: Optimizer = OUTER, inner: Optimizer = INNER, **settings: Any
-) -> Trainer:
+def build(name: str = "fomaml-lora", *, outer: Optimizer = OUTER, inner: Optimizer = INNER, **settings: Any) -> Trainer:
     model = tiny_model("llama", layers=2)
     return Trainer(SPACES[METHODS[name].trains](model), method(name, inner), outer, **settings)
 

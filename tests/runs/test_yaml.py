@@ -143,9 +143,7 @@ def test_files_that_cant_be_read(tmp_path: Path) -> None:
 
 
 def test_keys_have_to_be_text(tmp_path: Path) -> None:
-    assert [fault.problem for fault in read("[a]: 3\n{b: c}: 4\n", tmp_path)[1]] == [
-        "a key has to be text"
-    ] * 2
+    assert [fault.problem for fault in read("[a]: 3\n{b: c}: 4\n", tmp_path)[1]] == ["a key has to be text"] * 2
     faults = Faults()
     assert Document.read({"a": {1: 2, "b": 3}}, faults).tree == {"a": {"b": 3}}
     assert faults[0].where == "a"
@@ -180,9 +178,7 @@ def test_set_replaces_adds_and_reads_its_value_as_yaml(tmp_path: Path) -> None:
     }
 
 
-@pytest.mark.parametrize(
-    "setting", ["a.b", "=1", "a..b=1", ".a=1", "a.b.c=1", "a=[1", "a=!!str 3", "a={b: 1, b: 2}"]
-)
+@pytest.mark.parametrize("setting", ["a.b", "=1", "a..b=1", ".a=1", "a.b.c=1", "a=[1", "a=!!str 3", "a={b: 1, b: 2}"])
 def test_a_bad_set_is_a_fault_and_names_itself(setting: str, tmp_path: Path) -> None:
     _, faults = read("a: {b: 1}\n", tmp_path, setting, "good=1")
     assert len(faults) == 1
@@ -202,9 +198,7 @@ def test_a_mapping_is_copied_and_its_depth_limited() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(tree=TREES)
-def test_text_written_reads_back_the_same(
-    tree: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def test_text_written_reads_back_the_same(tree: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.mktemp("yaml")
     document, faults = read(to_yaml(tree), folder)
     assert not faults

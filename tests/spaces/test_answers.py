@@ -136,9 +136,7 @@ def test_adapted_models_generate_together_as_they_do_alone() -> None:
     for task, prompt in enumerate(prompts):
         with space.installed({name: value[task : task + 1] for name, value in values.items()}) as model:
             alone.append(
-                model.generate(prompt[None], attention_mask=torch.ones(1, len(prompt)), **settings)[
-                    0, len(prompt) :
-                ]
+                model.generate(prompt[None], attention_mask=torch.ones(1, len(prompt)), **settings)[0, len(prompt) :]
             )  # pyright: ignore
     assert torch.equal(together, torch.stack(alone))
     unadapted = space.model.generate(padded, attention_mask=mask, **settings)[:, length:]  # pyright: ignore

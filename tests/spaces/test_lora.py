@@ -138,8 +138,7 @@ def test_padding_changes_nothing() -> None:
     wide = Batch(
         tokens=torch.nn.functional.pad(short.tokens, (0, padded - short.tokens.shape[-1]), value=9),
         labels=torch.nn.functional.pad(short.labels, (0, padded - short.tokens.shape[-1]), value=-100),
-        scored_rows=short.scored_rows // short.tokens.shape[-1] * padded
-        + short.scored_rows % short.tokens.shape[-1],
+        scored_rows=short.scored_rows // short.tokens.shape[-1] * padded + short.scored_rows % short.tokens.shape[-1],
         row_task=short.row_task,
         example_ids=short.example_ids,
     )
@@ -183,9 +182,7 @@ def test_targets_are_linear_modules_of_the_chosen_layers() -> None:
 
     assert len(found()) == 3 * 7
     assert not any("lm_head" in path for path in found())
-    assert found(target_modules=("q_proj",), layers="last-2") == [
-        f"model.layers.{i}.self_attn.q_proj" for i in (1, 2)
-    ]
+    assert found(target_modules=("q_proj",), layers="last-2") == [f"model.layers.{i}.self_attn.q_proj" for i in (1, 2)]
     assert found(target_modules="q_proj", layers=(2, 0)) == [f"model.layers.{i}.self_attn.q_proj" for i in (0, 2)]
     assert found(target_modules="model.layers.1.mlp.up_proj") == ["model.layers.1.mlp.up_proj"]
 
@@ -228,9 +225,7 @@ def test_layers_are_chosen_by_name_or_index() -> None:
     ]
 
 
-def dropped(
-    *, seed: int = 0, step: int = 1, checkpointing: bool = False, rate: float = 0.3
-) -> tuple[LoraSpace, Batch]:
+def dropped(*, seed: int = 0, step: int = 1, checkpointing: bool = False, rate: float = 0.3) -> tuple[LoraSpace, Batch]:
     space = lora_space(tiny_model("llama", layers=2), lora_dropout=rate, loss={"checkpointing": checkpointing})
     return space, with_masks(Tasks(tasks=TASKS).batch, seed=seed, step=step).support[0]
 

@@ -64,9 +64,7 @@ CALLS: dict[str, Callable[[ParameterSpace, TensorSet, Batch], object]] = {
 @pytest.mark.parametrize("call", CALLS)
 def test_a_call_leaves_model_values_and_shared_as_they_were(call: str, kind: str, family: str) -> None:
     space, values, batch = build(kind, family)
-    space.model.get_parameter(next(n for n, _ in space.model.named_parameters() if "norm" in n)).requires_grad_(
-        True
-    )
+    space.model.get_parameter(next(n for n, _ in space.model.named_parameters() if "norm" in n)).requires_grad_(True)
     before = frozen_copy(values), frozen_copy(space.shared)
     with untouched(space.model):
         CALLS[call](space, values, batch)

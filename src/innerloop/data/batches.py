@@ -36,9 +36,7 @@ def collate(examples: Sequence[Sequence[Encoded]]) -> Batch:
     scored = (labels[..., 1:] != -100).nonzero()
     rows = (scored[:, 0] * per_task + scored[:, 1]) * length + scored[:, 2]
     ids = tuple(tuple(example.id for example in task) for task in examples)
-    return Batch(
-        tokens=tokens, labels=labels, scored_rows=rows, row_task=scored[:, 0].contiguous(), example_ids=ids
-    )
+    return Batch(tokens=tokens, labels=labels, scored_rows=rows, row_task=scored[:, 0].contiguous(), example_ids=ids)
 
 
 def inner_batches(support: Sequence[Sequence[Encoded]], *, steps: int, batch_size: int) -> list[Batch]:
@@ -70,7 +68,7 @@ def task_batch(
 
 
 def with_masks(tasks: TaskBatch, *, seed: int, step: int) -> TaskBatch:
-    """The same batch with dropout masks seeded by (seed, outer step, task, inner step); the query counts as the last."""
+    """The same batch with dropout masks seeded by (seed, outer step, task, inner step); the query comes last."""
 
     def seeded(batch: Batch, inner_step: int) -> Batch:
         return replace(batch, mask_seeds=tuple(mask_seed(seed, step, name, inner_step) for name in tasks.names))

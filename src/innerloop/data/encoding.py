@@ -190,9 +190,7 @@ def _last_turn(prompt: tuple[Message, ...], answer: str, tokenizer: "PreTrainedT
     return whole[len(before) :]
 
 
-def _render(
-    messages: tuple[Message, ...], tokenizer: "PreTrainedTokenizerBase", *, add_generation_prompt: bool
-) -> str:
+def _render(messages: tuple[Message, ...], tokenizer: "PreTrainedTokenizerBase", *, add_generation_prompt: bool) -> str:
     import jinja2
 
     if tokenizer.chat_template is None:

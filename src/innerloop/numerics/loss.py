@@ -103,9 +103,7 @@ class _ChunkedCrossEntropy(Function):
         # torch's once_differentiable lets a graph pass whose incoming gradient is a constant, as that of a
         # sum is: the second derivative would then silently lack the loss's own part.
         if torch.is_grad_enabled():
-            raise RuntimeError(
-                "task_cross_entropy is once differentiable: use plain_cross_entropy for create_graph"
-            )
+            raise RuntimeError("task_cross_entropy is once differentiable: use plain_cross_entropy for create_graph")
         (grad_T,) = grad_outputs
         d_hidden, d_weight, d_bias, task_R = ctx.saved_tensors
         if d_hidden is not None:
@@ -127,9 +125,7 @@ def _logit_gradient(logits_CV: Tensor, targets_C: Tensor, share_C: Tensor, softc
 
 
 def _count_per_task(task_R: Tensor, tasks: int) -> Tensor:
-    return torch.zeros(tasks, device=task_R.device).index_add_(
-        0, task_R, torch.ones_like(task_R, dtype=torch.float32)
-    )
+    return torch.zeros(tasks, device=task_R.device).index_add_(0, task_R, torch.ones_like(task_R, dtype=torch.float32))
 
 
 def _mean_per_task(nats_R: Tensor, task_R: Tensor, tasks: int) -> Tensor:

@@ -107,6 +107,4 @@ class AdamW(Optimizer):
             second.mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
             if self.weight_decay:
                 value.mul_(1 - rate * self.weight_decay)
-            value.addcdiv_(
-                first, (second.sqrt() / second_correction).add_(self.eps), value=-rate / first_correction
-            )
+            value.addcdiv_(first, (second.sqrt() / second_correction).add_(self.eps), value=-rate / first_correction)

@@ -16,9 +16,7 @@ from torch import Tensor
 
 TensorSet = dict[str, Tensor]
 
-CLIP_EPS = (
-    1e-6  # torch.nn.utils.clip_grad_norm_ divides by norm + 1e-6; the same here, so both give the same numbers
-)
+CLIP_EPS = 1e-6  # torch.nn.utils.clip_grad_norm_ divides by norm + 1e-6; the same here, so both give the same numbers
 
 
 def per_task(shared: Mapping[str, Tensor], tasks: int) -> TensorSet:

@@ -110,9 +110,7 @@ def reload_logits(folder: Path, tokens: Tensor, *, base: str | None = None, dtyp
 def read_adapter(folder: Path) -> dict[str, Tensor]:
     """The values that `export_adapter` wrote."""
     stored = load_file(folder / "adapter_model.safetensors")
-    return {
-        name.removeprefix("base_model.model.").removesuffix(".weight"): value for name, value in stored.items()
-    }
+    return {name.removeprefix("base_model.model.").removesuffix(".weight"): value for name, value in stored.items()}
 
 
 def _skeleton(model: nn.Module, name: str = "") -> "PreTrainedModel":
@@ -133,9 +131,7 @@ def _plain(value: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
 def _check_finite(values: Mapping[str, Tensor]) -> None:
     broken = [name for name, value in values.items() if not value.isfinite().all()]
     if broken:
-        raise RunError(
-            f"{len(broken)} of {len(values)} tensors hold NaN or infinity, {broken[0]} first: not exported"
-        )
+        raise RunError(f"{len(broken)} of {len(values)} tensors hold NaN or infinity, {broken[0]} first: not exported")
 
 
 def _check_fit(names: Iterable[str], known: Iterable[str]) -> None:

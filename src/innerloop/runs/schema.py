@@ -65,9 +65,7 @@ _Names = Annotated[tuple[_Text, ...], _Tuple, AfterValidator(_different)]
 _Folder = Annotated[Path, BeforeValidator(_as_path)]
 _Beta = Annotated[float, Field(ge=0, lt=1)]
 _Layers = Annotated[str, Field(pattern=r"^(all|last-[1-9][0-9]*)$")]
-_LayerList = Annotated[
-    tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1), _Tuple, AfterValidator(_different)
-]
+_LayerList = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1), _Tuple, AfterValidator(_different)]
 _NAMES = "list of different names"
 
 

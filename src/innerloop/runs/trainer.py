@@ -57,9 +57,7 @@ class Trainer:
         self.tasks_per_forward = min(limits, default=None)
         self.steps = 0
         self.last_round = LastRound()
-        self._shared = {
-            name: value.unsqueeze(0) for name, value in space.shared.items()
-        }  # views with a task axis of 1
+        self._shared = {name: value.unsqueeze(0) for name, value in space.shared.items()}  # views with a task axis of 1
         self._gradient = zeros_like(space.shared)
         self._state = optimizer.init(self._shared)
 

@@ -78,9 +78,7 @@ class AllParameters(ParameterSpace):
         modules = dict.fromkeys(name.rpartition(".")[0] for name in self.parameters)
         return Trained(len(self.parameters), count, count, "float32", tuple(modules))
 
-    def _backward(
-        self, values: Mapping[str, Tensor], batch: Batch, consume: Callable[[str, Tensor], None]
-    ) -> Tensor:
+    def _backward(self, values: Mapping[str, Tensor], batch: Batch, consume: Callable[[str, Tensor], None]) -> Tensor:
         """(T,) losses; `consume` gets each parameter's gradient once, when complete, inside the backward pass."""
 
         def hook(name: str) -> Callable[[Tensor], None]:

@@ -100,9 +100,7 @@ def test_a_rule_stays_when_more_tasks_or_examples_are_asked_for() -> None:
 
 def test_running_out_of_rules_or_inputs_names_the_task_and_the_limit() -> None:
     with pytest.raises(UserError) as caught:
-        build_suite(
-            "hidden-rules", seed=7, examples_per_task=50, test_examples=0, difficulty="easy", instances=20
-        )
+        build_suite("hidden-rules", seed=7, examples_per_task=50, test_examples=0, difficulty="easy", instances=20)
     assert re.search(r"family index_pick[\s\S]*value:    20[\s\S]*at most 1[0-2]\b", str(caught.value))
     with pytest.raises(UserError) as caught:
         build_suite("hidden-rules", seed=7, examples_per_task=250, test_examples=0)

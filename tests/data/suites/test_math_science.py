@@ -18,9 +18,7 @@ NAMES = [*GENERATORS, *science.FAMILIES]
 
 @functools.cache
 def tasks(difficulty: Difficulty = "default") -> dict[str, Task]:
-    built = build_suite(
-        "math-science", seed=7, examples_per_task=100, test_examples=40, difficulty=difficulty
-    )
+    built = build_suite("math-science", seed=7, examples_per_task=100, test_examples=40, difficulty=difficulty)
     return {task.name: task for task in built}
 
 

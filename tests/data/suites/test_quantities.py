@@ -9,9 +9,7 @@ DISTANCE = Example("Question: how far?\nAnswer:", " 1500 m")
 COUNT = Example("Question: how many?\nAnswer:", " 12")
 
 
-@pytest.mark.parametrize(
-    "text", [" 1500 m", "1500m", "1.5 km", "150000 cm", "1.5e3 m\n", "1510 m", "1490 meters"]
-)
+@pytest.mark.parametrize("text", [" 1500 m", "1500m", "1.5 km", "150000 cm", "1.5e3 m\n", "1510 m", "1490 meters"])
 def test_equivalent_quantities_are_right(text: str) -> None:
     assert same_quantity(DISTANCE, text) == 1.0
 

@@ -34,9 +34,7 @@ def test_there_are_enough_families() -> None:
 
 @pytest.mark.parametrize("difficulty", DIFFICULTIES)
 @pytest.mark.parametrize("family", science.FAMILIES)
-def test_answers_are_short_and_their_verifier_tells_them_from_others(
-    family: str, difficulty: Difficulty
-) -> None:
+def test_answers_are_short_and_their_verifier_tells_them_from_others(family: str, difficulty: Difficulty) -> None:
     verify = science.verifier_of(family)
     for example in drawn(family, difficulty, size=30):
         assert re.fullmatch(r" \d{1,7}(\.\d)?( [A-Za-z/^0-9]+)?", example.answer)
@@ -117,9 +115,7 @@ def test_offspring_follow_the_punnett_square() -> None:
         return sum(letter.isupper() for letter in genotype) / 2
 
     for example in drawn("genetics"):
-        cross, total, wanted = re.findall(
-            r"Cross (\w+ x \w+)\. How many of (\d+) .* be (\w+)\?", question(example)
-        )[0]
+        cross, total, wanted = re.findall(r"Cross (\w+ x \w+)\. How many of (\d+) .* be (\w+)\?", question(example))[0]
         one, other = (allele_chance(parent) for parent in cross.split(" x "))
         chance = [(1 - one) * (1 - other), one * (1 - other) + other * (1 - one), one * other]
         assert answer(example) == int(total) * chance[round(2 * allele_chance(wanted))]

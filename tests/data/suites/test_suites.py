@@ -34,9 +34,7 @@ for name in SUITES:
 """
 
 
-def fresh(
-    name: str, seed: int = 11, pool: int = 20, test: int = 5, difficulty: Difficulty = "default"
-) -> list[Task]:
+def fresh(name: str, seed: int = 11, pool: int = 20, test: int = 5, difficulty: Difficulty = "default") -> list[Task]:
     return build_suite(name, seed=seed, examples_per_task=pool, test_examples=test, difficulty=difficulty)
 
 
