@@ -160,5 +160,5 @@ def test_amounts_follow_the_reaction() -> None:
     ],
 )
 def test_salts_are_neutral_and_weigh_what_they_weigh(salt: str, mass: int) -> None:
-    known = {question(example): example for example in drawn("molar_mass", size=1500)}
+    known = {question(example): example for example in drawn("molar_mass", "hard", size=12_000)}
     assert known[f"What is the mass of 1 mol of {salt}, to the nearest gram?"].answer == f" {mass} g"

@@ -118,10 +118,10 @@ def test_a_bad_request_says_what_would_be_right() -> None:
 
 def test_too_few_examples_names_every_task_that_lacks_them() -> None:
     with pytest.raises(UserError) as caught:
-        build("math-science", pool=160, test=40)
+        build("math-science", pool=180, test=40)
     text = str(caught.value)
-    assert re.search(r"task prime_factorization: [\s\S]*'200 \(160 \+ 40\)'[\s\S]*at most 199", text)
-    assert re.search(r"task molar_mass: [\s\S]*at most 192", text)
+    assert re.search(r"task prime_factorization: [\s\S]*'220 \(180 \+ 40\)'[\s\S]*at most 199", text)
+    assert re.search(r"task molar_mass: [\s\S]*at most 200", text)
     assert "task count_bits:" not in text
 
 
