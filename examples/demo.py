@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
@@ -168,13 +169,14 @@ def wins(one: Arm, other: Arm) -> int:
 
 
 def show(console: Console, arms: Mapping[str, Arm]) -> None:
-    table = Table(title=f"nats an answer token, and exact answers, after {SHOTS} examples of an unseen task")
-    table.add_column("unseen task")
+    title = f"After {SHOTS} examples of an unseen task: nats an answer token, exact answers"
+    table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1))
+    table.add_column("unseen task", no_wrap=True)
     for name in arms:
-        table.add_column(name, justify="right")
+        table.add_column(name.replace(" ", "\n"), justify="right", no_wrap=True)
 
     def cell(nats: float, exact: float) -> str:
-        return f"{nats:5.2f} {exact:4.0%}"
+        return f"{nats:.2f} {exact:4.0%}"
 
     for rows in zip(*(arm.scores for arm in arms.values()), strict=True):
         table.add_row(rows[0].task, *(cell(row.nats, row.exact) for row in rows))
