@@ -10,9 +10,9 @@ base_model, decoder_layers, head, logit_softcap    the parts of a model that pas
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -261,7 +261,8 @@ def _read_model(place: str, name: str, **options: Any) -> "PreTrainedModel":
 
     options |= {"trust_remote_code": False, "local_files_only": True, "output_loading_info": True}
     options["ignore_mismatched_sizes"] = True  # they come back in the report, and are refused below by name
-    model, report = _explained("model", lambda: AutoModelForCausalLM.from_pretrained(place, **options), name)
+    with _no_bars():
+        model, report = _explained("model", lambda: AutoModelForCausalLM.from_pretrained(place, **options), name)
     faults = Faults()
     if missing := sorted(report["missing_keys"]):
         problem = f"the weights lack {len(missing)} of the model's tensors, {missing[0]} first"
@@ -270,6 +271,20 @@ def _read_model(place: str, name: str, **options: Any) -> "PreTrainedModel":
         faults.add(f"{key} has another shape than config.json says", _WHERE, list(stored), str(list(wanted)))
     faults.raise_if_any()
     return model
+
+
+@contextmanager
+def _no_bars() -> Generator[None]:
+    """transformers draws a bar for a read that takes a moment; a run's own output is not the place for it."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _read_tokenizer(folder: Path, name: str) -> "PreTrainedTokenizerBase":

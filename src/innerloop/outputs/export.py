@@ -8,6 +8,7 @@ reload_logits     the logits of an exported folder, read by transformers and PEF
 
 import copy
 import json
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,7 +53,9 @@ def export_adapter(
         use_rslora=lora.use_rslora,
         inference_mode=True,
     )
-    wrapped = get_peft_model(_skeleton(model, base_name), config, low_cpu_mem_usage=True)
+    with warnings.catch_warnings():  # PEFT reads an attribute that newer transformers call by another name
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
+        wrapped = get_peft_model(_skeleton(model, base_name), config, low_cpu_mem_usage=True)
     expected = get_peft_model_state_dict(wrapped, save_embedding_layers=False)
     tensors = {f"base_model.model.{name}.weight": _plain(value) for name, value in values.items()}
     _check_shapes(tensors, expected)
