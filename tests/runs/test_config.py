@@ -93,6 +93,7 @@ def test_the_source_and_the_optimizer_decide_what_is_read() -> None:
     assert set(leaves(folder)) == READ["joint"] - {"tasks.suite", "tasks.difficulty"} | {
         "tasks.folder",
         "tasks.columns",
+        "tasks.verifier",
     }
     hidden = load_config(minimal("joint", tasks={"suite": "hidden-rules"})).resolved()
     assert set(leaves(hidden)) == READ["joint"] | {"tasks.instances"}
@@ -103,7 +104,7 @@ def test_the_source_and_the_optimizer_decide_what_is_read() -> None:
 @pytest.mark.parametrize("key", KEYS)
 def test_a_changed_value_of_every_key_shows_in_the_resolved_config(key: str) -> None:
     before = base()
-    if key in ("tasks.folder", "tasks.columns"):
+    if key in ("tasks.folder", "tasks.columns", "tasks.verifier"):
         before["tasks"] = {"folder": "data"}
     if key == "tasks.instances":
         before["tasks"] = {"suite": "hidden-rules"}

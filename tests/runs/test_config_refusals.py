@@ -70,6 +70,8 @@ REFUSED = [
         "tasks={suite: hidden-rules, instances: 3}",
     ),
     ("fomaml", "tasks.columns={a: b}", "tasks.columns", ["folder"], "tasks={folder: x, columns: {a: b}}"),
+    ("fomaml", "tasks.verifier=math", "tasks.verifier", ["folder"], "tasks={folder: x, verifier: math}"),
+    ("fomaml", "tasks={folder: x, verifier: text}", "tasks.verifier", ["exact"], "tasks={folder: x, verifier: exact}"),
     ("fomaml", "tasks={folder: x, difficulty: easy}", "difficulty", ["suite"], "tasks.difficulty=easy"),
     (
         "fomaml",

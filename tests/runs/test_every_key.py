@@ -65,6 +65,7 @@ CHANGES: dict[str, Change] = {
     "tasks.difficulty": of("tasks.difficulty", run="suite"),
     "tasks.instances": of("tasks.instances", run="suite"),
     "tasks.columns": Change({"completion": "other"}),
+    "tasks.verifier": Change("math"),
     "tasks.examples_per_task": Change(7),
     "tasks.support": of("tasks.support"),
     "tasks.query": of("tasks.query"),
@@ -105,6 +106,7 @@ CHANGES: dict[str, Change] = {
 }
 
 EXCEPTIONS = {
+    "tasks.verifier": "checks generated answers, and training generates none (tests/evaluation/test_scoring.py)",
     "model.device": "`auto` is the CPU where there is no GPU, and a test may count on none: the same run",
     "memory.checkpointing": "law 5: it changes memory and time, and no number",
     "output_dir": "the same run in another place",

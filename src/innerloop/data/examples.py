@@ -81,6 +81,9 @@ def read_examples(source: Path | Sequence[Example | Mapping[str, Any]]) -> list[
     reader = reader_of(Table(Path("examples"), rows), {}, faults) if rows else None
     read = iter([reader.example(row) if reader else None for row in rows])
     examples = [next(read) if isinstance(record, Mapping) else record for record in given]
+    for index, record in enumerate(given):
+        if not isinstance(record, Mapping | Example):
+            faults.add("not a record", f"examples[{index}]", record, '{"prompt": ..., "completion": ...}')
     if not given:
         faults.add("no example is given", "examples")
     raise_first(faults)

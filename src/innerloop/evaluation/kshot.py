@@ -2,26 +2,34 @@
 
 Legend: T = tasks, k = support examples, E = test examples a task.
 
-TaskScore          nats an answer token and exact match of one task
+TaskScore          nats an answer token and correctness of each test example of one task
 Grid               learning rates and step counts to choose an adaptation from
+adapt              inner steps on the support of many tasks, and a look at the values after each step
 adapt_and_score    scores after each of some numbers of inner steps
+score              scores of values as they stand
 choose             the adaptation with the lowest mean nats on validation tasks
 """
 
+import math
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import groupby
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from innerloop.data.batches import collate
 from innerloop.data.encoding import Encoded, EncodedTask
 from innerloop.learning.inner_loop import InnerLoop
 from innerloop.numerics.tensors import TensorSet, per_task
+from innerloop.runs.preparation import AUTO_TOKENS_PER_FORWARD
 from innerloop.spaces.answers import AnswerLoss
 from innerloop.spaces.space import ParameterSpace
+
+NO_GRADIENT = 8  # a token whose activations needn't be kept takes about this much less room
 
 OnPass = Callable[[int], None]  # tokens that went through the model
 
@@ -30,11 +38,20 @@ def _ignore(tokens: int) -> None: ...
 
 
 class TaskScore(NamedTuple):
-    """nats: mean over test examples of their mean nats an answer token; exact: share of them answered exactly."""
+    """ids, nats, correct: one of each a test example; nats: mean nats an answer token; correct: from 0 to 1."""
 
     task: str
-    nats: float
-    exact: float
+    ids: tuple[str, ...]
+    nats: tuple[float, ...]
+    correct: tuple[float, ...]
+
+    @property
+    def mean_nats(self) -> float:
+        return sum(self.nats) / len(self.nats)
+
+    @property
+    def mean_correct(self) -> float:
+        return sum(self.correct) / len(self.correct)
 
 
 class Grid(NamedTuple):
@@ -42,11 +59,48 @@ class Grid(NamedTuple):
     steps: tuple[int, ...]
 
 
-def draw_support(task: EncodedTask, k: int, *, seed: int) -> list[Encoded]:
-    """k examples of the task's pool, drawn from the seed and the task's name."""
+class Chunk(NamedTuple):
+    """Tasks that go through one forward, and their support examples: equally many each."""
+
+    tasks: list[EncodedTask]
+    support: list[Sequence[Encoded]]
+
+
+Look = Callable[[int, TensorSet, Chunk], None]  # after so many steps; the values (T, ...) are only read
+
+
+def draw_support(task: EncodedTask, k: int, *, seed: int, draw: int = 0) -> list[Encoded]:
+    """k examples of the task's pool, drawn from seed, draw and the task's name; fewer are the first of more."""
     key = zlib.crc32(task.task.name.encode("utf-8", "surrogatepass"))
-    order = np.random.default_rng([seed, key]).permutation(len(task.pool))
+    order = np.random.default_rng([seed, key, draw]).permutation(len(task.pool))
     return [task.pool[int(position)] for position in order[:k]]
+
+
+def adapt(
+    space: ParameterSpace,
+    inner: InnerLoop,
+    supports: Sequence[Sequence[Encoded]],
+    tasks: Sequence[EncodedTask],
+    *,
+    look: Look,
+    on_pass: OnPass = _ignore,
+) -> None:
+    """Every task on its own from the shared values; `look` sees the values before each step and after the last."""
+    for chunk in _chunks(space, supports, tasks):
+        start, taken = per_task(space.shared, len(chunk.tasks)), 0
+        if not chunk.support[0]:  # k = 0
+            look(0, start, chunk)
+            continue
+        batch = collate(chunk.support).to(_device(space))
+
+        def before_step(values: TensorSet, _: object, *, chunk: Chunk = chunk) -> None:
+            nonlocal taken
+            look(taken, values, chunk)
+            taken += 1
+
+        adapted = inner.adapt(space, start, [batch], before_step=before_step)
+        look(taken, adapted.values, chunk)
+        on_pass(inner.steps * batch.token_count)
 
 
 def adapt_and_score(
@@ -58,23 +112,14 @@ def adapt_and_score(
     after: Sequence[int],
     on_pass: OnPass = _ignore,
 ) -> dict[int, list[TaskScore]]:
-    """Scores after each number of inner steps in `after` (at most inner.steps), all from one adaptation."""
-    scores: dict[int, list[TaskScore]] = {}
-    size = space.limit or len(tasks)
-    longest = replace(inner, steps=max(after))
-    for first in range(0, len(tasks), size):
-        chunk, support = tasks[first : first + size], collate(supports[first : first + size])
-        taken = 0
+    """Scores after each number of inner steps in `after`, all from one adaptation."""
+    scores: dict[int, list[TaskScore]] = {steps: [] for steps in after}
 
-        def look(values: TensorSet, _: object, *, chunk: Sequence[EncodedTask] = chunk) -> None:
-            nonlocal taken
-            if taken in after:
-                scores.setdefault(taken, []).extend(score(space, values, chunk, on_pass=on_pass))
-            taken += 1
+    def look(taken: int, values: TensorSet, chunk: Chunk) -> None:
+        if taken in scores:
+            scores[taken] += score(space, values, chunk.tasks, on_pass=on_pass)
 
-        adapted = longest.adapt(space, per_task(space.shared, len(chunk)), [support], before_step=look)
-        look(adapted.values, None)
-        on_pass(longest.steps * support.token_count)
+    adapt(space, replace(inner, steps=max(after)), supports, tasks, look=look, on_pass=on_pass)
     return scores
 
 
@@ -85,14 +130,14 @@ def score(
     *,
     on_pass: OnPass = _ignore,
 ) -> list[TaskScore]:
-    """Every task's test examples under its own values (T, ...)."""
+    """Every task's test examples under its own values (T, ...); correct = greedy decoding gives the answer."""
     assert isinstance(space.loss, AnswerLoss)
-    batch = collate([task.test for task in tasks])
+    batch = collate([task.test for task in tasks]).to(_device(space))
     with space.installed(values):
         nats, exact = space.loss.score(batch)
     on_pass(batch.token_count)
-    means = zip(tasks, nats.mean(1).tolist(), exact.float().mean(1).tolist(), strict=True)
-    return [TaskScore(task.task.name, nat, share) for task, nat, share in means]
+    rows = zip(tasks, batch.example_ids, nats.tolist(), exact.float().tolist(), strict=True)
+    return [TaskScore(task.task.name, ids, tuple(nat), tuple(right)) for task, ids, nat, right in rows]
 
 
 def choose(
@@ -112,12 +157,37 @@ def choose(
         tried = replace(inner, optimizer=replace(inner.optimizer, lr=lr))
         scores = adapt_and_score(space, tried, supports, validation, after=grid.steps, on_pass=on_pass)
         found += [(mean_nats(scores[steps]), replace(tried, steps=steps)) for steps in grid.steps]
-    return min(found, key=lambda pair: pair[0])[1]
+    return min(found, key=lambda pair: pair[0] if math.isfinite(pair[0]) else math.inf)[1]
 
 
 def mean_nats(scores: Sequence[TaskScore]) -> float:
-    return sum(score.nats for score in scores) / len(scores)
+    """Every task weighs alike."""
+    return sum(score.mean_nats for score in scores) / len(scores)
 
 
-def mean_exact(scores: Sequence[TaskScore]) -> float:
-    return sum(score.exact for score in scores) / len(scores)
+def mean_correct(scores: Sequence[TaskScore]) -> float:
+    """Every task weighs alike."""
+    return sum(score.mean_correct for score in scores) / len(scores)
+
+
+def _chunks(
+    space: ParameterSpace, supports: Sequence[Sequence[Encoded]], tasks: Sequence[EncodedTask]
+) -> Iterator[Chunk]:
+    """Neighbours with equally many support and test examples, as many as the space and a token budget admit."""
+    pairs = list(zip(tasks, supports, strict=True))
+    for _, group in groupby(pairs, key=lambda pair: (len(pair[0].test), len(pair[1]))):
+        members = list(group)
+        most = max(_tokens(support) + _tokens(task.test) // NO_GRADIENT for task, support in members)
+        size = max(1, AUTO_TOKENS_PER_FORWARD // most)
+        size = min(size, space.limit or size)
+        for first in range(0, len(members), size):
+            part = members[first : first + size]
+            yield Chunk([task for task, _ in part], [support for _, support in part])
+
+
+def _tokens(examples: Sequence[Encoded]) -> int:
+    return sum(len(example.tokens) for example in examples)
+
+
+def _device(space: ParameterSpace) -> torch.device:
+    return next(iter(space.shared.values())).device

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from innerloop.errors import Fault, Faults, RunError, UserError
 from innerloop.files import replaced_folder
-from innerloop.models import load_model
+from innerloop.models import load_model, no_bars
 from innerloop.spaces.lora import LoraSettings
 
 if TYPE_CHECKING:
@@ -87,7 +87,8 @@ def export_model(
     plain.load_state_dict(state, strict=False, assign=True)
     plain.tie_weights()
     with _exported(folder) as fresh:
-        plain.save_pretrained(fresh)
+        with no_bars():
+            plain.save_pretrained(fresh)
         if tokenizer is not None:
             tokenizer.save_pretrained(fresh)
 

@@ -163,6 +163,7 @@ def _defaults(given: Mapping[str, Any]) -> dict[str, Any]:
         "tasks.difficulty": "default",
         "tasks.instances": INSTANCES,
         "tasks.columns": {},
+        "tasks.verifier": "exact",
         "tasks.examples_per_task": None if "tasks.folder" in given else 100,
         "tasks.query": 8,
         "method.inner.steps": inner["steps"],

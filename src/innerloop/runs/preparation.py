@@ -15,11 +15,12 @@ from torch import Tensor
 
 from innerloop.data.batches import task_batch, with_masks
 from innerloop.data.encoding import EncodedTask, encode_all
-from innerloop.data.examples import read_tasks
+from innerloop.data.examples import raise_first, read_tasks
 from innerloop.data.roles import assign_roles
 from innerloop.data.sampler import TaskStream
 from innerloop.data.suites import build_suite
 from innerloop.data.tasks import Task, TaskBatch
+from innerloop.data.verifiers import unreadable, verifier_of
 from innerloop.errors import Fault, Faults, UserError
 from innerloop.learning.methods import METHODS
 from innerloop.models import LoadedModel, decoder_layers, load
@@ -134,8 +135,9 @@ def prepare(config: RunConfig, *, model: LoadedModel | None = None, store: Store
     tasks, dropped = read(config)
     names = config.tasks
     roles = assign_roles(tasks, only=names.only, validation=names.validation, held_out=names.held_out)
+    raise_first(Faults(unreadable(names.verifier, (task for group in roles for task in group))))
     if model is None:
-        loaded = load(config.model.name, dtype=config.model.dtype, device=_device(config.model.device))
+        loaded = load(config.model.name, dtype=config.model.dtype, device=chosen_device(config.model.device))
     elif METHODS[config.method.name].trains == "all":  # trains the model's own tensors: the caller keeps theirs
         loaded = replace(model, model=copy.deepcopy(model.model))
     else:
@@ -177,16 +179,20 @@ def read(config: RunConfig) -> tuple[list[Task], dict[str, int]]:
             test_examples=tasks.test,
             difficulty=tasks.difficulty,
             instances=tasks.instances,
+            only=tasks.only,
         )
         return built, {}
     assert tasks.folder is not None
+    assert tasks.verifier is not None
+    verifier = verifier_of(tasks.verifier)
     found = read_tasks(tasks.folder, columns=tasks.columns, test=tasks.test)
     dropped = {
         "with pictures": sum(file.pictures for file in found.files),
         "repeated": sum(file.duplicates for file in found.files),
         "files of no known kind": len(found.ignored),
     }
-    return [_capped(task, tasks.examples_per_task) for task in found.tasks], dropped
+    checked = [replace(task, verifier=verifier) for task in found.tasks]
+    return [_capped(task, tasks.examples_per_task) for task in checked], dropped
 
 
 def _capped(task: Task, pool: int | None) -> Task:
@@ -212,7 +218,10 @@ def _check_sizes(session: Session) -> None:
     faults.raise_if_any()
 
 
-def _device(name: str) -> str:
+def chosen_device(name: str) -> str:
+    """`auto` is CUDA where there is one. Raises UserError for a device that is not here."""
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise UserError(Fault("no CUDA device is here", "model.device", name, "cpu or auto"))
     return name if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
 
 

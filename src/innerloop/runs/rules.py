@@ -50,6 +50,7 @@ def unread(values: Values) -> Iterator[Objection]:
         yield _without("tasks.difficulty", "tasks.suite", "a built-in suite")
     if values.get("tasks.folder") is None:
         yield _without("tasks.columns", "tasks.folder", "a folder")
+        yield _without("tasks.verifier", "tasks.folder", "a folder")
     if values.get("tasks.suite") != HIDDEN_RULES:
         yield _without("tasks.instances", "tasks.suite", f"the suite {HIDDEN_RULES}")
 

@@ -18,6 +18,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic.fields import FieldInfo
 
 from innerloop.data.suites.drawing import Difficulty
+from innerloop.data.verifiers import VerifierName
 from innerloop.learning.inner_loop import InnerLoop
 from innerloop.learning.methods import METHODS, Method
 from innerloop.numerics.optimizers import AdamW, Optimizer, Sgd
@@ -87,6 +88,7 @@ class TasksSection(Section):
     difficulty: Difficulty | None = _key(None, means="easy, default or hard")
     instances: int | None = _count(None)
     columns: dict[str, _Text] | None = _key(None, means="map of names to names")
+    verifier: VerifierName | None = _key(None, means="exact, number or math")
     examples_per_task: int | None = _count(None, means="whole number above 0, or null")
     support: int = _count(8)
     query: int | None = _count(None)

@@ -20,13 +20,14 @@ OnStep = Callable[[str, Metrics], None]  # (adapter's name, what was measured)
 
 @dataclass(frozen=True)
 class Plan:
-    """algorithm: in words; adapters: trained one after the other; tokens_a_step: of the first, padding included;
-    cached_layers: the lowest layers, which run once for each example."""
+    """algorithm: in words; examples_per_task: of the smallest pool; adapters: trained one after the other;
+    tokens_a_step: of the first, padding included; cached_layers: the lowest layers, which run once for each example."""
 
     method: str
     algorithm: str
     trained: Trained
     tasks: int
+    examples_per_task: int
     adapters: int
     steps: int
     tasks_per_step: int
@@ -47,7 +48,8 @@ class Plan:
             f"trains   {trained.tensors} tensors, {trained.parameters:,} parameters, in {trained.dtype}: "
             f"{trained.percent:.2f} % of the model's {trained.model_parameters:,}",
             f"modules  {len(trained.modules)}: {', '.join(kinds)}",
-            f"tasks    {self.tasks}; {self.tasks_per_step} a step, {self.tasks_per_forward} a forward",
+            f"tasks    {self.tasks} of {self.examples_per_task} examples or more; "
+            f"{self.tasks_per_step} a step, {self.tasks_per_forward} a forward",
             f"steps    {self.steps}; {self.tokens_a_step:,} tokens in the first",
         ]
         if self.adapters > 1:
@@ -68,6 +70,7 @@ def plan(session: Session) -> Plan:
         algorithm=METHODS[config.method.name].title,
         trained=trained,
         tasks=len(session.train),
+        examples_per_task=min(len(task.pool) for task in session.train),
         adapters=len(streams),
         steps=config.outer.steps,
         tasks_per_step=config.outer.tasks_per_step,

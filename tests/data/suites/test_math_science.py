@@ -48,6 +48,7 @@ def test_the_verifier_takes_the_answer_and_no_other(name: str, difficulty: Diffi
         assert task.verifier(example, example.answer) == 1.0
         assert task.verifier(example, f"{example.answer}\n") == 1.0
         assert task.verifier(example, " no idea") < 1.0
+        assert task.verifier(example, " nan") < 1.0
         if is_other(name, example.answer, other.answer):
             wrong += 1
             assert task.verifier(example, other.answer) < 1.0

@@ -6,6 +6,7 @@ suite_task_names   (task name, family) of every task, without building any
 describe           a Markdown table of a suite's families
 """
 
+from collections.abc import Sequence
 from itertools import groupby
 
 from innerloop.data.suites import hidden_rules, math_science
@@ -29,11 +30,13 @@ def build_suite(
     test_examples: int,
     difficulty: Difficulty = "default",
     instances: int | None = None,
+    only: Sequence[str] = (),
 ) -> list[Task]:
     """All tasks of a suite, each with a pool of `examples_per_task` and `test_examples` beside it.
 
     Equal arguments give equal tasks. At equal `test_examples` a bigger pool starts with the smaller one and
     the test examples stay. `instances` is the number of tasks a family, for suites that have more than one.
+    With `only`, the other tasks of math-science may have fewer examples: nobody is going to read them.
     UserError: an unknown suite or difficulty, a size out of range, too few distinct examples (naming every
     such task), or a package of the demo extra that is missing.
     """
@@ -52,7 +55,7 @@ def build_suite(
             did_you_mean(difficulty, DIFFICULTIES),
         )
     faults.raise_if_any()
-    request = Request(seed, examples_per_task, test_examples, difficulty)
+    request = Request(seed, examples_per_task, test_examples, difficulty, tuple(only))
     return _suite(name, instances).build(request, instances)
 
 

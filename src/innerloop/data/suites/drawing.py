@@ -27,12 +27,13 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True)
 class Request:
-    """What every task of a suite is built with; sizes are examples a task."""
+    """What every task of a suite is built with; sizes are examples a task. With `only`, other tasks may be short."""
 
     seed: int
     examples_per_task: int
     test_examples: int
     difficulty: Difficulty = "default"
+    only: tuple[str, ...] = ()
 
     @property
     def total(self) -> int:

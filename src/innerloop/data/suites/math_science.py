@@ -129,6 +129,8 @@ class GymVerifier:
     def __call__(self, example: Example, generated: str) -> float:
         dataset = _dataset(self.generator, self.difficulty, self.seed)
         entry = dataset[self.items[example.id]]
+        if self.generator == "complex_arithmetic" and "nan" in generated.lower():
+            return 0.0  # its scorer takes "nan" for right: no distance to it is above the tolerance
         try:
             return float(dataset.score_answer(generated.strip(), entry))
         except (ValueError, TypeError, ArithmeticError):  # some scorers parse without a guard
@@ -148,7 +150,7 @@ def build(request: Request, instances: int | None) -> list[Task]:
     faults = Faults()
     for name, _ in task_names(instances):
         examples, verifier = (_from_gym if name in GENERATORS else _from_science)(name, request)
-        if len(examples) < request.total:
+        if len(examples) < request.total and (name in request.only or not request.only):
             faults.append(too_few(name, request, len(examples)))
             continue
         test, pool = tuple(examples[: request.test_examples]), tuple(examples[request.test_examples :])

@@ -1,0 +1,293 @@
+"""All cells of a matrix, one process each, and what they come to.
+
+compare    a matrix file -> DIR with matrix.json, cells/ and results.json; goes on where it was stopped
+begin      checks everything and writes DIR/matrix.json -> Begun
+read_results  what a folder comes to as far as it has come
+spoken     what it found, in sentences
+Begun      what is going to be run, and the effect that it can detect
+Progress   what a caller is told while a cell runs
+"""
+
+import json
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from itertools import groupby
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from innerloop.comparison.cells import RESULT, identity
+from innerloop.comparison.evaluate import write_json
+from innerloop.comparison.matrix import (
+    COST,
+    IN_CONTEXT,
+    PLAN,
+    STD,
+    UNTRAINED,
+    Cell,
+    Matrix,
+    cells,
+    common_config,
+    run_config,
+)
+from innerloop.comparison.reading import sound_part
+from innerloop.comparison.steps import budget_steps
+from innerloop.errors import Fault, Faults, UserError
+from innerloop.evaluation.in_context import in_context_task, positions_of, too_long
+from innerloop.evaluation.kshot import draw_support
+from innerloop.evaluation.statistics import Spread, detectable_effect
+from innerloop.evaluation.summary import summarize
+from innerloop.outputs.results import Results
+from innerloop.outputs.verdict import headline
+from innerloop.runs.journal import environment
+from innerloop.runs.preparation import Session, prepare
+
+FEW_TASKS = 10
+RESULTS = "results.json"
+
+# Standard deviations of META-LORA's difference from joint LoRA in benchmarks/results/demo.json: between tasks, and
+# between the means of training seeds; the other two are guesses. Only the effect that is printed beforehand uses them.
+ASSUMED = {
+    "nats": Spread(tasks=1.2, seeds=0.7, draws=0.3, examples=1.0),
+    "accuracy": Spread(tasks=0.16, seeds=0.06, draws=0.05, examples=0.4),
+}
+
+
+class Progress(NamedTuple):
+    """number of cells: this one's; stage: what it does; done of total: how far the stage is."""
+
+    cell: str
+    number: int
+    cells: int
+    stage: str
+    done: int
+    total: int
+
+
+class Begun(NamedTuple):
+    """missing: cells without a result yet, in their order."""
+
+    matrix: Matrix
+    plan: dict[str, Any]
+    missing: list[Cell]
+
+    def lines(self) -> list[str]:
+        """For people, one fact a line."""
+        said, effect = self.plan["protocol"], self.plan["detectable"]
+        ks, every = ", ".join(str(k) for k in said["k"]), len(self.plan["cells"])
+        return [
+            f"matrix   {self.plan['name']}: {every} cells, {len(self.missing)} to run",
+            f"arms     {', '.join(self.matrix.arms)}",
+            f"tasks    {len(said['train'])} seen, {len(said['validation'])} validation, {len(said['held_out'])} unseen",
+            f"scored   at k = {ks}; {said['draws']} draws, {len(said['seeds'])} seeds, {said['test_examples']} tests",
+            f"detects  {effect['nats']:.2f} nats, {effect['accuracy']:.0%} accuracy, 4 times in 5,",
+            f"         {effect['assumptions']}",
+            *(f"note     {note}" for note in self.plan["notes"]),
+        ]
+
+
+def begin(path: Path, folder: Path) -> Begun:
+    """Raises UserError with all faults of the matrix, its data and its budgets, or where DIR holds another matrix."""
+    faults = Faults()
+    matrix = sound_part(path, faults)
+    session = _session(matrix, faults) if matrix else None
+    if matrix and session:
+        _check_tasks(matrix, session, faults)
+        _check_budgets(matrix, session, faults)
+    faults.raise_if_any()
+    assert matrix is not None
+    assert session is not None
+    plan = _plan(matrix, session, path, folder)
+    _write_plan(folder, plan)
+    missing = [cell for cell in cells(matrix) if not _has_result(folder, cell)]
+    return Begun(matrix, plan, missing)
+
+
+def compare(begun: Begun, folder: Path, on_progress: Callable[[Progress], None]) -> dict[str, Any]:
+    """Runs the missing cells in turn, then sums up. A cell that fails is written down as failed; the others go on."""
+    with _locked(folder):
+        for number, cell in enumerate(begun.missing, 1):
+            for said in _run(folder, cell):
+                on_progress(Progress(number=number, cells=len(begun.missing), **said))
+        results = summarize(folder)
+        write_json(folder / RESULTS, results)
+    return results
+
+
+def read_results(folder: Path) -> dict[str, Any]:
+    """What the comparison comes to as far as it has come. Raises UserError where there is none."""
+    if not (folder / PLAN).is_file():
+        raise UserError(Fault("no comparison here", str(folder), expected="the --output of innerloop compare"))
+    return summarize(folder)
+
+
+def spoken(results: dict[str, Any]) -> list[str]:
+    """What the comparison found, a sentence for each budget and adaptation; the page has the rest."""
+    read = Results(results)
+    found = [(how, headline(read, budget, how)) for budget in read.budgets for how in read.hows(budget)]
+    return [f"{how}: {''.join(span.text for span in prose.spans)}" for how, prose in found]
+
+
+def _run(folder: Path, cell: Cell) -> Generator[dict[str, Any]]:
+    """What the cell's process says. A result that it could not write is written here."""
+    log = folder / "cells" / cell.name / "log.txt"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "innerloop.comparison.cells", str(folder), cell.name]
+    with log.open("w") as errors:
+        child = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True, start_new_session=True
+        )
+        assert child.stdin is not None
+        assert child.stdout is not None
+        try:
+            for line in child.stdout:
+                if line.startswith('{"cell"'):
+                    yield json.loads(line)
+            child.wait()
+        finally:  # closing the pipe ends a child that still runs
+            child.stdin.close()
+            child.wait()
+    if child.returncode:
+        reason = _reason(child.returncode, log)
+        write_json(log.with_name(RESULT), {**identity(cell), "status": "failed", "reason": reason})
+
+
+def _reason(code: int, log: Path) -> str:
+    if code < 0:
+        hint = ", as when memory runs out" if -code == signal.SIGKILL else ""
+        return f"its process was ended by {signal.Signals(-code).name}{hint}"
+    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    return lines[-1] if "Traceback (most recent call last):" in lines else " ".join(lines)[-500:]
+
+
+@contextmanager
+def _locked(folder: Path) -> Generator[None]:
+    from filelock import FileLock, Timeout
+
+    try:
+        with FileLock(folder / ".lock", timeout=0):
+            yield
+    except Timeout:
+        right = "wait for it, or another folder"
+        raise UserError(Fault("another comparison is at work in this folder", str(folder), expected=right)) from None
+
+
+def _session(matrix: Matrix, faults: Faults) -> Session | None:
+    try:
+        return prepare(common_config(matrix, matrix.seeds[0]))
+    except UserError as error:
+        faults += error.faults
+        return None
+
+
+def _check_tasks(matrix: Matrix, session: Session, faults: Faults) -> None:
+    most, tests = max(matrix.evaluation.k), session.config.tasks.test
+    for role, tasks in (("held_out", session.held_out), ("validation", session.validation)):
+        if not tasks:
+            faults.add(f"no {role.replace('_', '-')} task", f"runs.every: tasks.{role}", expected="at least one")
+        for task in tasks:
+            if len(task.pool) < most or not task.test:
+                right = f"at least {most} (the largest k) beside {tests} test examples (tasks.test)"
+                faults.add("too few examples", f"{role} task {task.task.name}", len(task.pool), right)
+    if IN_CONTEXT in matrix.arms and most:
+        tokenizer, seed = session.model.tokenizer, matrix.seeds[0]
+        fitting = [task for task in session.held_out if len(task.pool) >= most and task.test]
+        for draw in range(matrix.evaluation.draws):
+            supports = [draw_support(task, most, seed=seed, draw=draw) for task in fitting]
+            pairs = zip(fitting, supports, strict=True)
+            long = [in_context_task(task, support, tokenizer) for task, support in pairs]
+            answer = matrix.evaluation.max_new_tokens
+            found = too_long(long, most, positions=positions_of(session.model.model), most_new_tokens=answer)
+            said = {fault.where for fault in faults}
+            faults += [fault for fault in found if fault.where not in said]
+
+
+def _check_budgets(matrix: Matrix, session: Session, faults: Faults) -> None:
+    """Every arm can take at least a step of every budget, and its tasks fill its batches; each fault once."""
+    seen: set[str] = set()
+    trained = [cell for cell in cells(matrix) if cell.arm not in UNTRAINED and cell.seed == matrix.seeds[0]]
+    for (arm, costly), group in groupby(trained, key=lambda cell: (cell.arm, cell.budget == COST)):
+        asked = list(group)
+        names = [task.task.name for task in session.train] if arm == STD else None
+        config = run_config(matrix, asked[0], output_dir=Path("unused"), seen=names)
+        try:
+            prepared = prepare(config, model=session.model, store=session.store)
+        except UserError as error:
+            new = {str(fault): fault for fault in error.faults if str(fault) not in seen}
+            seen.update(new)
+            faults += [replace(fault, where=f"arm {arm}: {fault.where}") for fault in new.values()]
+            continue
+        budgets = [] if costly else [cell.budget for cell in asked if cell.budget != "seconds"]
+        for budget in budgets:
+            amount = matrix.given_budgets[budget]
+            if not budget_steps(prepared, budget, amount):
+                where = f"budgets.{budget}"
+                faults.add(f"not one step of {arm} fits", where, amount, "a larger budget, or a smaller step")
+
+
+def _plan(matrix: Matrix, session: Session, path: Path, folder: Path) -> dict[str, Any]:
+    names = {role: [task.task.name for task in getattr(session, role)] for role in ("train", "validation", "held_out")}
+    counts = {
+        "tasks": len(session.held_out),
+        "seeds": len(matrix.seeds),
+        "draws": matrix.evaluation.draws,
+        "examples": len(session.held_out[0].test),
+    }
+    effects = {metric: detectable_effect(spread, **counts) for metric, spread in ASSUMED.items()}
+    few = counts["tasks"] < FEW_TASKS
+    notes = [f"{counts['tasks']} held-out tasks: valid for these tasks only"] if few else []
+    return {
+        "name": matrix.name,
+        "command": shlex.join(["innerloop", "compare", str(path), "--output", str(folder)]),
+        "matrix_yaml": path.read_text(encoding="utf-8"),
+        "matrix": matrix.model_dump(mode="json"),
+        "environment": environment(),
+        "started": datetime.now(UTC).date().isoformat(),
+        "protocol": {
+            "k": sorted(matrix.evaluation.k),
+            "draws": counts["draws"],
+            "seeds": matrix.seeds,
+            "test_examples": counts["examples"],
+            **names,
+        },
+        "notes": notes,
+        "detectable": {
+            **effects,
+            "assumptions": f"assuming spreads between tasks of {ASSUMED['nats'].tasks:g} nats and "
+            f"{ASSUMED['accuracy'].tasks:.0%}, as the demo's seeds showed",
+        },
+        "targets": matrix.evaluation.targets.model_dump(),
+        "cells": [identity(cell) for cell in cells(matrix)],
+    }
+
+
+def _write_plan(folder: Path, plan: dict[str, Any]) -> None:
+    """Once; a later start goes on with it, if it is the same matrix."""
+    known = folder / PLAN
+    if not known.exists():
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            right = "a folder that doesn't exist yet, or one that a comparison began"
+            raise UserError(Fault("this folder holds something else", "--output", str(folder), right))
+        write_json(known, plan)
+        return
+    try:
+        before = json.loads(known.read_text(encoding="utf-8"))["matrix"]
+    except (ValueError, KeyError, TypeError):
+        raise UserError(Fault("not what a comparison wrote", str(known), expected="another folder")) from None
+    different = sorted(
+        key for key in before.keys() | plan["matrix"].keys() if before.get(key) != plan["matrix"].get(key)
+    )
+    if different:
+        right = "the matrix it was begun with, or another folder"
+        raise UserError(Fault("this folder holds another matrix", f"{known}: {', '.join(different)}", expected=right))
+
+
+def _has_result(folder: Path, cell: Cell) -> bool:
+    """A failed cell has none: it is tried again."""
+    path = folder / "cells" / cell.name / RESULT
+    return path.exists() and json.loads(path.read_text())["status"] == "done"

@@ -1,0 +1,190 @@
+"""An initialization's scores, piece by piece on disk: what was measured once is not measured again.
+
+score_pieces   every piece that has no file yet
+tuned          what validation tasks chose, for each k
+forgotten      how far the adapted models are from the base on other text
+protocol_of    what is measured of a finished run
+evaluate       all of it, with intervals: `innerloop eval`
+lines          the same for people
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from innerloop.data.encoding import EncodedTask
+from innerloop.errors import Fault, UserError
+from innerloop.evaluation.forgetting import continuations, forgetting, shipped_prompts
+from innerloop.evaluation.kshot import Chunk, adapt, draw_support
+from innerloop.evaluation.protocol import (
+    DEFAULT_GRID,
+    TUNED_WITH,
+    How,
+    Initialization,
+    Piece,
+    Protocol,
+    measure,
+    pieces,
+    tune,
+)
+from innerloop.evaluation.statistics import bootstrap
+from innerloop.learned import Learned
+from innerloop.learning.inner_loop import InnerLoop
+from innerloop.learning.methods import METHODS
+from innerloop.models import LoadedModel
+from innerloop.numerics.tensors import TensorSet
+from innerloop.runs.journal import write_text
+from innerloop.runs.preparation import prepare
+from innerloop.spaces.space import ParameterSpace
+
+Say = Callable[[str, int, int], None]  # stage, done, total
+
+
+def score_pieces(place: Path, todo: Sequence[Piece], measured: Callable[[Piece], dict[str, Any]], say: Say) -> None:
+    """Writes place/scores/PIECE.json for each."""
+    for number, piece in enumerate(todo):
+        say("scoring", number, len(todo))
+        path = place / "scores" / f"{piece.name}.json"
+        if not path.exists():
+            write_json(path, measured(piece))
+
+
+def tuned(
+    place: Path, space: ParameterSpace, protocol: Protocol, validation: Sequence[EncodedTask], say: Say
+) -> dict[int, InnerLoop]:
+    """From place/tuned.json, or chosen and noted there."""
+    note = place / "tuned.json"
+    if not note.exists():
+        say("choosing lr and steps", 0, 1)
+        chosen = tune(space, protocol, validation)
+        write_json(note, {str(k): {"steps": inner.steps, "lr": inner.optimizer.lr} for k, inner in chosen.items()})
+    return {
+        int(k): InnerLoop(steps=said["steps"], optimizer=replace(TUNED_WITH, lr=said["lr"]))
+        for k, said in json.loads(note.read_text()).items()
+    }
+
+
+def forgotten(
+    place: Path,
+    what: Initialization,
+    base: LoadedModel,
+    tasks: Sequence[EncodedTask],
+    *,
+    protocol: Protocol,
+    prompts: int,
+    hows: Sequence[How],
+    say: Say,
+) -> list[dict[str, Any]]:
+    """KL from the base after adapting on the most examples of draw 0, and as the initialization stands (how "none")."""
+    note = place / "forgetting.json"
+    if note.exists():
+        return json.loads(note.read_text())
+    found: list[dict[str, Any]] = []
+    hows = [how for how in hows if how == "none" or max(protocol.k)]
+    if prompts and hows:
+        say("forgetting", 0, len(hows))
+        known = continuations(base.model, base.tokenizer, prompts=shipped_prompts()[:prompts])
+        for number, how in enumerate(hows):
+            say("forgetting", number, len(hows))
+            piece = Piece("unseen", 0 if how == "none" else max(protocol.k), 0, how)
+            kl: dict[str, float] = {}
+            inner = what.inner(piece)
+
+            def look(taken: int, values: TensorSet, chunk: Chunk, *, last: int = inner.steps, kl=kl) -> None:
+                if taken == last:
+                    names = [task.task.name for task in chunk.tasks]
+                    kl.update(zip(names, forgetting(what.space, values, known).tolist(), strict=True))
+
+            # As the initialization stands it is the same for every task.
+            asked = tasks[:1] if how == "none" else tasks
+            adapt(
+                what.space, inner, [draw_support(task, piece.k, seed=protocol.seed) for task in asked], asked, look=look
+            )
+            found.append({"how": how, "k": piece.k, "kl": kl if how != "none" else {"shared": next(iter(kl.values()))}})
+    write_json(note, found)
+    return found
+
+
+def protocol_of(learned: Learned, *, k: Sequence[int], draws: int, max_new_tokens: int) -> Protocol:
+    """Raises UserError for a k below 0."""
+    config = learned.config
+    if min(k) < 0:
+        raise UserError(Fault("less than no example", "--k", min(k), "0 or above"))
+    grid = DEFAULT_GRID[METHODS[config.method.name].trains]
+    return Protocol(k=tuple(sorted(set(k))), draws=draws, grid=grid, max_new_tokens=max_new_tokens, seed=config.seed)
+
+
+def evaluate(learned: Learned, protocol: Protocol, say: Say) -> dict[str, Any]:
+    """The scores of a finished run on the tasks that it held out; "tuned" where it has validation tasks.
+
+    Every piece is kept under the run's eval/ and, at equal arguments, not measured again.
+    Raises UserError where no task was held out, or one has fewer than k examples.
+    """
+    session = prepare(learned.config, model=learned.model)
+    if not session.held_out:
+        raise UserError(Fault("this run held no task out", "tasks.held_out", expected="names of tasks to score"))
+    smallest = min([*session.held_out, *session.validation], key=lambda task: len(task.pool))
+    if len(smallest.pool) < max(protocol.k):
+        right = f"at most {len(smallest.pool)}, the examples of {smallest.task.name}"
+        raise UserError(Fault("more examples than a task has", "--k", max(protocol.k), right))
+    place = learned.folder / "eval" / hashlib.sha256(repr(protocol).encode()).hexdigest()[:12]
+    choices = tuned(place, learned.space, protocol, session.validation, say) if session.validation else {}
+    what = Initialization(learned.space, learned.model, learned.inner, choices)
+    todo = pieces(protocol, hows=("own", "tuned") if choices else ("own",))
+    score_pieces(place, todo, lambda piece: measure(piece, what, session.held_out, protocol), say)
+    found = [json.loads((place / "scores" / f"{piece.name}.json").read_text()) for piece in todo]
+    return {"folder": str(place), "rows": [_row(found, *key) for key in dict.fromkeys((p.k, p.how) for p in todo)]}
+
+
+def _row(found: Sequence[Mapping[str, Any]], k: int, how: str) -> dict[str, Any]:
+    """The mean over tasks, draws and examples with its interval; the worst task; test loss minus support loss."""
+    parts = [part for part in found if (part["k"], part["how"]) == (k, how)]
+    names = list(parts[0]["tasks"])
+
+    def interval(metric: str) -> dict[str, Any]:
+        values = {name: np.array([[part["tasks"][name][metric] for part in parts]]) for name in names}
+        said, means = bootstrap(values), {name: float(value.mean()) for name, value in values.items()}
+        worst = (max if metric == "nats" else min)(means, key=means.__getitem__)
+        return {"mean": said.mean, "low": said.low, "high": said.high, "worst": worst, "tasks": means}
+
+    row = {"k": k, "how": how, "steps": parts[0]["steps"], "lr": parts[0]["lr"], "draws": len(parts)}
+    row |= {"nats": interval("nats"), "accuracy": interval("correct")}
+    row["unchecked"] = sum(len(part["tasks"][name]["unchecked"]) for part in parts for name in names)
+    support = [part["tasks"][name]["support_nats"] for part in parts for name in names]
+    return row | {"gap": None if None in support else row["nats"]["mean"] - sum(support) / len(support)}
+
+
+def lines(found: Mapping[str, Any]) -> list[str]:
+    """A table for people."""
+    table = [("k", "adapted", "steps", "lr", "nats an answer token", "accuracy", "gap", "worst task")]
+    for row in found["rows"]:
+        nats, right = row["nats"], row["accuracy"]
+        table.append(
+            (
+                str(row["k"]),
+                row["how"],
+                str(row["steps"]),
+                "" if row["lr"] is None else f"{row['lr']:g}",
+                f"{nats['mean']:.2f} [{nats['low']:.2f}, {nats['high']:.2f}]",
+                f"{right['mean']:.0%} [{right['low']:.0%}, {right['high']:.0%}]",
+                "" if row["gap"] is None else f"{row['gap']:.2f}",
+                nats["worst"],
+            )
+        )
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    padded = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table)
+    failed = sum(row["unchecked"] for row in found["rows"])
+    notes = [f"{failed} answers count as wrong because checking them failed"] if failed else []
+    notes += ["[95 % intervals]; gap: test loss minus support loss", f"every score is in {found['folder']}/"]
+    return [*padded, *notes]
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Whole, or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, json.dumps(value, indent=1) + "\n")

@@ -1,0 +1,73 @@
+"""What a cell's training was and took, from what its run recorded.
+
+run_facts        the run folder -> the fields of result.json
+untrained_facts  the same of an arm that trains nothing
+"""
+
+import json
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+from innerloop.comparison.matrix import IN_CONTEXT
+from innerloop.learned import EXPORTED
+from innerloop.learning.methods import METHODS
+from innerloop.runs.config import load_config
+from innerloop.runs.journal import MANIFEST, METRICS
+
+
+def run_facts(output: Path) -> dict[str, Any]:
+    said = json.loads((output / MANIFEST).read_text())
+    lines = [json.loads(line) for line in (output / METRICS).read_text().splitlines()]
+    config, plan = load_config(said["config"]), said["plan"]
+    row = METHODS[config.method.name]
+    inner = config.method.inner.steps if config.method.inner else 0
+    folder = output / ("adapters" if row.one_task else EXPORTED[row.trains])
+    return {
+        "algorithm": plan["algorithm"],
+        "trains": "all parameters" if row.trains == "all" else "LoRA",
+        "parameters": plan["trained"]["parameters"],
+        "percent": plan["trained"]["percent"],
+        "examples_per_task": plan["examples_per_task"],
+        "tasks": plan["tasks"],
+        "passes": len(lines) * plan["tasks_per_step"] * (inner + row.rule.reads_query),
+        "steps": plan["steps"],
+        "tokens": said["tokens"],
+        "seconds": said["seconds"],
+        "tokens_per_second": said["tokens"] / said["seconds"],
+        "peak_bytes": said["peak_bytes"],
+        "file_bytes": sum(path.stat().st_size for path in folder.rglob("*.safetensors")),
+        "config_yaml": (output / "run.yaml").read_text(),
+        "command": "innerloop train run.yaml",
+        "training": {
+            "tokens": list(accumulate(line["tokens"] for line in lines)),
+            "seconds": [line["seconds"] for line in lines],
+            "loss": [line["loss"] for line in lines],
+            "support_first": [line["support_loss_first"] for line in lines],
+            "support_last": [line["support_loss_last"] for line in lines],
+        },
+    }
+
+
+def untrained_facts(arm: str) -> dict[str, Any]:
+    counts = (
+        "parameters",
+        "percent",
+        "examples_per_task",
+        "tasks",
+        "passes",
+        "steps",
+        "tokens",
+        "seconds",
+        "file_bytes",
+    )
+    return {
+        "algorithm": "k examples in the prompt" if arm == IN_CONTEXT else "the model as it is",
+        "trains": "nothing",
+        **dict.fromkeys(counts, 0),
+        "tokens_per_second": None,
+        "peak_bytes": {},
+        "config_yaml": "",
+        "command": "",
+        "training": {name: [] for name in ("tokens", "seconds", "loss", "support_first", "support_last")},
+    }

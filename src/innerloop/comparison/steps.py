@@ -1,0 +1,44 @@
+"""How many outer steps a budget buys.
+
+budget_steps   tokens or examples: counted from the batches that the steps would read
+timed_steps    seconds: from a few steps that are timed and then forgotten
+"""
+
+import statistics
+import time
+from collections.abc import Sequence
+from itertools import count
+
+from innerloop.runs.preparation import Session, TaskBatches, examples_a_round
+
+TIMED = 3
+
+
+def budget_steps(session: Session, budget: str, amount: float) -> int:
+    """Steps of each of the session's adapters that, together, stay within the amount; 0 = not even one."""
+    streams = [batches for _, batches in session.streams()]
+    if budget == "examples":
+        a_step = session.config.outer.tasks_per_step * sum(examples_a_round(session.config))
+        return int(amount // (len(streams) * a_step))
+    return _token_steps(streams, amount)
+
+
+def timed_steps(session: Session, seconds: float) -> int:
+    """At least 1. The first step warms up; the run itself starts from a fresh space, so its numbers don't change."""
+    _, batches = session.streams()[0]
+    trainer = session.trainer(session.space(), batches)
+    taken: list[float] = []
+    for step in range(TIMED + 1):
+        started = time.perf_counter()
+        trainer.step(batches[step])
+        taken.append(time.perf_counter() - started)
+    return max(1, int(seconds / len(session.streams()) / statistics.median(taken[1:])))
+
+
+def _token_steps(streams: Sequence[TaskBatches], tokens: float) -> int:
+    spent = 0
+    for step in count():
+        spent += sum(batches[step].token_count for batches in streams)
+        if spent > tokens:
+            return step
+    raise AssertionError("unreachable")

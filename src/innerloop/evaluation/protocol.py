@@ -1,0 +1,152 @@
+"""What is measured of one initialization: k examples, several draws of them, the same test examples every time.
+
+Protocol            k, draws, the grid to tune on, how long an answer may be
+Initialization      what is evaluated, and how it adapts
+Piece               one measurement: which tasks, which draw, how many examples, adapted how
+pieces              every piece of a protocol
+tune                for each k, the adaptation that validation tasks choose
+measure             one piece -> its scores, for JSON
+DEFAULT_ADAPTATION  for an initialization whose method has no inner loop
+
+A piece depends on the initialization, the seed and itself alone, so pieces may be measured in any order, and again.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NamedTuple
+
+from innerloop.data.encoding import EncodedTask
+from innerloop.evaluation.kshot import Chunk, Grid, TaskScore, adapt, choose, draw_support, score
+from innerloop.evaluation.scoring import answers, verified
+from innerloop.learning.inner_loop import InnerLoop
+from innerloop.models import LoadedModel
+from innerloop.numerics.optimizers import AdamW, Sgd
+from innerloop.numerics.tensors import TensorSet
+from innerloop.spaces.space import ParameterSpace
+
+Table = Literal["unseen", "seen"]  # held-out tasks and k examples, or training tasks and none
+How = Literal["none", "own", "tuned"]
+
+# By what an initialization holds: for one whose method has no inner loop, unless the caller says otherwise.
+DEFAULT_ADAPTATION = {
+    "lora": InnerLoop(steps=5, optimizer=AdamW(lr=3e-3, betas=(0.9, 0.99))),
+    "all": InnerLoop(steps=3, optimizer=Sgd(lr=1e-2)),
+}
+TUNED_WITH = AdamW(lr=3e-3, betas=(0.9, 0.99), clip=1.0)  # its lr and steps come from the grid
+DEFAULT_GRID = {
+    "lora": Grid(lrs=(1e-3, 3e-3, 1e-2), steps=(3, 10, 30)),
+    "all": Grid(lrs=(1e-5, 3e-5, 1e-4), steps=(3, 10, 30)),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """k: numbers of support examples; draws of them; grid: what "tuned" chooses from; seed: of the draws."""
+
+    k: tuple[int, ...] = (0, 5, 10, 25, 50)
+    draws: int = 5
+    grid: Grid = DEFAULT_GRID["lora"]
+    max_new_tokens: int = 64
+    seed: int = 7
+
+
+class Piece(NamedTuple):
+    table: Table
+    k: int
+    draw: int
+    how: How
+
+    @property
+    def name(self) -> str:
+        return f"{self.table}-k{self.k}-draw{self.draw}-{self.how}"
+
+
+class Initialization(NamedTuple):
+    """What is evaluated. own: the adaptation it was trained for; tuned: k -> the one that validation tasks chose."""
+
+    space: ParameterSpace
+    model: LoadedModel
+    own: InnerLoop
+    tuned: Mapping[int, InnerLoop]
+
+    def inner(self, piece: Piece) -> InnerLoop:
+        if piece.how == "tuned":
+            return self.tuned[piece.k]
+        return self.own if piece.how == "own" else replace(self.own, steps=0)
+
+
+def pieces(protocol: Protocol, *, hows: Sequence[How], seen: bool = False, bare: bool = True) -> list[Piece]:
+    """k = 0 has one draw and nothing to adapt on.
+
+    hows  how to adapt where k is above 0
+    seen  the training tasks too, as the initialization stands
+    bare  held-out tasks at k = 0 (a fresh LoRA is the base model there)
+    """
+    found = [Piece("seen", 0, 0, "none")] if seen else []
+    if bare and 0 in protocol.k:
+        found.append(Piece("unseen", 0, 0, "none"))
+    some = [k for k in protocol.k if k]
+    return found + [Piece("unseen", k, draw, how) for k in some for draw in range(protocol.draws) for how in hows]
+
+
+def tune(space: ParameterSpace, protocol: Protocol, validation: Sequence[EncodedTask]) -> dict[int, InnerLoop]:
+    """For each k above 0, the lr and steps of the grid with the lowest mean nats on the validation tasks."""
+    start = InnerLoop(steps=1, optimizer=TUNED_WITH)
+    return {k: choose(space, start, protocol.grid, validation, k=k, seed=protocol.seed) for k in protocol.k if k}
+
+
+def measure(piece: Piece, what: Initialization, tasks: Sequence[EncodedTask], protocol: Protocol) -> dict[str, Any]:
+    """Nats and verified answers of every test example, the support loss that was reached, and nats on the way."""
+    inner, space = what.inner(piece), what.space
+    supports = [draw_support(task, piece.k, seed=protocol.seed, draw=piece.draw) for task in tasks]
+    found: dict[str, dict[str, Any]] = {}
+    curve: dict[int, list[float]] = {}
+    looks = _looks(inner.steps)
+
+    def look(taken: int, values: TensorSet, chunk: Chunk) -> None:
+        if taken not in looks:
+            return
+        scores = score(space, values, chunk.tasks)
+        curve.setdefault(taken, []).extend(each.mean_nats for each in scores)
+        if taken == inner.steps:
+            found.update(_final(what, values, chunk, scores, protocol=protocol, adapted=bool(taken)))
+
+    adapt(space, inner, supports, tasks, look=look)
+    chosen = {"steps": inner.steps, "lr": inner.optimizer.lr if inner.steps else None}
+    means = [[step, sum(nats) / len(nats)] for step, nats in sorted(curve.items())]
+    return {**piece._asdict(), **chosen, "tasks": found, "curve": means}
+
+
+def _final(
+    what: Initialization,
+    values: TensorSet,
+    chunk: Chunk,
+    scores: Sequence[TaskScore],
+    *,
+    protocol: Protocol,
+    adapted: bool,
+) -> dict[str, dict[str, Any]]:
+    """What is kept of tasks that are adapted as far as they will be."""
+    tasks = chunk.tasks
+    written = answers(what.space, values, tasks, tokenizer=what.model.tokenizer, most=protocol.max_new_tokens)
+    reached: Sequence[float | None] = [None] * len(tasks)
+    if adapted:
+        held = [replace(task, test=tuple(support)) for task, support in zip(tasks, chunk.support, strict=True)]
+        reached = [each.mean_nats for each in score(what.space, values, held)]
+    found: dict[str, dict[str, Any]] = {}
+    for task, each, texts, nats in zip(tasks, scores, written, reached, strict=True):
+        unchecked: list[str] = []
+        found[task.task.name] = {
+            "ids": [example.id for example in task.task.test],  # in-context encodings have ids of their own
+            "nats": list(each.nats),
+            "correct": verified(task.task, texts, on_failure=unchecked.append),
+            "unchecked": unchecked,
+            "support_nats": nats,
+        }
+    return found
+
+
+def _looks(steps: int) -> set[int]:
+    """Before the first step, after the last, and after 1, 3, 10, 30, ... between them."""
+    between = {round(10 ** (power / 2)) for power in range(20)}
+    return {0, steps} | {step for step in between if step < steps}
