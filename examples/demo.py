@@ -159,7 +159,10 @@ def as_json(arms: Mapping[str, Arm]) -> dict[str, Any]:
         "nats": {name: mean_nats(arm.scores) for name, arm in arms.items()},
         "exact": {name: mean_correct(arm.scores) for name, arm in arms.items()},
         "tasks_won": {f"{one} over {other}": wins(arms[one], arms[other]) for one, other in pairs},
-        "tasks": {name: {score.task: [score.mean_nats, score.mean_correct] for score in arm.scores} for name, arm in arms.items()},
+        "tasks": {
+            name: {score.task: [score.mean_nats, score.mean_correct] for score in arm.scores}
+            for name, arm in arms.items()
+        },
     }
 
 

@@ -3,7 +3,7 @@
 ARMS         of a small matrix, each with its own part of a run.yaml
 small        the tree of a small matrix; dotted keys on top
 matrix_file  the same as a YAML file
-Compared     a comparison that ran: its folder, its matrix, its results
+Compared     a comparison that ran: its file and folder, its matrix, its results
 run_here     begins a comparison and runs its cells without a process for each
 scores_of    a cell's pieces by name
 """
@@ -35,6 +35,7 @@ TEST, K = 3, 4
 
 
 class Compared(NamedTuple):
+    file: Path
     folder: Path
     matrix: Matrix
     results: dict[str, Any]
@@ -54,7 +55,10 @@ def small(world: World, changes: Changes = NOTHING) -> dict[str, Any]:
                 | {"held_out": HELD_OUT, "validation": VALIDATION},
                 "outer": {"tasks_per_step": 2},
             },
-            "lora": {"method": {"lora": {"r": 2, "lora_alpha": 4, "layers": "last-1"}}, "memory": {"trunk_cache": True}},
+            "lora": {
+                "method": {"lora": {"r": 2, "lora_alpha": 4, "layers": "last-1"}},
+                "memory": {"trunk_cache": True},
+            },
             "all": {},
         },
         "arms": ARMS,
@@ -84,7 +88,7 @@ def run_here(file: Path, folder: Path) -> Compared:
     begun = begin(file, folder)
     for cell in begun.missing:
         run_cell(folder, cell.name, lambda *_: None)
-    return Compared(folder, begun.matrix, summarize(folder))
+    return Compared(file, folder, begun.matrix, summarize(folder))
 
 
 def scores_of(cell: Path) -> dict[str, dict[str, Any]]:

@@ -1,5 +1,6 @@
 """Adapting to a new task: what it changes, what is generated and scored, and what other libraries read."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,14 @@ def test_adapting_lowers_the_support_loss_and_leaves_the_rest(runs: Runs, method
     assert learned.adapt(SUPPORT, inner=InnerLoop(steps=0, optimizer=AdamW(lr=1.0))).score(SUPPORT)[0] == (
         pytest.approx(adapted.losses[0], rel=1e-5)
     )
+
+
+def test_the_number_of_steps_can_be_another(runs: Runs) -> None:
+    learned = runs("meta-lora")
+    more = learned.adapt(SUPPORT, steps=learned.inner.steps + 2)
+    assert len(more.losses) == learned.inner.steps + 2
+    assert same(more.values, learned.adapt(SUPPORT, inner=replace(learned.inner, steps=len(more.losses))).values)
+    assert not same(more.values, learned.adapt(SUPPORT).values)
 
 
 def test_a_run_without_inner_loop_adapts_by_default(runs: Runs) -> None:

@@ -87,20 +87,21 @@ def adapt(
     examples: Annotated[Path, typer.Argument(help="The new task's examples: JSONL, CSV, Parquet or JSON.")],
     output: Annotated[Path | None, typer.Option(help="Where the adapted adapter or model goes.")] = None,
     prompt: Annotated[list[str], typer.Option(help="Answer this prompt after adapting. Repeatable.")] = [],  # noqa: B006
+    steps: Annotated[int | None, typer.Option(min=1, help="Inner steps; by default the run's own number.")] = None,
     json_: Json = False,
 ) -> None:
     """Adapt a run's initialization to a new task."""
     from innerloop.learned import load_run
 
     learned = load_run(run)
-    adapted = learned.adapt(examples)
+    adapted = learned.adapt(examples, steps=steps)
     answers = adapted.generate(prompt) if prompt else []
     if output:
         adapted.save_pretrained(output)
     nats, exact = adapted.score(examples)
     inner = learned.inner
     said = {
-        "steps": inner.steps,
+        "steps": len(adapted.losses),
         "optimizer": type(inner.optimizer).__name__.lower(),
         "lr": inner.optimizer.lr,
         "support_loss": [*adapted.losses, nats],
@@ -109,7 +110,7 @@ def adapt(
         "output": str(output) if output else None,
     }
     lines = [
-        f"adapted in {inner.steps} steps of {said['optimizer']}, lr {inner.optimizer.lr}",
+        f"adapted in {said['steps']} steps of {said['optimizer']}, lr {inner.optimizer.lr}",
         f"support loss {adapted.losses[0]:.3f} -> {nats:.3f} nats a token; {exact:.0%} of its answers exact",
         *(f"{asked!r} -> {answer!r}" for asked, answer in zip(prompt, answers, strict=True)),
         *([f"wrote {output}"] if output else []),

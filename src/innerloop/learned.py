@@ -9,7 +9,7 @@ load_run     the folder of a finished run -> Learned
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from innerloop.models import LoadedModel, load
 from innerloop.numerics.tensors import TensorSet, per_task
 from innerloop.outputs.export import export_adapter, export_model, read_adapter, reload_logits
 from innerloop.runs.config import RunConfig, load_config
-from innerloop.runs.journal import MANIFEST, Journal, peak_memory, write_text
+from innerloop.runs.journal import MANIFEST, Journal, peak_memory, reset_peak_memory, write_text
 from innerloop.runs.preparation import Session, Store, chosen_device, prepare, roles
 from innerloop.runs.trainer import LastRound, Metrics
 from innerloop.runs.training import OnStep, Plan, fit, plan
@@ -105,13 +105,16 @@ class Learned:
         """The adapter or model folder that the run wrote."""
         return self.folder / EXPORTED[METHODS[self.config.method.name].trains]
 
-    def adapt(self, examples: Examples, *, inner: InnerLoop | None = None) -> Adapted:
+    def adapt(self, examples: Examples, *, steps: int | None = None, inner: InnerLoop | None = None) -> Adapted:
         """A few inner steps on the examples, from the shared values, which stay as they are.
 
-        examples: `{prompt, completion}` records (or the other forms of docs/data-format.md), or a file of them.
+        examples  `{prompt, completion}` records (or the other forms of docs/data-format.md), or a file of them
+        steps     in place of the inner loop's own number
+        inner     in place of the run's own inner loop
         Raises UserError for records that can't be read.
         """
         inner, support = inner or self.inner, self.encoded(examples)
+        inner = inner if steps is None else replace(inner, steps=steps)
         section = self.config.method.inner
         whole = section is None or section.batch_size >= self.config.tasks.support
         size = len(support) if whole or section is None else min(section.batch_size, len(support))
@@ -250,6 +253,7 @@ def _check_weights(folder: Path, written: Mapping[str, str]) -> None:
 
 def _train(session: Session, journal: Journal, on_step: OnStep | None) -> Learned:
     config, folder = session.config, session.config.output_dir
+    reset_peak_memory()
     started, tokens = time.perf_counter(), 0
 
     def record(name: str, metrics: Metrics) -> None:

@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from outputs.results_example import example
 
 from innerloop.outputs.report import write_report
+from outputs.results_example import example
 
 
 class Written(NamedTuple):

@@ -123,7 +123,7 @@ def test_the_defaults_of_the_inner_loop_are_the_methods_own() -> None:
         assert (inner["steps"], inner["clip"]) == (expected["steps"], expected["clip"])
         assert inner["optimizer"]["lr"] == expected["optimizer"]["lr"]
     fomaml, meta = load_config(minimal("fomaml")), load_config(minimal("meta-lora"))
-    assert fomaml.method.build() == Fomaml(inner=InnerLoop(steps=3, optimizer=Sgd(lr=1e-2)))
+    assert fomaml.method.build() == Fomaml(inner=InnerLoop(steps=3, optimizer=Sgd(lr=1e-3)))
     assert meta.method.build() == MetaLora(inner=InnerLoop(steps=5, optimizer=AdamW(lr=3e-3, betas=(0.9, 0.99))))
     lora = load_config(minimal("fomaml-lora")).method.build()
     assert lora == Fomaml(inner=InnerLoop(steps=3, optimizer=Sgd(lr=0.3, clip=1.0)))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from innerloop.errors import UserError
-from innerloop.runs.journal import Journal, environment, peak_memory, write_text
+from innerloop.runs.journal import Journal, environment, peak_memory, reset_peak_memory, write_text
 from small_runs import files_of, manifest_of
 
 
 def lines(folder: Path) -> list[Any]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux can forget a peak")
+def test_a_peak_is_that_since_the_last_reset() -> None:
+    held = torch.ones(64, 1024, 1024)  # 256 MiB
+    before = peak_memory()["rss"]
+    del held
+    reset_peak_memory()
+    assert peak_memory()["rss"] < before - 200 * 1024**2
 
 
 def test_a_run_is_running_until_it_is_finished(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import os
 import shutil
 import sys
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,7 @@ from innerloop.outputs.export import read_adapter
 from innerloop.runs.config import RunConfig
 from innerloop.runs.journal import MANIFEST
 from innerloop.runs.preparation import Session, prepare
+from innerloop.spaces.space import ParameterSpace
 
 RESULT = "result.json"
 
@@ -140,7 +141,7 @@ class _Run:
         """The shared values; for Std LoRA and the untrained arms a fresh LoRA, which is the base model."""
         arm, common = self.cell.arm, self.common
         if arm in (*UNTRAINED, STD):
-            space, model, own = common.space(), common.model, DEFAULT_ADAPTATION["lora"]
+            space, model, own = self._fresh(), common.model, DEFAULT_ADAPTATION["lora"]
         else:
             learned = load_run(self.place / "run")
             space, model, own = learned.space, learned.model, learned.inner
@@ -164,8 +165,13 @@ class _Run:
             found = measure(piece, what, tasks, protocol)
         return {"arm": self.cell.arm, "budget": self.cell.budget, "seed": self.cell.seed, **found}
 
+    def _fresh(self) -> ParameterSpace:
+        """A LoRA at its starting values: Std LoRA's as its own adapters are."""
+        config = self._config(None) if self.cell.arm == STD else self.common.config
+        return replace(self.common, config=config).space()
+
     def _own_adapter(self, what: Initialization, task: EncodedTask) -> Initialization:
-        space = self.common.space()
+        space = self._fresh()
         stored = read_adapter(self.place / "run" / "adapters" / file_name(task.task.name))
         space.shared = {name: value.to(space.shared[name].device) for name, value in stored.items()}
         return what._replace(space=space)

@@ -22,6 +22,7 @@ from innerloop.runs.schema import ABSENT, get
 from innerloop.runs.yaml import Document
 
 OURS = ("method.name", "seed", "output_dir", "outer.steps")
+SECTIONS = {"model", "tasks", "method", "outer", "memory"}
 THEIRS = ("tasks.examples_per_task", "tasks.support", "tasks.query")  # an arm may draw from them in its own way
 SHARED = tuple(key for key in KEYS if key.startswith(("model.", "tasks.")) and key not in THEIRS)
 
@@ -81,6 +82,10 @@ class _Check:
         parts |= {("arms", arm): part for arm, part in self.matrix.arms.items() if arm not in UNTRAINED}
         parts |= {("cost_only", "arms", arm): part for arm, part in (costly.arms if costly else {}).items()}
         for path, part in parts.items():
+            for name in SECTIONS & part.keys():
+                if not isinstance(part[name], Mapping):  # else ours would simply take its place
+                    where = self.document.where((*path, name))
+                    self.faults.add("not a value that this key takes", where, part[name], "a section")
             for key in OURS if path == ("runs", "every") else (*OURS, *SHARED):
                 if (value := get(part, key)) is not ABSENT:
                     problem = "the matrix says this itself" if key in OURS else "this is the same for every arm"

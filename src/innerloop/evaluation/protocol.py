@@ -30,7 +30,7 @@ How = Literal["none", "own", "tuned"]
 # By what an initialization holds: for one whose method has no inner loop, unless the caller says otherwise.
 DEFAULT_ADAPTATION = {
     "lora": InnerLoop(steps=5, optimizer=AdamW(lr=3e-3, betas=(0.9, 0.99))),
-    "all": InnerLoop(steps=3, optimizer=Sgd(lr=1e-2)),
+    "all": InnerLoop(steps=3, optimizer=Sgd(lr=1e-3)),
 }
 TUNED_WITH = AdamW(lr=3e-3, betas=(0.9, 0.99), clip=1.0)  # its lr and steps come from the grid
 DEFAULT_GRID = {

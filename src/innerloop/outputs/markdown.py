@@ -5,6 +5,7 @@ markdown   title and sections -> text; names and reasons of users can't become m
 
 import re
 from collections.abc import Iterator, Sequence
+from itertools import zip_longest
 
 from innerloop.outputs.page import Block, Cell, Figure, Heading, Listing, Prose, Section, Span, Table
 
@@ -15,9 +16,9 @@ def markdown(title: str, sections: Sequence[Section]) -> str:
     lines = [f"# {_escape(title)}", ""]
     for section in sections:
         lines += [f"## {_escape(section.title)}", ""]
-        for block, following in zip(section.blocks, [*section.blocks[1:], None], strict=True):
+        for block, following in zip_longest(section.blocks, section.blocks[1:]):
             lines += [*_block(block), *([] if _is_item(block) and _is_item(following) else [""])]
-    return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).rstrip() + "\n"
+    return "\n".join(lines).rstrip() + "\n"
 
 
 def _is_item(block: Block | None) -> bool:

@@ -16,7 +16,7 @@ from xml.etree import ElementTree
 
 from innerloop.errors import Fault, UserError
 from innerloop.outputs.markdown import markdown
-from innerloop.outputs.page import Figure, Section, glued
+from innerloop.outputs.page import Figure, Section, counted, glued
 from innerloop.outputs.results import Results
 from innerloop.outputs.sections import sections
 from innerloop.runs.journal import write_text
@@ -71,8 +71,8 @@ def page(results: Results, parts: list[Section]) -> str:
     code = script.read_text("utf-8")
     arms = {str(row.get("arm")) for row in results.rows} | {arm for b in results.budgets for arm in results.arms(b)}
     return environment.get_template("report.html.j2").render(
-        results=results.given,
         name=results.name,
+        facts=_facts(results),
         sections=[(part, [(kind, list(blocks)) for kind, blocks in groupby(part.blocks, _layout)]) for part in parts],
         inline=inline,
         keys={arm: (look, marker_path(look)) for arm, look in looks(arms).items()},
@@ -112,6 +112,15 @@ def inline(figure: Figure) -> "Markup":
     view = root.attrib["viewBox"]
     root.attrib = {"viewBox": view, "role": "img", "aria-labelledby": f"{figure.name}-title {figure.name}-desc"}
     return Markup(ElementTree.tostring(root, encoding="unicode"))
+
+
+def _facts(results: Results) -> list[str]:
+    """What stands under the title."""
+    given, protocol = results.given, results.protocol
+    facts = [f"Started {given['started']}"] if given.get("started") else []
+    facts.append("Finished" if given.get("status") == "done" else "Not finished")
+    counts = (("seeds", "seed"), ("held_out", "held-out task"))
+    return facts + [counted(len(protocol[key]), noun) for key, noun in counts if protocol.get(key)]
 
 
 def _own(value: str, key: str, name: str) -> str:

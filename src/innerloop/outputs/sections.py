@@ -61,7 +61,7 @@ def _verdict(results: Results) -> Section:
     blocks: list[Block] = []
     lacking = [row for row in results.rows if row.get("status") != "done"]
     if lacking or results.given.get("status") != "done":
-        count = f"{len(lacking)} of {len(results.rows)} arms and budgets failed or are not done" if lacking else ""
+        count = f"{len(lacking)} of {len(results.rows)} rows of the matrix failed or are not done" if lacking else ""
         sentence = f"This comparison is not finished{': ' if count else ''}{count}."
         if results.given.get("status") == "done":
             sentence = f"{count.capitalize()}; the rest is final."
@@ -219,8 +219,8 @@ def _adaptation(results: Results, drawn: Drawn) -> Section:
     ]
     kinds = (
         (tables_adaptation.adaptation, "adaptation gaps"),
-        (tables_adaptation.targets, "examples or steps to a target"),
-        (tables_adaptation.forgetting, "forgetting"),
+        (tables_adaptation.targets, "targets"),
+        (tables_adaptation.forgetting, "measures of forgetting"),
     )
     for budget in results.budgets:
         blocks.append(Heading(budget_title(budget).capitalize()))

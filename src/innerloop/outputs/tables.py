@@ -107,7 +107,7 @@ def contrasts(entries: Sequence[Entry], budget: str) -> Table:
             ]
         )
     columns = ["contrast", "difference of", "metric", "k", "adaptation", "difference", "p", "verdict"]
-    return Table(f"{budget}-contrasts", f"Contrasts · {budget_title(budget)}", columns, rows)
+    return Table(f"{budget}-contrasts", f"Contrasts · {budget_title(budget)}", columns, rows, wide=True)
 
 
 def name_cell(arm: str) -> Cell:

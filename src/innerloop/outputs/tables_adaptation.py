@@ -24,7 +24,11 @@ def adaptation(results: Results, budget: str) -> Table | None:
         for entry in found
     ]
     columns = ["method", "adaptation", "k", "inner steps", "learning rate", "support nats", "test nats", "gap"]
-    return Table(f"{budget}-adaptation", f"Adaptation gap · {budget_title(budget)}", columns, rows) if rows else None
+    return (
+        Table(f"{budget}-adaptation", f"Adaptation gap · {budget_title(budget)}", columns, rows, wide=True)
+        if rows
+        else None
+    )
 
 
 def targets(results: Results, budget: str) -> Table | None:
@@ -38,7 +42,7 @@ def targets(results: Results, budget: str) -> Table | None:
         rows.append([name_cell(arm), cell(how), *cells])
     columns = ["method", "adaptation", *(f"{what} to {goal}" for goal in goals for what in ("examples", "inner steps"))]
     title = f"Fewest examples and inner steps to a target · {budget_title(budget)}"
-    return Table(f"{budget}-targets", title, columns, rows) if rows else None
+    return Table(f"{budget}-targets", title, columns, rows, wide=True) if rows else None
 
 
 def forgetting(results: Results, budget: str) -> Table | None:
@@ -69,7 +73,8 @@ def _reached(entry: Entry | None, key: str) -> Cell:
 def _divergence(entry: Entry | None) -> Cell:
     if entry is None:
         return Cell(NOTHING)
-    interval = (f"[{_nats(entry['low'])}, {_nats(entry['high'])}]",) if entry.get("low") is not None else ()
+    low, high = entry.get("low"), entry.get("high")
+    interval = () if low is None or high is None else (f"[{_nats(low)}, {_nats(high)}]",)
     return cell(entry.get("kl"), _nats(entry.get("kl")), detail=interval)
 
 

@@ -34,7 +34,7 @@ __all__ = ["DEFAULT_INNER", "DEFAULT_OUTER", "DEFAULT_TASKS_PER_STEP", "KEYS", "
 _FAST_ADAMW = {"name": "adamw", "lr": 3e-3, "betas": (0.9, 0.99)}
 # By the method's name, else by what it trains. An optimizer that a config gives replaces this one as a whole.
 DEFAULT_INNER: dict[str, dict[str, Any]] = {
-    "all": {"steps": 3, "clip": None, "optimizer": {"name": "sgd", "lr": 1e-2}},
+    "all": {"steps": 3, "clip": None, "optimizer": {"name": "sgd", "lr": 1e-3}},
     "lora": {"steps": 3, "clip": 1.0, "optimizer": {"name": "sgd", "lr": 0.3}},
     "meta-lora": {"steps": 5, "clip": None, "optimizer": _FAST_ADAMW},
     "reptile-lora": {"steps": 5, "clip": None, "optimizer": _FAST_ADAMW},

@@ -2,6 +2,7 @@
 
 Journal       one run's two files
 environment   versions, device and threads: what a number depends on
+reset_peak_memory, peak_memory    measured peaks
 write_text    a file appears whole or not at all
 """
 
@@ -13,6 +14,7 @@ import resource
 import sys
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +70,7 @@ def environment() -> dict[str, Any]:
 
 
 def peak_memory() -> dict[str, int]:
-    """Measured peaks of this process so far, in bytes: resident set, and CUDA allocated and reserved."""
+    """Measured peaks of this process since the last reset, in bytes: resident set, and CUDA allocated and reserved."""
     resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     peaks = {"rss": resident if sys.platform == "darwin" else resident * 1024}  # Linux reports KiB
     if torch.cuda.is_available():
@@ -77,6 +79,14 @@ def peak_memory() -> dict[str, int]:
             "reserved": torch.cuda.max_memory_reserved(),
         }
     return peaks
+
+
+def reset_peak_memory() -> None:
+    """Peaks count from here on where the system can forget the earlier ones: CUDA, and Linux's resident set."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
 
 
 def write_text(path: Path, text: str) -> None:

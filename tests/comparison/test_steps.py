@@ -1,0 +1,96 @@
+"""A budget buys the steps whose tokens or examples, added one by one, stay within it."""
+
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from helpers import untouched
+from innerloop.comparison import steps as module
+from innerloop.comparison.steps import TIMED, budget_steps, timed_steps
+from innerloop.runs.config import load_config
+from innerloop.runs.preparation import Session, prepare
+from record_files import write
+from small_runs import World, records, settings
+
+METHODS = ("lora", "joint-lora", "fomaml-lora", "reptile-lora", "fomaml")
+
+
+def session_of(world: World, method: str) -> Session:
+    return prepare(load_config(settings(world, method, Path("unused"))), model=world.model)
+
+
+@pytest.fixture(scope="module")
+def uneven(world: World, tmp_path_factory: pytest.TempPathFactory) -> World:
+    """The examples of a later task are longer: what one adapter reads tells nothing of another."""
+    folder = tmp_path_factory.mktemp("uneven")
+    for number, name in enumerate(("ada", "bob", "cy", "dee")):
+        longer = [{**row, "prompt": "=" * 20 * number + row["prompt"]} for row in records(name)]
+        write(folder / f"{name}.jsonl", *longer)
+    return world._replace(tasks=folder)
+
+
+@pytest.fixture(scope="module", params=METHODS)
+def session(uneven: World, request: pytest.FixtureRequest) -> Session:
+    return session_of(uneven, request.param)
+
+
+def spent(session: Session, steps: int) -> tuple[int, int]:
+    """(tokens, examples) of so many steps of every adapter, from the lengths of the examples that are read."""
+    length = {example.id: len(example.tokens) for task in session.train for example in task.pool}
+    tokens = examples = 0
+    for _, batches in session.streams():
+        for step in range(steps):
+            read = batches[step]
+            for batch in read.batches:
+                ids = [id_ for task in batch.example_ids for id_ in task]
+                tokens += len(ids) * max(length[id_] for id_ in ids)
+            seen = {id_ for batch in read.batches for task in batch.example_ids for id_ in task}
+            examples += len(seen)
+    return tokens, examples
+
+
+@pytest.mark.parametrize(("budget", "place"), [("tokens", 0), ("examples", 1)])
+def test_steps_stay_within_the_budget_and_one_more_would_not(session: Session, budget: str, place: int) -> None:
+    for steps in (1, 2, 5):
+        enough = spent(session, steps)[place]
+        more = spent(session, steps + 1)[place]
+        for amount in (enough, (enough + more) // 2, more - 1):
+            assert budget_steps(session, budget, amount) == steps
+    assert budget_steps(session, budget, spent(session, 1)[place] - 1) == 0
+
+
+def test_the_adapters_of_std_lora_share_the_budget(uneven: World) -> None:
+    both = session_of(uneven, "lora")
+    tokens = 4000
+    steps = budget_steps(both, "tokens", tokens)
+    first, second = ([batches[step].token_count for step in range(99)] for _, batches in both.streams())
+    assert sum(first[:steps]) + sum(second[:steps]) <= tokens < sum(first[: steps + 1]) + sum(second[: steps + 1])
+    halves = [next(n for n in count() if sum(each[: n + 1]) > tokens / 2) for each in (first, second)]
+    assert halves[1] < steps < halves[0], "what only one of them reads would be another number"
+
+
+def test_seconds_are_divided_by_the_median_of_timed_steps(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def clock() -> Iterator[float]:
+        """The first step takes 100 s, then 3, 9 and 4."""
+        now = 0.0
+        for taken in (100.0, 3.0, 9.0, 4.0):
+            yield now
+            now += taken
+            yield now
+
+    for method, expected in (("fomaml-lora", 5), ("lora", 2), ("fomaml", 5)):
+        session, ticks = session_of(world, method), clock()
+        monkeypatch.setattr(module.time, "perf_counter", lambda ticks=ticks: next(ticks))
+        assert timed_steps(session, 21) == expected, "2 adapters share the time"
+        assert next(ticks, None) is None, f"{TIMED} steps after the first"
+
+
+def test_timing_steps_changes_no_number_of_the_run(world: World) -> None:
+    session = session_of(world, "fomaml-lora")
+    before = session.streams()[0][1][2]
+    with untouched(world.model.model):
+        assert timed_steps(session, 1e-9) == 1, "at least one"
+    after = session.streams()[0][1][2]
+    assert [batch.example_ids for batch in before.batches] == [batch.example_ids for batch in after.batches]

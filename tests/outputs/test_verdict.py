@@ -1,0 +1,101 @@
+"""The sentences on top: a null result where a win would stand, every arm named, nothing said that wasn't found."""
+
+from typing import Any
+
+import pytest
+
+from innerloop.outputs.page import Prose
+from innerloop.outputs.results import Results
+from innerloop.outputs.verdict import NULL, detectable, headline, verdicts
+from outputs.results_example import HOSTILE_REASON, example
+
+
+def told(prose: Prose) -> str:
+    return "".join(span.text for span in prose.spans)
+
+
+def changed(**outcomes: str) -> Results:
+    """All verdicts of the largest k at equal tokens as given: arm=verdict, else null."""
+    given = example()
+    for entry in given["differences"]:
+        entry["verdict"] = outcomes.get(entry["arm"].replace("-", "_"), NULL)
+    return Results(given)
+
+
+def test_every_arm_has_its_sentence_and_a_null_stands_where_a_win_would() -> None:
+    results = Results(example())
+    sentences = {prose.arm: prose for prose in verdicts(results, "tokens", "own")}
+    assert list(sentences) == results.arms("tokens")
+    wins, nulls = ([span.mark for span in sentences[arm].spans] for arm in ("meta-lora", "fomaml-lora"))
+    assert [mark.replace("better", "null") for mark in wins] == nulls
+    assert told(sentences["fomaml-lora"]).count(NULL) == 2
+    assert told(sentences["meta-lora"]).count("better than joint-lora") == 2
+    assert NULL not in told(sentences["meta-lora"])
+
+
+def test_a_sentence_has_the_numbers_of_its_own_difference() -> None:
+    given = example()
+    entry = next(e for e in given["differences"] if of(e) == ("unseen", "tokens", "meta-lora", "own", 8, "nats"))
+    entry |= {"mean": -0.1234, "low": -0.2, "high": 0.0456, "p_holm": 0.0321, "verdict": "worse"}
+    sentence = told(next(p for p in verdicts(Results(given), "tokens", "own") if p.arm == "meta-lora"))
+    expected = "0.123 lower (95 % interval 0.200 lower to 0.046 higher; Holm p = 0.032)"
+    assert f"worse than joint-lora in nats an answer token: {expected}" in sentence
+    assert expected not in told(next(p for p in verdicts(Results(given), "seconds", "own") if p.arm == "meta-lora"))
+
+
+def of(entry: dict[str, Any]) -> tuple[Any, ...]:
+    return tuple(entry[key] for key in ("table", "budget", "arm", "how", "k", "metric"))
+
+
+def test_failed_missing_and_unscored_arms_say_why() -> None:
+    sentences = {prose.arm: told(prose) for prose in verdicts(Results(example()), "seconds", "own")}
+    assert sentences["fomaml-lora"] == f"fomaml-lora: failed: {HOSTILE_REASON}."
+    assert sentences["lora"] == "lora: not run yet: interrupted at step 12 of 60."
+    given = example()
+    given["differences"] = [e for e in given["differences"] if e["arm"] != "meta-lora"]
+    sentences = {prose.arm: told(prose) for prose in verdicts(Results(given), "tokens", "own")}
+    assert sentences["meta-lora"] == "meta-lora: no score in these results."
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "expected"),
+    [
+        ({}, "no arm is detectably better than joint-lora in nats an answer token or in accuracy."),
+        ({"meta_lora": "worse"}, "no arm is detectably better than joint-lora in nats an answer token or in accuracy."),
+        ({"meta_lora": "better"}, "meta-lora is better than joint-lora in nats an answer token and accuracy."),
+        ({"meta_lora": "better", "lora": "better"}, "lora and meta-lora are better than joint-lora in"),
+        ({"base": "better"}, "no arm is detectably better"),  # at k = 0: no contender at the largest k
+    ],
+)
+def test_the_first_sentence(outcomes: dict[str, str], expected: str) -> None:
+    sentence = told(headline(changed(**outcomes), "tokens", "own"))
+    assert sentence.startswith("At equal tokens and k = 8, on tasks that training never saw, ")
+    assert expected in sentence
+
+
+def test_metrics_that_disagree_are_told_apart() -> None:
+    given = example()
+    for entry in given["differences"]:
+        entry["verdict"] = "better" if (entry["arm"], entry["metric"]) == ("meta-lora", "nats") else NULL
+    sentence = told(headline(Results(given), "tokens", "own"))
+    assert "meta-lora is better than joint-lora in nats an answer token; " in sentence
+    assert sentence.endswith("no arm is detectably better than joint-lora in accuracy.")
+
+
+def test_without_a_reference_nothing_is_claimed() -> None:
+    given = example()
+    given["differences"] = []
+    given["rows"] = [row for row in given["rows"] if row["arm"] != "joint-lora"]
+    given["scores"] = [score for score in given["scores"] if score["arm"] != "joint-lora"]
+    results = Results(given)
+    assert told(headline(results, "tokens", "own")) == "At equal tokens nothing was compared with joint-lora."
+    assert all("better" not in told(prose) for prose in verdicts(results, "tokens", "own"))
+
+
+def test_what_could_be_detected() -> None:
+    first, second = (told(prose) for prose in detectable(Results(example())))
+    assert "0.110 nats and 8.0 points" in first
+    assert second.startswith("80 % power")
+    assert "don't say" in told(detectable(Results(example() | {"detectable": {}}))[0])
+    only = Results(example() | {"detectable": {"nats": 0.5}})
+    assert next(told(prose) for prose in detectable(only)).count("points") == 0
