@@ -28,8 +28,9 @@ from tiny import tiny_model
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "innerloop"
-NOTES = sorted((ROOT / "docs" / "design").glob("*.md"))
-PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md")), *NOTES]
+NOTES = sorted((ROOT / "docs" / "design").glob("[0-9]*.md"))
+LOG = ROOT / "docs" / "design" / "log.md"
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md")), *NOTES, LOG]
 
 
 @pytest.fixture(scope="module")

@@ -236,7 +236,7 @@ def test_tasks_per_forward(world: World, tmp_path: Path) -> None:
     assert asked(session_of(world, "fomaml-lora", **three, **{"memory.tasks_per_forward": 2})) == 2
     assert asked(session_of(world, "fomaml", **three)) == 1
     for name in NAMES:
-        long = [{**record, "prompt": record["prompt"] + "x" * 150} for record in records(name)]
+        long = [{**record, "prompt": record["prompt"] + "x" * 70} for record in records(name)]
         write(tmp_path / f"{name}.jsonl", *long)
     session = session_of(world, "fomaml-lora", **three, **{"tasks.folder": str(tmp_path)})
     one_task = max(batch.token_count // batch.tasks for batch in session.streams()[0][1][0].batches)
