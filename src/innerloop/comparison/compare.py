@@ -246,7 +246,7 @@ def _plan(matrix: Matrix, session: Session, path: Path, folder: Path) -> dict[st
         "command": shlex.join(["innerloop", "compare", str(path), "--output", str(folder)]),
         "matrix_yaml": path.read_text(encoding="utf-8"),
         "matrix": matrix.model_dump(mode="json"),
-        "environment": environment(),
+        "environment": {**environment(), "commit": _commit()},
         "started": datetime.now(UTC).date().isoformat(),
         "protocol": {
             "k": sorted(matrix.evaluation.k),
@@ -264,6 +264,15 @@ def _plan(matrix: Matrix, session: Session, path: Path, folder: Path) -> dict[st
         "targets": matrix.evaluation.targets.model_dump(),
         "cells": [identity(cell) for cell in cells(matrix)],
     }
+
+
+def _commit() -> str:
+    """Of the source that runs, where that is a git checkout."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown: not a git checkout"
 
 
 def _write_plan(folder: Path, plan: dict[str, Any]) -> None:
