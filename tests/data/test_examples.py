@@ -296,6 +296,10 @@ def test_examples_pass_through_beside_records_in_their_order() -> None:
     assert read_examples([{"question": "q", "answer": 3}]) == [Example("Question: q\nAnswer:", " 3")]
 
 
+def test_what_is_no_record_is_named() -> None:
+    assert examples_faults([rows(1)[0], 3, "text"])[0].startswith("examples[1]: not a record")
+
+
 def examples_faults(source: Any) -> list[str]:
     with pytest.raises(UserError) as error:
         read_examples(source)

@@ -11,7 +11,7 @@ from helpers import frozen_copy, same
 from innerloop.errors import UserError
 from innerloop.learning.methods import METHODS
 from innerloop.runs.config import load_config
-from innerloop.runs.preparation import AUTO_TOKENS_PER_FORWARD, Session, prepare, roles
+from innerloop.runs.preparation import AUTO_TOKENS_PER_FORWARD, Session, chosen_device, prepare, roles
 from innerloop.spaces.answers import AnswerLoss
 from record_files import write
 from runs.config_examples import minimal
@@ -258,3 +258,10 @@ def test_what_is_left_out_is_counted(world: World, tmp_path: Path) -> None:
     }
     assert session_of(world, "joint-lora").dropped == {}
     assert json.dumps(session.dropped)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is here")
+def test_a_device_that_is_not_here_is_refused() -> None:
+    with pytest.raises(UserError, match="no CUDA device"):
+        chosen_device("cuda:1")
+    assert chosen_device("auto") == "cpu"
