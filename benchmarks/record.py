@@ -3,22 +3,18 @@
 import json
 import os
 import platform
-import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from innerloop.models import LoadedModel
-from innerloop.runs.journal import environment, write_text
+from innerloop.runs.journal import commit, environment, write_text
 
 
 def header(model: LoadedModel | None = None) -> dict[str, Any]:
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
-    ).stdout.strip()
     found = {
         "date": datetime.now(UTC).date().isoformat(),
-        "commit": commit,
+        "commit": commit(),
         "cpu": _cpu(),
         "cores": os.cpu_count(),
     }

@@ -44,7 +44,7 @@ from innerloop.evaluation.statistics import Spread, detectable_effect
 from innerloop.evaluation.summary import summarize
 from innerloop.outputs.results import Results
 from innerloop.outputs.verdict import headline
-from innerloop.runs.journal import environment
+from innerloop.runs.journal import commit, environment
 from innerloop.runs.preparation import Session, prepare
 
 FEW_TASKS = 10
@@ -246,7 +246,7 @@ def _plan(matrix: Matrix, session: Session, path: Path, folder: Path) -> dict[st
         "command": shlex.join(["innerloop", "compare", str(path), "--output", str(folder)]),
         "matrix_yaml": path.read_text(encoding="utf-8"),
         "matrix": matrix.model_dump(mode="json"),
-        "environment": {**environment(), "commit": _commit()},
+        "environment": {**environment(), "commit": commit()},
         "started": datetime.now(UTC).date().isoformat(),
         "protocol": {
             "k": sorted(matrix.evaluation.k),
@@ -264,15 +264,6 @@ def _plan(matrix: Matrix, session: Session, path: Path, folder: Path) -> dict[st
         "targets": matrix.evaluation.targets.model_dump(),
         "cells": [identity(cell) for cell in cells(matrix)],
     }
-
-
-def _commit() -> str:
-    """Of the source that runs, where that is a git checkout."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown: not a git checkout"
 
 
 def _write_plan(folder: Path, plan: dict[str, Any]) -> None:

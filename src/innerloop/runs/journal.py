@@ -2,6 +2,7 @@
 
 Journal       one run's two files
 environment   versions, device and threads: what a number depends on
+commit        which source it was
 reset_peak_memory, peak_memory    measured peaks
 write_text    a file appears whole or not at all
 """
@@ -11,6 +12,7 @@ import json
 import os
 import platform
 import resource
+import subprocess
 import sys
 import uuid
 from collections.abc import Mapping
@@ -79,6 +81,15 @@ def peak_memory() -> dict[str, int]:
             "reserved": torch.cuda.max_memory_reserved(),
         }
     return peaks
+
+
+def commit() -> str:
+    """Of the source that runs, where that is a git checkout."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown: not a git checkout"
 
 
 def reset_peak_memory() -> None:
