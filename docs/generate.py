@@ -1,6 +1,7 @@
 """Writes docs/methods.md from the table of methods and docs/cli.md from the command line's --help.
 
 python docs/generate.py            write both
+python docs/generate.py --plan     write the predicted table of docs/plan.md as well: about a minute
 python docs/generate.py --check    write nothing; exit 1 where a page is not what would be written
 """
 
@@ -33,6 +34,24 @@ SMOLLM2 = {
     "num_key_value_heads": 3,
     "tie_word_embeddings": True,
 }
+
+# What the table of docs/plan.md is about: one task of 8 examples of 512 tokens a pass.
+LLAMA: dict[str, Any] = {
+    "model": {"name": "meta-llama/Llama-3.2-1B", "dtype": "bfloat16"},
+    "tasks": {"suite": "hidden-rules", "held_out": ["affine"]},
+    "memory": {"tasks_per_forward": 1},
+    "output_dir": "runs/llama",
+}
+CHECKPOINTED = "memory.checkpointing=true"
+PLANNED = {
+    "as it is": [],
+    "checkpointed": [CHECKPOINTED],
+    "and offloaded": [CHECKPOINTED, "memory.offload=true"],
+    "or lean": [CHECKPOINTED, "memory.lean=true"],
+    "or both": [CHECKPOINTED, "memory.lean=true", "memory.offload=true"],
+}
+EIGHT_A_PASS = ["tasks.support=4", "tasks.query=4"]  # where there is no inner loop, both go through in one
+TABLE_BEGIN, TABLE_END = "<!-- table: begin, by `python docs/generate.py --plan` -->", "<!-- table: end -->"
 
 INTRO = """\
 # Methods
@@ -97,10 +116,14 @@ CHOICE = """\
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="exit 1 where a page is stale")
-    check = parser.parse_args(arguments).check
-    if not check:
+    parser.add_argument("--plan", action="store_true", help="trace the table of plan.md again")
+    options = parser.parse_args(arguments)
+    if not options.check:
         for name, text in pages().items():
             (DOCS / name).write_text(text, encoding="utf-8")
+        if options.plan:
+            path = DOCS / "plan.md"
+            path.write_text(with_table(path.read_text("utf-8"), plan_table()), encoding="utf-8")
         return 0
     outdated = stale(DOCS, pages())
     for name in outdated:
@@ -146,6 +169,36 @@ def cli_page() -> str:
         *(f"## {verb}\n\n{_help(verb)}" for verb in verbs),
     ]
     return "\n".join(parts)
+
+
+def with_table(page: str, table: str) -> str:
+    """The page with another table between its two marks."""
+    before, _, rest = page.partition(TABLE_BEGIN)
+    return f"{before}{TABLE_BEGIN}\n\n{table}\n{TABLE_END}{rest.partition(TABLE_END)[2]}"
+
+
+def plan_table() -> str:
+    header = ("method", *(f"{name}, GB" for name in PLANNED), "how it is known")
+    return _table(header, [(f"`{name}`", *planned(name), "predicted") for name in METHODS])
+
+
+def planned(method: str, settings: Sequence[str] = tuple(PLANNED)) -> list[str]:
+    """Predicted GB of Llama-3.2-1B under each of the settings, allocator slack aside; a dash where it has none."""
+    from innerloop.errors import UserError
+    from innerloop.planning.devices import DEVICES
+    from innerloop.planning.forecast import forecast
+    from innerloop.planning.workload import look
+
+    cells: list[str] = []
+    one_pass = [] if "inner" in METHODS[method].rule.options() else EIGHT_A_PASS
+    for setting in settings:
+        try:
+            config = load_config({**LLAMA, "method": {"name": method}}, [*one_pass, *PLANNED[setting]])
+        except UserError:
+            cells.append("-")
+        else:
+            cells.append(f"{forecast(look(config), DEVICES['h200']).footprint.peak / 1e9:.2f}")
+    return cells
 
 
 def trained_sizes() -> dict[str, Trained]:

@@ -29,8 +29,9 @@ from innerloop.evaluation.kshot import (
     mean_correct,
     mean_nats,
 )
-from innerloop.learned import Learned, meta_train
+from innerloop.learned import Learned
 from innerloop.learning.inner_loop import InnerLoop
+from innerloop.meta_training import meta_train
 from innerloop.runs.config import RunConfig, load_config
 from innerloop.runs.journal import write_text
 from innerloop.runs.preparation import Session, prepare

@@ -22,8 +22,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from innerloop.data.encoding import encode_prompt
-from innerloop.learned import Learned, meta_train
+from innerloop.learned import Learned
 from innerloop.learning.methods import METHODS
+from innerloop.meta_training import meta_train
 from innerloop.models import LoadedModel, load
 from innerloop.runs.schema import ABSENT, nested
 from innerloop.runs.yaml import to_yaml

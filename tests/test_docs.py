@@ -53,6 +53,18 @@ def test_the_generated_pages_are_fresh(generate: ModuleType, tmp_path: Path, mon
     assert generate.main(["--check"]) == 0
 
 
+def test_the_table_of_plans_has_every_method_and_what_is_planned_now(generate: ModuleType) -> None:
+    page = read(ROOT / "docs" / "plan.md")
+    table = page.split(generate.TABLE_BEGIN)[1].split(generate.TABLE_END)[0].strip()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
+    assert [row[0] for row in rows] == [f"`{name}`" for name in METHODS]
+    assert {row[-1] for row in rows} <= {"predicted", "measured"}
+    (stated,) = [row[2] for row in rows if row[0] == "`fomaml-lora`"]
+    assert [stated] == generate.planned("fomaml-lora", ["checkpointed"]), "run `python docs/generate.py --plan`"
+    assert generate.with_table(page, table + "\n") == page
+    assert generate.with_table(page, "another\n") != page
+
+
 def test_every_method_and_every_verb_is_in_the_docs() -> None:
     methods, commands = (read(ROOT / "docs" / name) for name in ("methods.md", "cli.md"))
     for name in METHODS:

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import innerloop.files
-from innerloop.files import MANIFEST, built_once, replaced_folder
+from innerloop.files import MANIFEST, at_home, built_once, replaced_folder
 
 CONTENT = {"weights": bytes(range(200)), "config.json": b"{}\n", "sub/tokens": b"abc" * 40, "empty": b""}
 
@@ -126,3 +126,10 @@ def test_what_a_killed_build_left_is_cleared_away(tmp_path: Path) -> None:
     assert [path for path in tmp_path.iterdir() if path.is_dir()]  # the half-written folder
     assert content(built_once(tmp_path / "key", build)) == CONTENT
     assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["key"]
+
+
+def test_a_home_that_is_not_here_is_left_as_it_was_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert at_home("~/model") == tmp_path / "model"
+    assert at_home("~nobody-of-this-name/model") == Path("~nobody-of-this-name/model")
+    assert at_home("a~b") == Path("a~b")

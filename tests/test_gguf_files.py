@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tests.tiny import tiny_model
 from torch import nn
 
-from innerloop import gguf_files, models
+from innerloop import architecture, gguf_files, models
 from innerloop.errors import UserError
 
 TOKENS = torch.randint(64, (2, 7), generator=torch.Generator().manual_seed(3))
@@ -32,7 +32,7 @@ def write_gguf(path: Path, model: nn.Module, split: str = "smollm") -> Path:
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_context_length(512)
     writer.add_embedding_length(32)
-    writer.add_block_count(len(models.decoder_layers(model)))
+    writer.add_block_count(len(architecture.decoder_layers(model)))
     writer.add_feed_forward_length(48)
     writer.add_head_count(4)
     writer.add_head_count_kv(2)
@@ -178,7 +178,7 @@ def test_the_packaged_models_tokenizer_is_the_original_one(smollm: models.Loaded
 
 def test_the_packaged_model_answers(smollm: models.LoadedModel) -> None:
     model, tokenizer = smollm.model, smollm.tokenizer
-    assert models.head(model)[0] is model.get_input_embeddings().weight
+    assert architecture.head(model)[0] is model.get_input_embeddings().weight
     assert sum(parameter.numel() for parameter in model.parameters()) == 134_515_008
     chat = [{"role": "user", "content": "What is the capital of France?"}]
     prompt = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_tensors="pt", return_dict=True)

@@ -15,9 +15,9 @@ from innerloop.data.batches import collate
 from innerloop.learned import (
     file_name,
     load_run,
-    meta_train,
 )
 from innerloop.learning.methods import METHODS
+from innerloop.meta_training import meta_train
 from innerloop.models import load_model
 from innerloop.numerics.tensors import accumulate, per_task, zeros_like
 from innerloop.outputs.export import read_adapter, reload_logits

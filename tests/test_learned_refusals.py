@@ -12,8 +12,8 @@ from innerloop.errors import RunError, UserError
 from innerloop.learned import (
     DamagedError,
     load_run,
-    meta_train,
 )
+from innerloop.meta_training import meta_train
 from small_runs import (
     Runs,
     World,

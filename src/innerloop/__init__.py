@@ -3,7 +3,8 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from innerloop.learned import Adapted, Learned, load_run, meta_train
+    from innerloop.learned import Adapted, Learned, load_run
+    from innerloop.meta_training import meta_train
     from innerloop.runs.config import load_config
 
 __all__ = ["Adapted", "Learned", "load_config", "load_run", "meta_train"]
@@ -13,7 +14,8 @@ def __getattr__(name: str) -> Any:
     """The public names, imported at first use: `innerloop --help` needs none of torch."""
     if name not in __all__:
         raise AttributeError(f"module 'innerloop' has no attribute {name!r}")
-    from innerloop import learned
+    from innerloop import learned, meta_training
     from innerloop.runs import config
 
-    return getattr(config if name == "load_config" else learned, name)
+    places = {"load_config": config, "meta_train": meta_training}
+    return getattr(places.get(name, learned), name)

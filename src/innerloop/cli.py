@@ -1,23 +1,22 @@
 """The command line: each verb is a few lines over the library.
 
-train, check, adapt, eval, compare, report, export, methods. Exit codes: 0 done, 1 failed, 2 usage, config or data,
-3 a check failed, 130 interrupted. With --json, standard output is one JSON document.
+train, check, plan, adapt, eval, compare, report, export, methods. Exit codes: 0 done, 1 failed, 2 usage, config or
+data, 3 a check failed, 130 interrupted. With --json, standard output is one JSON document.
 Everything heavy is imported inside the verbs, so that --help answers at once.
 """
 
 import json
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from innerloop.errors import RunError, UserError
+from innerloop.progress import stage_bars, step_bars
 
 if TYPE_CHECKING:
-    from innerloop.runs.trainer import Metrics
+    from innerloop.planning.forecast import Forecast
     from innerloop.runs.training import Plan
 
 CHECK_FAILED = 3
@@ -45,7 +44,8 @@ def train(
     json_: Json = False,
 ) -> None:
     """Train an initialization and write it to the config's output_dir."""
-    from innerloop.learned import meta_train
+    from innerloop.meta_training import meta_train
+    from innerloop.planning.outcome import beside
     from innerloop.runs.config import load_config
     from innerloop.runs.preparation import prepare
     from innerloop.runs.training import plan
@@ -58,14 +58,20 @@ def train(
         if not json_:
             print("\n".join(what.lines()), flush=True)
 
+    def on_forecast(expected: "Forecast") -> None:
+        said["forecast"] = expected.facts()
+        if not json_:
+            print("\n".join(["", *expected.cost(), ""]), flush=True)
+
     if dry_run:
         on_plan(plan(prepare(settings)))
     else:
-        with _progress(settings.outer.steps) as on_step:
-            folder = meta_train(settings, on_plan=on_plan, on_step=on_step).folder
-        said["output_dir"] = str(folder)
+        with step_bars(settings.outer.steps) as on_step:
+            folder = meta_train(settings, on_plan=on_plan, on_forecast=on_forecast, on_step=on_step).folder
+        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        said |= {"output_dir": str(folder), "measured": manifest["measured"]}
         if not json_:
-            print(f"wrote {folder}: {_contents(folder)}")
+            print("\n".join([*beside(manifest), f"wrote {folder}: {_contents(folder)}"]))
     if json_:
         print(json.dumps(said))
 
@@ -79,6 +85,28 @@ def check(config: Config, set_: Sets = [], json_: Json = False) -> None:  # noqa
 
     what = plan(prepare(load_config(config, set_)))
     _say({"ok": True, "plan": what.facts()}, "\n".join([*what.lines(), "no faults"]), as_json=json_)
+
+
+@app.command("plan")
+def plan_(
+    config: Config,
+    set_: Sets = [],  # noqa: B006
+    budget: Annotated[str | None, typer.Option(help="Device memory to fit in: 24GB, 24GiB.")] = None,
+    device: Annotated[str | None, typer.Option(help="h200, a100-80, a100-40, rtx4090, cpu; else the run's.")] = None,
+    gpus: Annotated[int, typer.Option(min=1, help="Devices that share the tasks of a step.")] = 1,
+    json_: Json = False,
+) -> None:
+    """Predict a run's memory, time and disk without its weights; with a budget, find a setting that fits."""
+    from innerloop.planning.budget import parse_size, plan
+    from innerloop.planning.devices import chosen
+    from innerloop.runs.config import load_config
+
+    settings = load_config(config, set_)
+    limit = None if budget is None else parse_size(budget)
+    answer = plan(settings, chosen(device, model_device=settings.model.device), budget=limit, gpus=gpus)
+    _say(answer.facts(), "\n".join(answer.lines()), as_json=json_)
+    if not answer.fits:
+        raise typer.Exit(CHECK_FAILED)
 
 
 @app.command()
@@ -132,7 +160,7 @@ def evaluate(
 
     learned = load_run(run)
     protocol = protocol_of(learned, k=k, draws=draws, max_new_tokens=max_new_tokens)
-    with _stages() as say:
+    with stage_bars() as say:
         found = evaluate(learned, protocol, lambda stage, done, total: say(stage, "", done, total))
     _say(found, "\n".join(lines(found)), as_json=json_)
 
@@ -150,7 +178,7 @@ def compare(
     begun = begin(matrix, output)
     if not json_:
         print("\n".join(begun.lines()), flush=True)
-    with _stages() as say:
+    with stage_bars() as say:
         results = compare(
             begun, output, lambda at: say(at.cell, f"{at.number}/{at.cells} {at.stage}", at.done, at.total)
         )
@@ -221,63 +249,6 @@ def main() -> None:
     except (UserError, RunError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-
-
-@contextmanager
-def _progress(steps: int) -> "Iterator[Callable[[str, Metrics], None]]":
-    """A bar with the loss and the time left, on standard error."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    text = TextColumn("{task.description}  loss {task.fields[loss]}")
-    columns = (text, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), redirect_stdout=False) as progress:
-        bars: dict[str, Any] = {}
-
-        def on_step(name: str, metrics: "Metrics") -> None:
-            if name not in bars:
-                bars[name] = progress.add_task(name or "training", total=steps, loss="")
-            progress.update(bars[name], completed=metrics.step, loss=f"{metrics.loss:.3f}")
-
-        yield on_step
-
-
-@contextmanager
-def _stages() -> "Iterator[Callable[[str, str, int, int], None]]":
-    """A bar for each thing that is worked on, with the time left of its present stage, on standard error."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), redirect_stdout=False) as progress:
-        bars: dict[str, Any] = {}
-
-        def say(name: str, stage: str, done: int, total: int) -> None:
-            text = f"{name}  {stage}".rstrip()
-            if name not in bars and bars:
-                last = next(reversed(bars.values()))[0]
-                progress.update(last, completed=progress.tasks[last].total)
-            bar, before = bars.get(name) or (progress.add_task(text, total=total), stage)
-            if stage != before:
-                progress.reset(bar, total=total)
-            bars[name] = (bar, stage)
-            progress.update(bar, completed=done, total=total, description=text)
-
-        yield say
 
 
 def _say(data: Any, text: str, *, as_json: bool) -> None:

@@ -3,6 +3,7 @@
 replaced_folder   a fresh folder that takes its place only when everything in it is written
 built_once        a folder of derived files, built where missing or damaged; racing processes build it once
 file_digest       sha256 of a file
+at_home           a path as a person writes it
 """
 
 import hashlib
@@ -15,6 +16,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 MANIFEST = "manifest.json"
+
+
+def at_home(text: str) -> Path:
+    """`~` and `~name` at its start stand for a home folder; of a user who is not here they stay as they are."""
+    return Path(os.path.expanduser(text))  # Path.expanduser raises for that user
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from innerloop.errors import Fault, UserError
+from innerloop.files import at_home
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -32,7 +33,7 @@ def gguf_file(name: str) -> Path | None:
     packaged = name in PACKAGED
     if not packaged and not name.endswith(".gguf"):
         return None
-    path = _packaged_file(*PACKAGED[name], name) if packaged else Path(name).expanduser()
+    path = _packaged_file(*PACKAGED[name], name) if packaged else at_home(name)
     if not path.is_file():
         raise UserError(Fault("no such file", _WHERE, name, "the path of a .gguf file"))
     if not find_spec("gguf"):
@@ -67,7 +68,7 @@ def gguf_tokenizer(gguf: Path) -> "PreTrainedTokenizerBase":
 def cache_folder() -> Path:
     """INNERLOOP_CACHE, else innerloop/ in XDG_CACHE_HOME, else ~/.cache/innerloop."""
     if own := os.environ.get("INNERLOOP_CACHE"):
-        return Path(own).expanduser()
+        return at_home(own)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "innerloop"
 
 

@@ -1,20 +1,17 @@
-"""The library's front door: train, then adapt to a new task, save, reload.
+"""What a run learned: adapt it to a new task, save, reload.
 
-meta_train   a config -> Learned; writes the adapter or model, manifest.json and metrics.jsonl to its output_dir
 Learned      a trained initialization: adapt(examples), save_pretrained(folder)
 Adapted      the initialization adapted to one task: generate(prompts), score(examples), save_pretrained(folder)
 load_run     the folder of a finished run -> Learned
 """
 
 import json
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from innerloop.data.batches import collate, inner_batches
@@ -28,14 +25,14 @@ from innerloop.files import file_digest
 from innerloop.learning.inner_loop import InnerLoop
 from innerloop.learning.methods import METHODS
 from innerloop.models import LoadedModel, load
+from innerloop.numerics.rounding import seeded
 from innerloop.numerics.tensors import TensorSet, per_task
 from innerloop.outputs.export import export_adapter, export_model, read_adapter, reload_logits
 from innerloop.runs.config import RunConfig, load_config
-from innerloop.runs.journal import MANIFEST, Journal, peak_memory, reset_peak_memory, write_text
-from innerloop.runs.preparation import Session, Store, chosen_device, prepare, roles
-from innerloop.runs.trainer import LastRound, Metrics
-from innerloop.runs.training import OnStep, Plan, fit, plan
-from innerloop.runs.yaml import to_yaml
+from innerloop.runs.journal import MANIFEST
+from innerloop.runs.preparation import Session, chosen_device
+from innerloop.runs.trainer import LastRound
+from innerloop.spaces.all_parameters import AllParameters
 from innerloop.spaces.answers import AnswerLoss
 from innerloop.spaces.lora import LoraSpace
 from innerloop.spaces.space import ParameterSpace
@@ -75,7 +72,7 @@ class Adapted:
         """(mean nats an answer token, share of answers that greedy decoding gives exactly)."""
         space = self.learned.space
         assert isinstance(space.loss, AnswerLoss)
-        batch = collate([self.learned.encoded(examples)]).to(self.learned.model.model.device)
+        batch = collate([self.learned.encoded(examples)]).to(space.device)
         with space.installed(self.values):
             nats, exact = space.loss.score(batch)
         return float(nats.mean()), float(exact.float().mean())
@@ -119,8 +116,10 @@ class Learned:
         whole = section is None or section.batch_size >= self.config.tasks.support
         size = len(support) if whole or section is None else min(section.batch_size, len(support))
         batches = inner_batches([support], steps=max(inner.steps, 1), batch_size=size)
-        on_device = {id(batch): batch.to(self.model.model.device) for batch in batches}
-        adapted = inner.adapt(self.space, per_task(self.space.shared, 1), [on_device[id(b)] for b in batches])
+        on_device = {id(batch): batch.to(self.space.device) for batch in batches}
+        start = per_task(self.space.shared, 1)
+        with seeded(self.config.seed, "adapt", device=self.space.device):
+            adapted = inner.adapt(self.space, start, [on_device[id(batch)] for batch in batches])
         return Adapted(self, adapted.values, tuple(adapted.losses.mean(1).tolist()))
 
     def encoded(self, examples: Examples) -> list[Encoded]:
@@ -150,48 +149,6 @@ class Learned:
         return float((here - reload_logits(folder, tokens)).abs().max())
 
 
-def meta_train(
-    config: RunConfig | Path | str | Mapping[str, Any],
-    *,
-    model: LoadedModel | None = None,
-    store: Store | None = None,
-    on_plan: Callable[[Plan], None] | None = None,
-    on_step: OnStep | None = None,
-) -> Learned:
-    """Train as the config says and write what was learned to its output_dir.
-
-    config            a RunConfig, a YAML file, or the same as a mapping
-    model, store      a loaded model and its hidden states below the cut, to share between runs
-    on_plan, on_step  called before the first step and after each one
-    Raises UserError for a config or data that can't be used, before anything is written; RunError when a loss or
-    gradient is not finite.
-    """
-    if isinstance(config, str):
-        config = Path(config)
-    settings = config if isinstance(config, RunConfig) else load_config(config)
-    session = prepare(settings, model=model, store=store)
-    what = plan(session)
-    if on_plan:
-        on_plan(what)
-    loaded = session.model
-    journal = Journal(
-        settings.output_dir,
-        {
-            "config": settings.resolved(),
-            "model": {"name": loaded.name, "source": loaded.source, "fingerprint": loaded.fingerprint},
-            "plan": what.facts(),
-            "roles": roles(session),
-        },
-    )
-    write_text(settings.output_dir / "run.yaml", to_yaml(settings.resolved()))
-    try:
-        return _train(session, journal, on_step)
-    except (Exception, KeyboardInterrupt) as error:
-        status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-        journal.finish(status, reason=str(error) or type(error).__name__)
-        raise
-
-
 def load_run(folder: str | Path, *, dtype: str | None = None, device: str | None = None) -> Learned:
     """What a finished run learned.
 
@@ -214,7 +171,7 @@ def load_run(folder: str | Path, *, dtype: str | None = None, device: str | None
     loaded = load(place, dtype=dtype or config.model.dtype, device=chosen_device(device or config.model.device))
     if row.trains == "lora" and loaded.fingerprint != said["model"]["fingerprint"]:
         raise UserError(Fault("not the weights this adapter was trained on", f"model {place}", loaded.fingerprint))
-    space = Session(config, loaded, [], [], [], {}).space()
+    space = Session(_for_one_task(config), loaded, [], [], [], {}).space()
     if isinstance(space, LoraSpace):
         space.shared = {name: value.to(loaded.model.device) for name, value in read_adapter(exported).items()}
     return Learned(config, loaded, space, folder)
@@ -225,7 +182,14 @@ def save_values(folder: Path, model: LoadedModel, space: ParameterSpace, values:
     if isinstance(space, LoraSpace):
         export_adapter(folder, model.model, values=values, lora=space.settings, base_name=model.source)
     else:
-        export_model(folder, model.model, values=values, tokenizer=model.tokenizer)
+        assert isinstance(space, AllParameters)
+        export_model(folder, model.model, values=values, dtype=space.dtype, tokenizer=model.tokenizer)
+
+
+def _for_one_task(config: RunConfig) -> RunConfig:
+    """Without what training saved on: one task adapts in float32, with any optimizer."""
+    memory = config.memory.model_copy(update={"lean": False, "offload": False})
+    return config.model_copy(update={"memory": memory})
 
 
 def _finished(folder: Path) -> dict[str, Any]:
@@ -249,48 +213,6 @@ def _check_weights(folder: Path, written: Mapping[str, str]) -> None:
     for path, digest in ((folder / name, digest) for name, digest in written.items()):
         if not path.is_file() or file_digest(path) != digest:
             raise DamagedError(Fault(problem, str(path), expected=right))
-
-
-def _train(session: Session, journal: Journal, on_step: OnStep | None) -> Learned:
-    config, folder = session.config, session.config.output_dir
-    reset_peak_memory()
-    started, tokens = time.perf_counter(), 0
-
-    def record(name: str, metrics: Metrics) -> None:
-        nonlocal tokens
-        tokens += metrics.tokens
-        adapter = {"adapter": name} if name else {}
-        journal.record(**adapter, **metrics._asdict(), seconds=round(time.perf_counter() - started, 3))
-        if on_step:
-            on_step(name, metrics)
-
-    learned: Learned | None = None
-    weights: dict[str, str] = {}
-    for name, batches in session.streams():
-        space = session.space()
-        trainer = session.trainer(space, batches)
-        fit(trainer, batches, config.outer.steps, name=name, on_step=record)
-        learned = Learned(config, session.model, space, folder, trainer.last_round)
-        target = folder / "adapters" / file_name(name) if name else learned.exported
-        learned.save_pretrained(target)
-        files = sorted(target.glob("*.safetensors"))
-        weights |= {path.relative_to(folder).as_posix(): file_digest(path) for path in files}
-    assert learned is not None
-    _keep_last_round(learned)
-    seconds = time.perf_counter() - started
-    said = {"tokens": tokens, "seconds": round(seconds, 3), "peak_bytes": peak_memory(), "weights": weights}
-    journal.finish("done", **said)
-    return learned
-
-
-def _keep_last_round(learned: Learned) -> None:
-    """META-LORA's stage-1 adapters, the examples of stage 2, and the gradient that these gave."""
-    last, folder = learned.last_round, learned.folder / "task_adapters"
-    for name, values in last.adapters.items():
-        learned.save(folder / file_name(name), values)
-    if last.adapters:
-        save_file(last.gradient, folder / "outer_gradient.safetensors")
-        write_text(folder / "query_ids.json", json.dumps(last.query_ids, indent=2) + "\n")
 
 
 def file_name(task: str) -> str:

@@ -3,8 +3,6 @@
 load, load_model, load_tokenizer    by the name a run's config gives
 LoadedModel            the model, its tokenizer, and which weights they are
 fingerprint            a digest of a folder's weights
-check_architecture     what innerloop needs of a model, verified on a short input
-base_model, decoder_layers, head, logit_softcap    the parts of a model that passed the check
 no_bars                transformers reads and writes without its progress bars
 """
 
@@ -21,8 +19,9 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor, nn
 
+from innerloop.architecture import check_architecture
 from innerloop.errors import Fault, Faults, UserError, did_you_mean
-from innerloop.files import built_once, file_digest
+from innerloop.files import at_home, built_once, file_digest
 from innerloop.gguf_files import PACKAGED, cache_folder, gguf_file, gguf_tokenizer
 
 if TYPE_CHECKING:
@@ -84,70 +83,6 @@ def fingerprint(folder: Path) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def base_model(model: nn.Module) -> nn.Module:
-    """The transformer below the output layer; its `last_hidden_state` goes into `head`."""
-    return cast("PreTrainedModel", model).base_model
-
-
-def decoder_layers(model: nn.Module) -> nn.ModuleList:
-    """The decoder layers, lowest first."""
-    return cast(nn.ModuleList, base_model(model).layers)
-
-
-def head(model: nn.Module) -> tuple[Tensor, Tensor | None]:
-    """Weight (V, D) and bias (V,) of the output layer."""
-    output = cast(nn.Linear, cast("PreTrainedModel", model).get_output_embeddings())
-    return output.weight, output.bias
-
-
-def logit_softcap(model: nn.Module) -> float | None:
-    """c where the model's logits are c * tanh(logits / c), as in Gemma 2; else None."""
-    return getattr(model.config, "final_logit_softcapping", None)
-
-
-def check_architecture(model: nn.Module) -> None:
-    """Raises UserError, naming the family, unless the model is built the way innerloop needs it.
-
-    Decoder layers in a ModuleList called `layers`, projections that are nn.Linear, and logits that equal
-    head(last_hidden_state), soft-capped where the config says so. The last is measured on a random input.
-    """
-    faults = Faults()
-    where = f"model family {model.config.model_type!r}"  # pyright: ignore[reportAttributeAccessIssue]
-    base = base_model(model)
-    if not isinstance(getattr(base, "layers", None), nn.ModuleList):
-        lists = [name for name, child in base.named_children() if isinstance(child, nn.ModuleList)]
-        faults.add("the base model has no ModuleList called `layers`", where, lists, "`layers`")
-    if foreign := sorted(set(_foreign_projections(base))):
-        faults.add("projections that are not nn.Linear", where, foreign, "nn.Linear")
-    if not isinstance(cast("PreTrainedModel", model).get_output_embeddings(), nn.Linear):
-        faults.add("no output layer that is an nn.Linear", where, expected="a causal language model")
-    faults.raise_if_any()
-    gap = _logit_gap(model)
-    if not gap <= 1e-4:  # NaN is refused as well
-        expected = "equal to 1e-4, relative: no other scaling between the hidden states and the logits"
-        faults.add("the logits are not head(last_hidden_state)", where, gap, expected)
-    faults.raise_if_any()
-
-
-def _foreign_projections(base: nn.Module) -> Iterator[str]:
-    for module in base.modules():
-        matrices = [parameter for parameter in module.parameters(recurse=False) if parameter.ndim > 1]
-        if matrices and not isinstance(module, nn.Linear | nn.Embedding):
-            yield type(module).__name__
-
-
-@torch.no_grad()
-def _logit_gap(model: nn.Module) -> float:
-    weight, bias = head(model)
-    generator = torch.Generator().manual_seed(0)
-    tokens = torch.randint(weight.shape[0], (2, 6), generator=generator).to(weight.device)
-    logits = model(input_ids=tokens, use_cache=False).logits.float()
-    ours = nn.functional.linear(base_model(model)(input_ids=tokens).last_hidden_state, weight, bias).float()
-    if (cap := logit_softcap(model)) is not None:
-        ours = cap * torch.tanh(ours / cap)
-    return ((ours - logits).abs().max() / logits.abs().max()).item()
-
-
 def _frozen_model(folder: Path, name: str, *, dtype: str, device: str) -> "PreTrainedModel":
     faults = Faults()
     if dtype not in DTYPES:
@@ -174,7 +109,7 @@ def _find(name: str, *, weights: bool) -> tuple[Path, str]:
     if gguf := gguf_file(name):
         folder = _dequantized(gguf)
         return folder, str(folder)
-    folder = Path(name).expanduser()
+    folder = at_home(name)
     if name and folder.is_dir():
         _check_folder(folder, name, weights=weights)
         return folder, str(folder.resolve())

@@ -53,6 +53,12 @@ def test_split_keeps_every_task_once_and_in_order(tasks_per_forward: int) -> Non
     assert sum(part.token_count for part in parts) == whole.token_count
 
 
+def test_a_batch_that_needs_no_split_is_the_one_chunk_itself() -> None:
+    whole = Tasks(tasks=4).batch
+    assert whole.split(4)[0] is whole.split(9)[0] is whole
+    assert whole.split(3)[0] is not whole
+
+
 def test_split_keeps_a_shared_support_batch_one_object() -> None:
     whole = Tasks(steps=1).batch
     part = whole._replace(support=[whole.support[0]] * 3).split(2)[1]

@@ -8,6 +8,7 @@ from torch.nn.functional import cross_entropy
 
 from helpers import close
 from innerloop.numerics.loss import CHUNK_ROWS, Head, plain_cross_entropy, score_rows, task_cross_entropy
+from numerics.live_bytes import LiveBytes, peak_bytes
 
 SIZES = [12, 1, 2 * CHUNK_ROWS + 37]
 SOFTCAP = 1.5  # below most logits here, so that the cap matters
@@ -112,3 +113,90 @@ def test_scores_are_each_rows_nats_and_whether_it_is_greedy(softcap: float | Non
     assert greedy[::2].all()
     assert torch.equal(greedy, logits.argmax(-1) == targets)
     assert not greedy.all()
+
+
+@pytest.mark.parametrize("softcap", [None, SOFTCAP])
+def test_the_chunks_size_changes_nothing(softcap: float | None) -> None:
+    def with_chunks(rows: int) -> list[Tensor]:
+        hidden, head, targets, task = case(40, tasks=1, softcap=softcap)
+        inputs = [x.requires_grad_() for x in (hidden, head.weight, head.bias) if x is not None]
+        loss = task_cross_entropy(hidden, head, targets, task, 1, chunk_rows=rows)
+        nats, greedy = score_rows(hidden, head, targets, chunk_rows=rows)
+        return [loss.detach(), *torch.autograd.grad(loss.sum(), inputs), nats, greedy.float()]
+
+    whole = with_chunks(40)
+    for rows in (1, 7, 39, 1000):
+        for left, right in zip(with_chunks(rows), whole, strict=True):
+            assert close(left, right, 1e-6)
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 30.0, 1e4])
+def test_large_and_small_logits_are_as_exact_as_torchs(scale: float) -> None:
+    """Against float64; at 1e4 the target's probability is zero in float32, its nats are not."""
+    generator = torch.Generator().manual_seed(0)
+    hidden, weight = torch.randn(64, 5, generator=generator) * scale, torch.randn(300, 5, generator=generator)
+    targets, task = torch.randint(300, (64,), generator=generator), torch.zeros(64, dtype=torch.long)
+    targets[:8] = (hidden @ weight.T)[:8].argmax(-1)  # some are all but certain
+    found: list[list[Tensor]] = []
+    for loss, dtype in ((task_cross_entropy, torch.float32), (plain_cross_entropy, torch.float64)):
+        leaf = hidden.to(dtype, copy=True).requires_grad_()
+        value = loss(leaf, Head(weight.to(dtype)), targets, task, 1)
+        found.append([value.detach(), *torch.autograd.grad(value.sum(), leaf)])
+    for ours, exact in zip(*found, strict=True):
+        assert close(ours.double(), exact, 1e-6 * max(1.0, scale / 10))
+    nats, _ = score_rows(hidden, Head(weight), targets)
+    assert close(nats.double(), cross_entropy(hidden.double() @ weight.double().T, targets, reduction="none"), 1e-6)
+
+
+def test_a_second_backward_raises_and_gives_no_wrong_numbers() -> None:
+    hidden, head, targets, task = case(12, tasks=1, softcap=None)
+    for leaf in (hidden, head.weight):
+        leaf.requires_grad_()
+        losses = task_cross_entropy(hidden, head, targets, task, 1)
+        torch.autograd.grad(3 * losses.sum(), leaf, retain_graph=True)
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            torch.autograd.grad(3 * losses.sum(), leaf)
+
+
+def test_the_backward_makes_no_second_gradient_of_the_head() -> None:
+    hidden, head, targets, task = case(40, tasks=1, softcap=None)
+    leaves = [x.requires_grad_() for x in (hidden, head.weight, head.bias) if x is not None]
+    loss = 3 * task_cross_entropy(hidden, head, targets, task, 1).sum()
+    with LiveBytes() as live:
+        loss.backward()
+    assert live.peak < min(leaf.nbytes for leaf in leaves[:2])
+    plain = case(40, tasks=1, softcap=None)
+    expected = [x.requires_grad_() for x in (plain[0], plain[1].weight, plain[1].bias) if x is not None]
+    (3 * plain_cross_entropy(*plain, 1).sum()).backward()
+    assert all(close(a.grad, b.grad) for a, b in zip(leaves, expected, strict=True))
+
+
+@pytest.mark.parametrize("trained_head", [False, True])
+@pytest.mark.parametrize(
+    ("dtype", "softcap", "bytes_a_logit"),
+    [(torch.float32, None, 4), (torch.float32, 30.0, 8), (torch.bfloat16, None, 6), (torch.bfloat16, 30.0, 8)],
+)
+def test_one_chunk_of_logits_is_all_that_exists(
+    dtype: torch.dtype, softcap: float | None, bytes_a_logit: int, trained_head: bool
+) -> None:
+    """Four chunks, float32 or a bfloat16 model's logits and their float32; the gradients besides."""
+    rows, chunk, width, vocabulary = 400, 100, 64, 30_000
+
+    def prepare() -> Callable[[], Any]:
+        hidden = torch.zeros(rows, width, dtype=dtype).requires_grad_()
+        head = Head(torch.zeros(vocabulary, width, dtype=dtype).requires_grad_(trained_head), None, softcap)
+        index = torch.zeros(rows, dtype=torch.long)
+        return lambda: task_cross_entropy(hidden, head, index, index, 1, chunk_rows=chunk).sum().backward()
+
+    gradients = dtype.itemsize * width * (rows + vocabulary * trained_head)
+    assert peak_bytes(prepare) == pytest.approx(chunk * vocabulary * bytes_a_logit + gradients, rel=0.01)
+
+
+@pytest.mark.parametrize(("dtype", "softcap"), [(torch.float32, None), (torch.float32, 30.0), (torch.bfloat16, None)])
+def test_scoring_takes_one_chunk_of_logits(dtype: torch.dtype, softcap: float | None) -> None:
+    def prepare() -> Callable[[], Any]:
+        hidden, weight = torch.zeros(400, 64, dtype=dtype), torch.zeros(30_000, 64, dtype=dtype)
+        targets = torch.zeros(400, dtype=torch.long)
+        return lambda: score_rows(hidden, Head(weight, None, softcap), targets, chunk_rows=100)
+
+    assert peak_bytes(prepare) == pytest.approx(100 * 30_000 * {4: 4, 2: 6}[dtype.itemsize], rel=0.01)

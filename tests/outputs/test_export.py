@@ -2,7 +2,7 @@
 
 import copy
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from torch import nn
 
 from innerloop.errors import RunError, UserError
 from innerloop.outputs.export import export_adapter, export_model, reload_logits
+from innerloop.planning.tracking import Tracker, footprint
 from innerloop.spaces.lora import LoraSettings
 
 TOKENS = torch.randint(64, (2, 9), generator=torch.Generator().manual_seed(5))
@@ -216,3 +217,21 @@ def test_values_that_do_not_fit_the_model_are_named(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=named):
             export_model(tmp_path / "model", model, values=values)
     assert list(tmp_path.iterdir()) == []
+
+
+def added_bytes(model: nn.Module, save: Callable[[], object]) -> int:
+    """Bytes that exist at once beside the model's."""
+    tracker = Tracker(torch.device("cpu"))
+    tracker.adopt("base", model.parameters())
+    tracker.at(phase="save", stage="between")
+    with tracker:
+        save()
+    return footprint(tracker.peaks, tracker.host_peak, tracker.flops).peak - sum(p.nbytes for p in model.parameters())
+
+
+def test_an_export_adds_no_second_copy_of_what_it_writes(tmp_path: Path) -> None:
+    model = tiny_model("gemma")
+    values = {name: parameter.detach() for name, parameter in model.named_parameters()}
+    size = sum(value.nbytes for value in values.values())
+    assert added_bytes(model, lambda: export_model(tmp_path / "model", model, values=values)) < 0.05 * size
+    assert added_bytes(model, lambda: {name: value.clone() for name, value in values.items()}) >= size

@@ -59,6 +59,9 @@ OTHER: dict[str, Any] = {
     "memory.tasks_per_forward": 2,
     "memory.checkpointing": True,
     "memory.trunk_cache": True,
+    "memory.logit_rows": 100,
+    "memory.lean": True,
+    "memory.offload": True,
     "seed": 8,
     "output_dir": "runs/another",
 }

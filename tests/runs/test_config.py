@@ -60,7 +60,9 @@ def test_every_method_loads_builds_and_comes_back_from_its_resolved_config(metho
 
 COMMON = {"seed", "output_dir", "method.name", "outer.steps", "outer.tasks_per_step", "outer.clip"}
 COMMON |= {f"model.{key}" for key in ("name", "dtype", "device")}
-COMMON |= {f"memory.{key}" for key in ("tasks_per_forward", "checkpointing", "trunk_cache")}
+COMMON |= {
+    f"memory.{key}" for key in ("tasks_per_forward", "checkpointing", "logit_rows", "trunk_cache", "lean", "offload")
+}
 COMMON |= {f"outer.optimizer.{key}" for key in ("name", "lr", "betas", "weight_decay")}
 COMMON |= {f"tasks.{key}" for key in ("suite", "difficulty", "examples_per_task", "support", "test", "only")}
 COMMON |= {f"tasks.{key}" for key in ("validation", "held_out", "max_length", "on_too_long")}
@@ -108,6 +110,8 @@ def test_a_changed_value_of_every_key_shows_in_the_resolved_config(key: str) -> 
         before["tasks"] = {"folder": "data"}
     if key == "tasks.instances":
         before["tasks"] = {"suite": "hidden-rules"}
+    if key in ("memory.lean", "memory.offload"):
+        before |= {"model": {"name": "m", "dtype": "bfloat16"}, "method": {"name": "fomaml"}}
     after = load_config(before, [f"{key}={json.dumps(OTHER[key])}"])
     assert get(after.resolved(), key) == OTHER[key]
     assert get(load_config(before).resolved(), key) != OTHER[key]

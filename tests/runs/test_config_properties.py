@@ -33,6 +33,15 @@ def valid(draw: st.DrawFn) -> dict[str, Any]:
     if METHODS[method].trains == "all":
         values.pop("memory.trunk_cache", None)
         values.pop("memory.tasks_per_forward", None)
+    else:
+        values.pop("memory.lean", None)
+        values.pop("memory.offload", None)
+    if METHODS[method].rule is Maml:
+        values.pop("memory.lean", None)
+    if "memory.lean" in values:
+        values |= {"model.dtype": "bfloat16"}
+        if "method.inner.optimizer.name" in values:
+            values["method.inner.optimizer.name"] = "sgd"
     if "memory.trunk_cache" in values:
         values["method.lora.layers"] = "last-2"
     if METHODS[method].one_task:

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import pytest
+import torch
 from torch import Tensor
 
 from helpers import close, same
-from innerloop.learned import meta_train
+from innerloop.meta_training import meta_train
 from innerloop.runs.config import KEYS
 from innerloop.runs.schema import ABSENT, get
 from innerloop.runs.training import Plan
@@ -36,6 +37,7 @@ RUNS: dict[str, tuple[str, dict[str, Any]]] = {
     "meta-lora": ("meta-lora", {**STEPS, **ADAMW}),
     "fomaml-lora": ("fomaml-lora", STEPS),
     "upper layer": ("fomaml-lora", {**STEPS, "method.lora.layers": "last-1"}),
+    "all of bfloat16": ("fomaml", {**STEPS, "model.dtype": "bfloat16"}),
     "suite": ("joint-lora", {**SUITE, **SHORT}),
     "truncated": ("joint-lora", {"tasks.max_length": 12, "tasks.on_too_long": "truncate"}),
     "clipped": ("joint-lora", {f"{OUTER}.name": "sgd", f"{OUTER}.lr": 0.1, "outer.clip": 0.01}),
@@ -101,6 +103,9 @@ CHANGES: dict[str, Change] = {
     "memory.tasks_per_forward": Change(1, shows="plan"),
     "memory.checkpointing": of("memory.checkpointing"),
     "memory.trunk_cache": of("memory.trunk_cache", run="upper layer", shows="plan"),
+    "memory.logit_rows": Change(2),
+    "memory.lean": of("memory.lean", run="all of bfloat16"),
+    "memory.offload": of("memory.offload", run="all of bfloat16"),
     "seed": of("seed"),
     "output_dir": Change("elsewhere"),
 }
@@ -109,9 +114,12 @@ EXCEPTIONS = {
     "tasks.verifier": "checks generated answers, and training generates none (tests/evaluation/test_scoring.py)",
     "model.device": "`auto` is the CPU where there is no GPU, and a test may count on none: the same run",
     "memory.checkpointing": "law 5: it changes memory and time, and no number",
+    "memory.logit_rows": "law 5: it changes memory, and no number (tests/runs/test_memory.py)",
+    "memory.offload": "needs a GPU; tests/spaces/test_all_parameters.py has its numbers, and a plan its bytes",
     "output_dir": "the same run in another place",
 }
-LAW_5 = {"memory.tasks_per_forward", "memory.checkpointing", "memory.trunk_cache"}
+NEEDS_A_GPU = {"memory.offload"}
+LAW_5 = {"memory.tasks_per_forward", "memory.checkpointing", "memory.trunk_cache", "memory.logit_rows"}
 
 
 class Seen(NamedTuple):
@@ -184,6 +192,8 @@ def test_no_key_is_forgotten() -> None:
 
 @pytest.mark.parametrize("key", KEYS)
 def test_a_changed_value_shows(world: World, other: World, look: Look, key: str) -> None:
+    if key in NEEDS_A_GPU and not torch.cuda.is_available():
+        pytest.skip(f"no CUDA device is here. {EXCEPTIONS[key]}")
     change = CHANGES[key]
     value = change.value(other) if callable(change.value) else change.value
     before = look(tree_of(world, change.run))

@@ -240,7 +240,7 @@ def test_tasks_per_forward(world: World, tmp_path: Path) -> None:
         write(tmp_path / f"{name}.jsonl", *long)
     session = session_of(world, "fomaml-lora", **three, **{"tasks.folder": str(tmp_path)})
     one_task = max(batch.token_count // batch.tasks for batch in session.streams()[0][1][0].batches)
-    assert asked(session) == AUTO_TOKENS_PER_FORWARD // one_task == 2
+    assert asked(session) == AUTO_TOKENS_PER_FORWARD["cpu"] // one_task == 2
 
 
 def test_what_is_left_out_is_counted(world: World, tmp_path: Path) -> None:
@@ -258,6 +258,12 @@ def test_what_is_left_out_is_counted(world: World, tmp_path: Path) -> None:
     }
     assert session_of(world, "joint-lora").dropped == {}
     assert json.dumps(session.dropped)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is here")
+def test_offloading_needs_a_second_memory(world: World) -> None:
+    with pytest.raises(UserError, match="nothing to offload from"):
+        session_of(world, "fomaml", **{"memory.offload": True})
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is here")

@@ -23,6 +23,9 @@ VALUES: dict[str, Any] = {
     "outer.tasks_per_step": 1,
     "memory.tasks_per_forward": 1,
     "memory.trunk_cache": False,
+    "memory.lean": False,
+    "memory.offload": False,
+    "model.dtype": "float32",
 }
 
 
@@ -101,12 +104,24 @@ def test_each_conflict_is_found_by_its_own_value(key: str, value: Any, words: st
         ("lora", "outer.tasks_per_step", 4, "one task at a time"),
         ("fomaml", "memory.trunk_cache", True, "every layer"),
         ("fomaml", "memory.tasks_per_forward", "auto", ""),
+        ("meta-lora", "memory.lean", True, "little to save"),
+        ("meta-lora", "memory.offload", True, "little to save"),
+        ("fomaml", "memory.offload", True, ""),
         ("reptile", "tasks.query", None, ""),
     ],
 )
 def test_conflicts_with_the_method(method: str, key: str, value: Any, words: str) -> None:
     found = list(conflicts({**VALUES, "method.name": method, key: value}))
     assert [words in objection.problem for objection in found] == ([True] if words else [])
+
+
+def test_lean_is_for_first_order_methods_in_bfloat16_with_sgd_inside() -> None:
+    lean = {**VALUES, "method.name": "fomaml", "memory.lean": True, "model.dtype": "bfloat16"}
+    sgd = {**lean, "method.inner.optimizer.name": "sgd"}
+    assert not list(conflicts(sgd))
+    assert "two moments" in next(conflicts(lean)).problem
+    assert "stochastically" in next(conflicts({**sgd, "model.dtype": "float32"})).problem
+    assert "second-order" in next(conflicts({**sgd, "method.name": "maml"})).problem
 
 
 def test_a_trunk_needs_layers_below_it() -> None:

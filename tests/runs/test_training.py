@@ -1,7 +1,7 @@
 """What a run says before its first step is what it then does."""
 
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +82,25 @@ def test_a_run_that_would_train_nothing_refuses_to_start(world: World) -> None:
     session = session_of(world, "fomaml-lora")
     assert plan(replace(session)).trained.parameters > 0
     with pytest.raises(RunError, match="fomaml-lora would train nothing"):
-        plan(Nothing(**vars(session)))
+        plan(Nothing(**{field.name: getattr(session, field.name) for field in fields(session) if field.init}))
+
+
+@pytest.mark.parametrize(
+    ("method", "changes", "kept"),
+    [
+        ("fomaml", {}, False),
+        ("fomaml", {"method.inner.clip": 1.0}, True),
+        ("fomaml", {"method.inner.optimizer": {"name": "adamw", "lr": 1e-3}}, True),
+        ("joint", {}, False),
+        ("fomaml-lora", {"method.inner.clip": 1.0}, False),
+    ],
+)
+def test_the_plan_says_where_whole_gradients_are_kept(
+    world: World, method: str, changes: dict[str, Any], kept: bool
+) -> None:
+    what = plan(session_of(world, method, **changes))
+    assert what.whole_gradients == kept
+    assert any("whole gradient is kept" in line for line in what.lines()) == kept
 
 
 def test_fit_takes_the_steps_that_are_left_and_reports_each(world: World) -> None:

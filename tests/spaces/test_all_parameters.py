@@ -1,3 +1,5 @@
+from copy import deepcopy
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -15,9 +17,14 @@ from helpers import (
     untouched,
 )
 from innerloop.data.tasks import Batch
-from innerloop.numerics.optimizers import AdamW, Sgd
+from innerloop.learning.inner_loop import InnerLoop
+from innerloop.learning.methods import Fomaml
+from innerloop.numerics.optimizers import AdamW, AdamW8bit, Sgd, State
+from innerloop.numerics.rounding import seeded
 from innerloop.numerics.tensors import TensorSet, per_task
+from innerloop.runs.trainer import Trainer
 from innerloop.spaces.all_parameters import AllParameters
+from innerloop.spaces.answers import AnswerLoss
 from innerloop.spaces.space import ParameterSpace
 from reference import naive
 from tiny import FAMILIES, tiny_model
@@ -117,6 +124,135 @@ def test_a_float32_models_own_tensors_are_the_shared_values() -> None:
     with space.installed(values):
         for name, parameter in space.model.named_parameters():
             assert parameter.data_ptr() == values[name].data_ptr()
+
+
+def test_a_16_bit_models_forward_runs_on_a_cast_of_the_masters() -> None:
+    """The loss is that of a bfloat16 model, not of a float32 one, and at rest the masters are back."""
+    model = tiny_model("llama", layers=2)
+    exact, cast = all_space(deepcopy(model)), all_space(model.bfloat16())
+    assert cast.dtype == torch.bfloat16
+    values = perturbed(cast.shared, 1)
+    with cast.installed(values) as installed:
+        found = {name: parameter.detach().clone() for name, parameter in installed.named_parameters()}
+    assert same(found, {name: value[0].bfloat16() for name, value in values.items()})
+    assert same(dict(cast.model.named_parameters()), cast.shared)
+    rounded = {name: value.bfloat16().float() for name, value in values.items()}
+    assert torch.equal(*(cast.loss_and_gradient(some, batch())[0] for some in (values, rounded)))
+    left, right = (space.loss_and_gradient(rounded, batch())[0] for space in (cast, exact))
+    assert not torch.equal(left, right)
+    assert left.item() == pytest.approx(right.item(), rel=0.02)
+
+
+def lean_space(layers: int = 2) -> AllParameters:
+    model = tiny_model("llama", layers=layers).bfloat16()
+    return AllParameters(model, AnswerLoss(model), lean=True)
+
+
+def test_lean_values_are_the_models_own_tensors_and_bfloat16() -> None:
+    space = lean_space()
+    assert space.trained().dtype == "bfloat16"
+    for name, parameter in space.model.named_parameters():
+        assert space.shared[name].data_ptr() == parameter.data_ptr()
+        assert space.shared[name].dtype == torch.bfloat16
+    values = space.fork(per_task(space.shared, 1))
+    assert {value.dtype for value in gradient(space, values, batch()).values()} == {torch.bfloat16}
+    with space.installed(values):
+        assert all(p.data_ptr() == values[name].data_ptr() for name, p in space.model.named_parameters())
+
+
+def test_lean_fast_weights_move_at_a_tiny_rate_as_far_as_they_should() -> None:
+    """Rounded to the nearest, none would; rounded stochastically, their mean moves by lr times the gradient."""
+    space, optimizer, name = lean_space(), Sgd(lr=1e-5), "model.layers.0.mlp.up_proj.weight"
+    start = per_task(space.shared, 1)
+    step = -1e-5 * gradient(space, start, batch())[name].double()
+    nearest = (start[name].double() + step).bfloat16()
+    assert (nearest != start[name]).float().mean() < 0.01
+    moved, draws = torch.zeros_like(step), 400
+    with seeded("test", device=space.device):
+        for _ in range(draws):
+            values = space.fork(start)
+            space.descend(values, State(), batch(), optimizer)
+            moved += (values[name].double() - start[name].double()) / draws
+    along = float((moved * step).sum() / step.square().sum())
+    assert along == pytest.approx(1.0, abs=0.2)
+
+
+@pytest.mark.parametrize("clip", [None, 0.05])
+def test_lean_steps_are_float32_steps_but_for_rounding(clip: float | None) -> None:
+    """After 3 steps each tensor is off by less than a last bit, 2**-7, a step, and all went the same way."""
+    lean, model = lean_space(), tiny_model("llama", layers=2).bfloat16()
+    exact, optimizer = AllParameters(model, AnswerLoss(model)), Sgd(lr=0.5, clip=clip)
+    ends: list[TensorSet] = []
+    for space in (lean, exact):
+        values = space.fork(per_task(space.shared, 1))
+        with seeded("test", device=space.device):
+            for step in range(3):
+                space.descend(values, State(), batch(step), optimizer)
+        ends.append({name: value.float() for name, value in values.items()})
+    start = per_task(exact.shared, 1)
+    ways = [torch.cat([(end[name] - start[name]).flatten() for name in start]) for end in ends]
+    assert float(ways[0] @ ways[1] / ways[1].square().sum()) == pytest.approx(1.0, abs=0.05)
+    for name, value in ends[1].items():
+        assert (ends[0][name] - value).norm() < 3 * 2**-7 * value.norm(), name
+
+
+def test_a_lean_query_gradient_is_added_rounded_stochastically() -> None:
+    """Many additions of a part too small for bfloat16 next to the sum: nearest rounding would lose them all."""
+    space, name = lean_space(1), "model.norm.weight"
+    values = per_task(space.shared, 1)
+    part = gradient(space, values, batch())[name][0].float()
+    into = {key: torch.zeros_like(value) for key, value in space.shared.items()}
+    into[name] += 1000 * part.sign() * part.abs().max()
+    before, times = into[name].float().clone(), 300
+    assert torch.equal(into[name] + part.bfloat16(), into[name])
+    with seeded("test", device=space.device):
+        for _ in range(times):
+            space.loss_and_gradient(values, batch(), into=into)
+    along = float(((into[name].float() - before) * part).sum() / (times * part.square().sum()))
+    assert along == pytest.approx(1.0, abs=0.2)
+
+
+def test_offloading_changes_no_number() -> None:
+    """On a CPU the two memories are one, and only the way there differs; the next test has two."""
+    offloaded_steps_are_equal(torch.device("cpu"))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device is here")
+def test_offloaded_values_lie_in_host_memory() -> None:
+    offloaded_steps_are_equal(torch.device("cuda"))
+
+
+def offloaded_steps_are_equal(device: torch.device) -> None:
+    found: list[TensorSet] = []
+    for offload in (False, True):
+        model = tiny_model("gemma", layers=2).to(device)
+        space = AllParameters(model, AnswerLoss(model), offload=offload)
+        assert {value.device.type for value in space.shared.values()} == {"cpu" if offload else device.type}
+        method = Fomaml(inner=InnerLoop(steps=2, optimizer=Sgd(lr=0.1)))
+        trainer = Trainer(space, method, AdamW(lr=1e-2, clip=1.0), tasks_per_forward=1)
+        for seed in range(2):
+            trainer.step(Tasks(tasks=2, seed=seed).batch.to(device))
+        found.append({name: value.cpu() for name, value in space.shared.items()})
+    assert close(found[1], found[0]) if device.type == "cuda" else same(found[1], found[0])
+
+
+def test_theta_moves_at_an_outer_rate_of_1e_5_when_lean() -> None:
+    """AdamW's step is about lr, 1e-5: nearest rounding would lose it for every weight above 0.004."""
+    space = lean_space()
+    name = "model.layers.1.mlp.down_proj.weight"
+    before = space.shared[name].float().clone()
+    method = Fomaml(inner=InnerLoop(steps=1, optimizer=Sgd(lr=0.1)))
+    trainer = Trainer(space, method, AdamW8bit(lr=1e-5), tasks_per_forward=1)
+    for seed in range(20):
+        trainer.step(Tasks(tasks=2, seed=seed % 2, steps=1).batch)
+    large = before.abs() > 0.01
+    moved = (space.shared[name].float() - before)[large]
+    assert (moved != 0).float().mean() > 0.05
+    assert 0.2e-5 * 20 < moved.abs().mean() < 4e-5 * 20
+    unmoved = before[large].bfloat16()
+    for _ in range(20):
+        unmoved = unmoved + 1e-5
+    assert torch.equal(unmoved, before[large].bfloat16())
 
 
 def test_a_gradient_left_on_the_model_is_not_counted() -> None:

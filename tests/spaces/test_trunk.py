@@ -5,9 +5,9 @@ import torch
 from torch import Tensor
 
 from helpers import close, examples, lora_space, perturbed, relative_error, same, untouched
+from innerloop.architecture import base_model
 from innerloop.data.batches import collate
 from innerloop.data.tasks import Batch
-from innerloop.models import base_model
 from innerloop.numerics.tensors import TensorSet
 from innerloop.spaces.lora import LoraSpace
 from innerloop.spaces.trunk import Trunk, with_layers

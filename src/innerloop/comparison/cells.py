@@ -40,7 +40,8 @@ from innerloop.errors import RunError, UserError
 from innerloop.evaluation.in_context import in_context_task
 from innerloop.evaluation.kshot import draw_support
 from innerloop.evaluation.protocol import DEFAULT_ADAPTATION, Initialization, Piece, Protocol, measure, pieces
-from innerloop.learned import file_name, load_run, meta_train
+from innerloop.learned import file_name, load_run
+from innerloop.meta_training import meta_train
 from innerloop.outputs.export import read_adapter
 from innerloop.runs.config import RunConfig
 from innerloop.runs.journal import MANIFEST

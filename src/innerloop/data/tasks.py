@@ -129,7 +129,9 @@ class TaskBatch(NamedTuple):
     query: Batch | None
 
     def split(self, tasks_per_forward: int) -> "list[TaskBatch]":
-        """Chunks of at most `tasks_per_forward` tasks."""
+        """Chunks of at most `tasks_per_forward` tasks; where one holds them all, this very batch."""
+        if len(self.names) <= tasks_per_forward:
+            return [self]
         starts = range(0, len(self.names), tasks_per_forward)
         return [self._select(first, min(first + tasks_per_forward, len(self.names))) for first in starts]
 

@@ -18,7 +18,6 @@ from itertools import groupby
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from innerloop.data.batches import collate
@@ -91,7 +90,7 @@ def adapt(
         if not chunk.support[0]:  # k = 0
             look(0, start, chunk)
             continue
-        batch = collate(chunk.support).to(_device(space))
+        batch = collate(chunk.support).to(space.device)
 
         def before_step(values: TensorSet, _: object, *, chunk: Chunk = chunk) -> None:
             nonlocal taken
@@ -132,7 +131,7 @@ def score(
 ) -> list[TaskScore]:
     """Every task's test examples under its own values (T, ...); correct = greedy decoding gives the answer."""
     assert isinstance(space.loss, AnswerLoss)
-    batch = collate([task.test for task in tasks]).to(_device(space))
+    batch = collate([task.test for task in tasks]).to(space.device)
     with space.installed(values):
         nats, exact = space.loss.score(batch)
     on_pass(batch.token_count)
@@ -178,7 +177,7 @@ def _chunks(
     for _, group in groupby(pairs, key=lambda pair: (len(pair[0].test), len(pair[1]))):
         members = list(group)
         most = max(_tokens(support) + _tokens(task.test) // NO_GRADIENT for task, support in members)
-        size = max(1, AUTO_TOKENS_PER_FORWARD // most)
+        size = max(1, AUTO_TOKENS_PER_FORWARD[space.device.type] // most)
         size = min(size, space.limit or size)
         for first in range(0, len(members), size):
             part = members[first : first + size]
@@ -187,7 +186,3 @@ def _chunks(
 
 def _tokens(examples: Sequence[Encoded]) -> int:
     return sum(len(example.tokens) for example in examples)
-
-
-def _device(space: ParameterSpace) -> torch.device:
-    return next(iter(space.shared.values())).device

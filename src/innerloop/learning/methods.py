@@ -22,7 +22,7 @@ from innerloop.data.tasks import Batch, TaskBatch
 from innerloop.learning.inner_loop import InnerLoop
 from innerloop.learning.second_order import sweep
 from innerloop.numerics.optimizers import Sgd
-from innerloop.numerics.tensors import TensorSet, accumulate, clone, difference
+from innerloop.numerics.tensors import TensorSet, accumulate, accumulate_difference, clone
 from innerloop.spaces.space import ParameterSpace
 
 
@@ -143,7 +143,7 @@ class Reptile(Method):
         self, space: ParameterSpace, start: Mapping[str, Tensor], tasks: TaskBatch, into: TensorSet
     ) -> Outcome:
         adapted = self.inner.adapt(space, start, tasks.support)
-        accumulate(into, difference(start, adapted.values))
+        accumulate_difference(into, start, adapted.values)
         return Outcome(adapted.losses[-1], adapted.losses)
 
 

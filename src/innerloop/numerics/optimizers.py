@@ -5,6 +5,9 @@ Legend: T = tasks.
 Optimizer   init(values) -> state; step(values, gradient, state) in place
 Sgd         plain gradient descent; its Jacobian is what second-order MAML needs
 AdamW       Loshchilov & Hutter 2019 (arXiv:1711.05101), algorithm 2, as torch.optim.AdamW computes it
+AdamW8bit   the same with moments of 8 bits an entry (Dettmers et al. 2022, arXiv:2110.02861)
+
+Values in bfloat16 are moved with stochastic rounding (`rounding.add_`).
 """
 
 import math
@@ -14,16 +17,22 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from innerloop.numerics import eight_bit, rounding
 from innerloop.numerics.tensors import CLIP_EPS, TensorSet, clip_factor, dot, norm, over, scale_, zeros_like
 
 
 @dataclass
 class State:
-    """Moments (T, ...) and the number of steps taken; empty for an optimizer without memory."""
+    """Moments (T, ...) and the number of steps taken; empty for an optimizer without memory.
+
+    With 8 bits the moments are codes, and each block of a tensor has a scale: (blocks,) float32.
+    """
 
     steps: int = 0
     first: TensorSet = field(default_factory=dict[str, Tensor])
     second: TensorSet = field(default_factory=dict[str, Tensor])
+    first_scales: TensorSet = field(default_factory=dict[str, Tensor])
+    second_scales: TensorSet = field(default_factory=dict[str, Tensor])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +76,7 @@ class Sgd(Optimizer):
 
     def update(self, values: TensorSet, gradient: TensorSet, state: State) -> None:
         for name, value in values.items():
-            value.sub_(gradient[name], alpha=self.rate(name))
+            rounding.add_(value, gradient[name], alpha=-self.rate(name))
 
     def vjp(self, vector: TensorSet, gradient: TensorSet | None) -> TensorSet:
         """D^T v, D the Jacobian of the step's length lr * clip(g) with respect to g.
@@ -94,12 +103,13 @@ class AdamW(Optimizer):
     weight_decay: float = 0.0
 
     def init(self, values: TensorSet) -> State:
+        if any(value.dtype == torch.bfloat16 for value in values.values()):
+            raise ValueError("AdamW's moments and steps need float32 values; AdamW8bit takes bfloat16")
         return State(first=zeros_like(values), second=zeros_like(values))
 
     def update(self, values: TensorSet, gradient: TensorSet, state: State) -> None:
         beta1, beta2 = self.betas
-        first_correction = 1 - beta1**state.steps
-        second_correction = math.sqrt(1 - beta2**state.steps)
+        first_correction, second_correction = self.corrections(state.steps)
         for name, value in values.items():
             grad, rate = gradient[name], self.rate(name)
             first, second = state.first[name], state.second[name]
@@ -108,3 +118,42 @@ class AdamW(Optimizer):
             if self.weight_decay:
                 value.mul_(1 - rate * self.weight_decay)
             value.addcdiv_(first, (second.sqrt() / second_correction).add_(self.eps), value=-rate / first_correction)
+
+    def corrections(self, steps: int) -> tuple[float, float]:
+        """What the first moment, and the root of the second, are divided by: both start at zero."""
+        return 1 - self.betas[0] ** steps, math.sqrt(1 - self.betas[1] ** steps)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdamW8bit(AdamW):
+    """AdamW that keeps 2 bytes a number and a scale a block; the levels and their rounding: `eight_bit`.
+
+    Each step is taken with the float32 moments, before they are stored. Values have to be contiguous.
+    """
+
+    def init(self, values: TensorSet) -> State:
+        return State(
+            first=zeros_like(values, torch.int8),
+            second=zeros_like(values, torch.uint8),
+            first_scales={name: eight_bit.no_scales(value) for name, value in values.items()},
+            second_scales={name: eight_bit.no_scales(value) for name, value in values.items()},
+        )
+
+    def update(self, values: TensorSet, gradient: TensorSet, state: State) -> None:
+        beta1, beta2 = self.betas
+        first_correction, second_correction = self.corrections(state.steps)
+        for name, value in values.items():
+            rate, flat, flat_grad = self.rate(name), value.view(-1), gradient[name].reshape(-1)
+            kept_first = eight_bit.Stored(eight_bit.Signed(), state.first[name], state.first_scales[name])
+            kept_second = eight_bit.Stored(eight_bit.Unsigned(), state.second[name], state.second_scales[name])
+            for window in eight_bit.windows(value.numel()):
+                part, grad = window.of(flat), window.of(flat_grad).float()
+                first = kept_first.read(window).lerp_(grad, 1 - beta1)
+                second = kept_second.read(window).mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
+                change = second.sqrt().div_(second_correction).add_(self.eps)
+                change = torch.div(first, change, out=change).mul_(-rate / first_correction)
+                if self.weight_decay:
+                    change.add_(part, alpha=-rate * self.weight_decay)
+                rounding.add_(part, change)
+                kept_first.write(window, first)
+                kept_second.write(window, second)

@@ -2,17 +2,20 @@
 
 Legend: T = tasks.
 
-TensorSet           name -> tensor; (T, ...) inside the engine, (...) for the shared values
-per_task            read-only views of shared values, one for each task
-accumulate          into += alpha * (sum over tasks)
-dot, norm           one number a task
-clip_factor         what clipping multiplies a gradient with
+TensorSet               name -> tensor; (T, ...) inside the engine, (...) for the shared values
+per_task                read-only views of shared values, one for each task
+accumulate              into += alpha * (sum over tasks)
+accumulate_difference   into += (sum over tasks of left - right)
+dot, norm               one number a task
+clip_factor             what clipping multiplies a gradient with
 """
 
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor
+
+from innerloop.numerics import rounding
 
 TensorSet = dict[str, Tensor]
 
@@ -33,14 +36,23 @@ def zeros_like(values: Mapping[str, Tensor], dtype: torch.dtype | None = None) -
     return {name: torch.zeros_like(value, dtype=dtype) for name, value in values.items()}
 
 
-def difference(left: Mapping[str, Tensor], right: Mapping[str, Tensor]) -> TensorSet:
-    return {name: left[name] - right[name] for name in matching(left, right)}
-
-
 def accumulate(into: TensorSet, values: Mapping[str, Tensor], alpha: float = 1.0) -> None:
-    """into (...) += alpha * values (T, ...) summed over tasks."""
+    """into (...) += alpha * values (T, ...) summed over tasks; into may be on another device."""
     for name in matching(into, values):
-        into[name].add_(values[name].sum(0), alpha=alpha)
+        rounding.add_(into[name], _over_tasks(values[name]), alpha=alpha)
+
+
+def accumulate_difference(into: TensorSet, left: Mapping[str, Tensor], right: Mapping[str, Tensor]) -> None:
+    """into (...) += left - right, both (T, ...), summed over tasks; each of the three may be on another device.
+
+    No more than a slice of the difference exists at a time. It is taken in float32 at least.
+    """
+    for name in matching(into, matching(left, right)):
+        by_entry = (values[name].movedim(0, -1) for values in (left, right))  # (..., T): sliced alike
+        for part, minuend, subtrahend in rounding.slices(into[name], *by_entry):
+            wide = torch.promote_types(minuend.dtype, torch.float32)
+            change = minuend.movedim(-1, 0).to(subtrahend.device, wide) - subtrahend.movedim(-1, 0)
+            rounding.add_(part, _over_tasks(change))
 
 
 def dot(left: Mapping[str, Tensor], right: Mapping[str, Tensor]) -> Tensor:
@@ -51,8 +63,11 @@ def dot(left: Mapping[str, Tensor], right: Mapping[str, Tensor]) -> Tensor:
 
 def norm(values: Mapping[str, Tensor]) -> Tensor:
     """Euclidean norm of each task's slice: (T,)."""
-    # vector_norm takes no memory; squaring would, a copy of the largest tensor
-    norms: list[Tensor] = [torch.linalg.vector_norm(_rows(value), dim=1) for value in values.values()]  # pyright: ignore[reportUnknownMemberType]
+    # vector_norm takes no memory, for bfloat16 neither; squaring would, a copy of the largest tensor
+    norms: list[Tensor] = [
+        torch.linalg.vector_norm(_rows(value), dim=1, dtype=torch.promote_types(value.dtype, torch.float32))  # pyright: ignore[reportUnknownMemberType]
+        for value in values.values()
+    ]
     return torch.stack(norms).square().sum(0).sqrt()
 
 
@@ -62,9 +77,11 @@ def clip_factor(norms: Tensor, max_norm: float) -> Tensor:
 
 
 def scale_(values: TensorSet, factors: Tensor) -> None:
-    """Multiply each task's slice, in place, with its factor (T,)."""
+    """Multiply each task's slice, in place, with its factor (T,), which may be on another device."""
     for value in values.values():
-        value.mul_(over(factors, value))
+        # In slices: torch makes a float32 copy of what it multiplies where the dtypes differ
+        for part, factor in rounding.slices(value, over(factors.to(value.device), value).expand_as(value)):
+            part.mul_(factor)
 
 
 def over(per_task_numbers: Tensor, like: Tensor) -> Tensor:
@@ -82,3 +99,8 @@ def matching(left: Mapping[str, Tensor], right: Mapping[str, Tensor]) -> Mapping
 def _rows(value: Tensor) -> Tensor:
     """(T, entries of a task's slice); a parameter that is one number has a slice without axes."""
     return value.reshape(len(value), value.shape[1:].numel())
+
+
+def _over_tasks(value: Tensor) -> Tensor:
+    """(...): the sum of (T, ...), in float32 at least; of one task its own slice, without a copy."""
+    return value[0] if len(value) == 1 else value.sum(0, dtype=torch.promote_types(value.dtype, torch.float32))

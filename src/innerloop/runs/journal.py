@@ -73,14 +73,22 @@ def environment() -> dict[str, Any]:
 
 def peak_memory() -> dict[str, int]:
     """Measured peaks of this process since the last reset, in bytes: resident set, and CUDA allocated and reserved."""
-    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    peaks = {"rss": resident if sys.platform == "darwin" else resident * 1024}  # Linux reports KiB
+    peaks = {"rss": _peak_resident()}
     if torch.cuda.is_available():
         peaks |= {
             "allocated": torch.cuda.max_memory_allocated(),
             "reserved": torch.cuda.max_memory_reserved(),
         }
     return peaks
+
+
+def _peak_resident() -> int:
+    status = Path("/proc/self/status")
+    if status.exists():  # what getrusage says on Linux is inherited from the parent, and no reset reaches it
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+        return int(line.split()[1]) * 1024
+    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return resident if sys.platform == "darwin" else resident * 1024
 
 
 def commit() -> str:

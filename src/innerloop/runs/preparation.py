@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from innerloop.architecture import decoder_layers
 from innerloop.data.batches import task_batch, with_masks
 from innerloop.data.encoding import EncodedTask, encode_all
 from innerloop.data.examples import raise_first, read_tasks
@@ -23,7 +24,7 @@ from innerloop.data.tasks import Task, TaskBatch
 from innerloop.data.verifiers import unreadable, verifier_of
 from innerloop.errors import Fault, Faults, UserError
 from innerloop.learning.methods import METHODS
-from innerloop.models import LoadedModel, decoder_layers, load
+from innerloop.models import LoadedModel, load
 from innerloop.runs.config import RunConfig
 from innerloop.runs.trainer import Trainer
 from innerloop.spaces.all_parameters import AllParameters
@@ -34,7 +35,8 @@ from innerloop.spaces.space import ParameterSpace
 Store = MutableMapping[str, Tensor]
 
 # On two cores 1,024 tokens a forward were slower than 512 and took half as much memory again (benchmarks/step.py).
-AUTO_TOKENS_PER_FORWARD = 512
+# A GPU is assumed, not measured, to be busy from about 8,192 on.
+AUTO_TOKENS_PER_FORWARD = {"cpu": 512, "cuda": 8192}
 
 
 @dataclass
@@ -53,14 +55,28 @@ class Session:
     held_out: list[EncodedTask]
     dropped: dict[str, int]
     store: Store = field(default_factory=dict[str, Tensor])
+    device: torch.device = field(init=False)
+    dtype: torch.dtype = field(init=False)
+
+    def __post_init__(self) -> None:
+        # of the forward; at rest, a space may keep the model's tensors elsewhere and in another dtype
+        self.device, self.dtype = self.model.model.device, self.model.model.dtype
 
     def space(self) -> ParameterSpace:
         """A space at its starting values: the model's own weights, or a fresh LoRA."""
         settings, memory, model = self.config.method.lora_settings(), self.config.memory, self.model.model
-        if settings is None:
-            return AllParameters(model, AnswerLoss(model, checkpointing=memory.checkpointing))
-        loss = AnswerLoss(model, cut=self.cut, store=self.store, checkpointing=memory.checkpointing)
-        return LoraSpace(model, loss, settings, seed=self.config.seed)
+        options: dict[str, Any] = {"checkpointing": memory.checkpointing, "logit_rows": memory.logit_rows}
+        if settings is not None:
+            loss = AnswerLoss(model, cut=self.cut, store=self.store, **options)
+            return LoraSpace(model, loss, settings, seed=self.config.seed)
+        return AllParameters(
+            model,
+            AnswerLoss(model, **options),
+            dtype=self.dtype,
+            device=self.device,
+            lean=memory.lean,
+            offload=memory.offload,
+        )
 
     @property
     def cut(self) -> int:
@@ -77,23 +93,25 @@ class Session:
         return [("", TaskBatches(self.config, self.train, self.device))]
 
     def trainer(self, space: ParameterSpace, batches: "TaskBatches") -> Trainer:
-        method, optimizer = self.config.method.build(), self.config.outer.build_optimizer()
-        return Trainer(space, method, optimizer, tasks_per_forward=self.tasks_per_forward(batches))
+        config = self.config
+        method, optimizer = config.method.build(), config.outer.build_optimizer(eight_bit=config.memory.lean)
+        tasks_per_forward = self.tasks_per_forward(batches)
+        return Trainer(space, method, optimizer, tasks_per_forward=tasks_per_forward, seed=config.seed)
 
     def tasks_per_forward(self, batches: "TaskBatches") -> int:
         """As configured; `auto` is as many tasks as keep the first step's forwards within a token budget."""
         asked = self.config.memory.tasks_per_forward
         if asked != "auto":
             return asked
-        if METHODS[self.config.method.name].trains == "all":
-            return 1
-        first = batches[0]
-        largest = max(batch.token_count // batch.tasks for batch in first.batches)
-        return max(1, min(len(first.names), AUTO_TOKENS_PER_FORWARD // largest))
+        return tasks_that_fit(self.config, batches[0], self.device)
 
-    @property
-    def device(self) -> torch.device:
-        return self.model.model.device
+
+def tasks_that_fit(config: RunConfig, first: TaskBatch, device: torch.device) -> int:
+    """Tasks a forward that keep the first step's within the token budget of a device."""
+    if METHODS[config.method.name].trains == "all":
+        return 1
+    largest = max(batch.token_count // batch.tasks for batch in first.batches)
+    return max(1, min(len(first.names), AUTO_TOKENS_PER_FORWARD[device.type] // largest))
 
 
 class TaskBatches:
@@ -162,7 +180,10 @@ def prepare(config: RunConfig, *, model: LoadedModel | None = None, store: Store
         dropped={reason: count for reason, count in dropped.items() if count},
         store={} if store is None else store,
     )
-    _check_sizes(session)
+    check_sizes(session)
+    if config.memory.offload and session.device.type == "cpu":
+        right = "false: there is no other memory than the host's; or a cuda device"
+        raise UserError(Fault("nothing to offload from", "memory.offload", True, right))
     return session
 
 
@@ -202,7 +223,8 @@ def _capped(task: Task, pool: int | None) -> Task:
     return replace(task, pool=tuple(sorted(task.pool, key=lambda example: example.id)[:pool]))
 
 
-def _check_sizes(session: Session) -> None:
+def check_sizes(session: Session) -> None:
+    """Raises UserError where the tasks are too few or too small for a step."""
     config, faults = session.config, Faults()
     if not session.train:
         key = "tasks.held_out" if METHODS[config.method.name].one_task else "tasks"

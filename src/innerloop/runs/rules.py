@@ -20,6 +20,7 @@ OPTIMIZERS = ("method.inner.optimizer", "outer.optimizer")
 LORAPLUS = "method.inner.optimizer.loraplus_lr_ratio"
 INNER_OPTIMIZER = "method.inner.optimizer.name"
 A_FORWARD, A_STEP, TRUNK_CACHE = "memory.tasks_per_forward", "outer.tasks_per_step", "memory.trunk_cache"
+LEAN, OFFLOAD, DTYPE = "memory.lean", "memory.offload", "model.dtype"
 SUPPORT, QUERY, EXAMPLES = "tasks.support", "tasks.query", "tasks.examples_per_task"
 
 
@@ -122,13 +123,36 @@ def _method_conflicts(values: Values) -> Iterator[Objection]:
     if row.one_task and values[A_STEP] != 1:
         yield Objection((A_STEP, METHOD), f'"{name}" trains on one task at a time', "1")
     if values[TRUNK_CACHE]:
-        right = 'a method that trains LoRA, with method.lora.layers such as "last-8"; or false'
-        if row.trains != "lora":
-            problem = f'"{name}" trains every layer, so nothing below a trained one could be kept'
-            yield Objection((TRUNK_CACHE, METHOD), problem, right)
-        elif _includes_the_first(values["method.lora.layers"]):
-            problem = "the first layer is trained too, so nothing below it could be kept"
-            yield Objection((TRUNK_CACHE, "method.lora.layers", METHOD), problem, right)
+        yield from _trunk_conflicts(values)
+    if row.trains == "lora":
+        for key in (key for key in (LEAN, OFFLOAD) if values[key]):
+            problem = f'"{name}" trains LoRA, a few millions of values: there is little to save'
+            yield Objection((key, METHOD), problem, "false, or a method that trains all parameters")
+    elif values[LEAN]:
+        yield from _lean_conflicts(values)
+
+
+def _trunk_conflicts(values: Values) -> Iterator[Objection]:
+    name, right = values[METHOD], 'a method that trains LoRA, with method.lora.layers such as "last-8"; or false'
+    if METHODS[name].trains != "lora":
+        problem = f'"{name}" trains every layer, so nothing below a trained one could be kept'
+        yield Objection((TRUNK_CACHE, METHOD), problem, right)
+    elif _includes_the_first(values["method.lora.layers"]):
+        problem = "the first layer is trained too, so nothing below it could be kept"
+        yield Objection((TRUNK_CACHE, "method.lora.layers", METHOD), problem, right)
+
+
+def _lean_conflicts(values: Values) -> Iterator[Objection]:
+    name = values[METHOD]
+    if issubclass(METHODS[name].rule, Maml):
+        problem = f'"{name}" sums many small second-order terms, which bfloat16 would lose'
+        yield Objection((LEAN, METHOD), problem, "false, or a first-order method")
+    if values[DTYPE] != "bfloat16":
+        problem = "lean values are rounded stochastically to bfloat16, the dtype that the model then has too"
+        yield Objection((LEAN, DTYPE), problem, "false, or bfloat16 as model.dtype")
+    if values.get(INNER_OPTIMIZER) == "adamw":
+        problem = "two moments of every parameter for each task would be larger than all that lean saves"
+        yield Objection((LEAN, INNER_OPTIMIZER, METHOD), problem, "false, or sgd as inner optimizer")
 
 
 def _includes_the_first(layers: str | Sequence[int]) -> bool:

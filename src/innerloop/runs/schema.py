@@ -21,7 +21,8 @@ from innerloop.data.suites.drawing import Difficulty
 from innerloop.data.verifiers import VerifierName
 from innerloop.learning.inner_loop import InnerLoop
 from innerloop.learning.methods import METHODS, Method
-from innerloop.numerics.optimizers import AdamW, Optimizer, Sgd
+from innerloop.numerics.loss import CHUNK_ROWS
+from innerloop.numerics.optimizers import AdamW, AdamW8bit, Optimizer, Sgd
 from innerloop.spaces.lora import ALL_LINEAR, LoraSettings
 
 NULLABLE = {"tasks.examples_per_task", "method.inner.clip", "outer.clip"}
@@ -106,8 +107,8 @@ class OptimizerSection(Section):
     betas: Annotated[tuple[_Beta, _Beta], _Tuple] | None = _key(None, means="two numbers, 0 or above and below 1")
     weight_decay: float | None = _key(None, means="number, 0 or above", ge=0)
 
-    def build(self, *, clip: float | None) -> Optimizer:
-        kind = {"sgd": Sgd, "adamw": AdamW}[self.name]
+    def build(self, *, clip: float | None, eight_bit: bool = False) -> Optimizer:
+        kind = {"sgd": Sgd, "adamw": AdamW8bit if eight_bit else AdamW}[self.name]
         return kind(clip=clip, **self.model_dump(exclude={"name"}, exclude_none=True))
 
 
@@ -163,8 +164,8 @@ class OuterSection(Section):
     tasks_per_step: int = _count()
     clip: float | None = _positive(1.0, means="number above 0, or null")
 
-    def build_optimizer(self) -> Optimizer:
-        return self.optimizer.build(clip=self.clip)
+    def build_optimizer(self, *, eight_bit: bool = False) -> Optimizer:
+        return self.optimizer.build(clip=self.clip, eight_bit=eight_bit)
 
 
 class MemorySection(Section):
@@ -172,7 +173,10 @@ class MemorySection(Section):
         "auto", means="auto or whole number above 0"
     )
     checkpointing: bool = _key(False, means="true or false")
+    logit_rows: int = _count(CHUNK_ROWS)
     trunk_cache: bool = _key(False, means="true or false")
+    lean: bool = _key(False, means="true or false")
+    offload: bool = _key(False, means="true or false")
 
 
 class RunConfig(Section):

@@ -17,6 +17,7 @@ from innerloop.data.tasks import TaskBatch
 from innerloop.errors import RunError
 from innerloop.learning.methods import Method, Outcome
 from innerloop.numerics.optimizers import Optimizer
+from innerloop.numerics.rounding import seeded
 from innerloop.numerics.tensors import TensorSet, clone, norm, per_task, zeros_like
 from innerloop.spaces.space import ParameterSpace
 
@@ -42,7 +43,11 @@ class LastRound:
 
 
 class Trainer:
-    """Owns the outer optimizer's state; nothing else writes the shared values."""
+    """Owns the outer optimizer's state; nothing else writes the shared values.
+
+    tasks_per_forward   at most; None = all of a step's tasks
+    seed                of the noise with which bfloat16 values are rounded
+    """
 
     def __init__(
         self,
@@ -51,8 +56,9 @@ class Trainer:
         optimizer: Optimizer,
         *,
         tasks_per_forward: int | None = None,
+        seed: int = 0,
     ) -> None:
-        self.space, self.method, self.optimizer = space, method, optimizer
+        self.space, self.method, self.optimizer, self.seed = space, method, optimizer, seed
         limits = [limit for limit in (space.limit, tasks_per_forward) if limit is not None]
         self.tasks_per_forward = min(limits, default=None)
         self.steps = 0
@@ -63,6 +69,10 @@ class Trainer:
 
     def step(self, tasks: TaskBatch) -> Metrics:
         """One outer step. Raises RunError, with the shared values untouched, when a loss or gradient isn't finite."""
+        with seeded(self.seed, self.steps, device=self.space.device):
+            return self._step(tasks)
+
+    def _step(self, tasks: TaskBatch) -> Metrics:
         count = len(tasks.names)
         outcomes = self._outer_gradient(tasks)
         gradient = {name: value.div_(count).unsqueeze(0) for name, value in self._gradient.items()}
@@ -110,7 +120,9 @@ class Trainer:
         finite = torch.isfinite(losses)
         if support is not None:
             finite = finite & torch.isfinite(support).all(0)
-        everything = torch.cat([finite, torch.isfinite(gradient_norm)]).tolist()  # the one host sync of the check
+        everything = torch.cat(
+            [finite, torch.isfinite(gradient_norm).to(finite.device)]
+        ).tolist()  # the one host sync of the check
         if all(everything):
             return
         broken = [name for name, good in zip(tasks.names, everything, strict=False) if not good]

@@ -12,6 +12,7 @@ from typing import Any
 from innerloop.errors import RunError
 from innerloop.learning.methods import METHODS
 from innerloop.runs.preparation import Session, TaskBatches
+from innerloop.runs.schema import InnerSection
 from innerloop.runs.trainer import Metrics, Trainer
 from innerloop.spaces.space import Trained
 
@@ -21,7 +22,8 @@ OnStep = Callable[[str, Metrics], None]  # (adapter's name, what was measured)
 @dataclass(frozen=True)
 class Plan:
     """algorithm: in words; examples_per_task: of the smallest pool; adapters: trained one after the other;
-    tokens_a_step: of the first, padding included; cached_layers: the lowest layers, which run once for each example."""
+    tokens_a_step: of the first, padding included; cached_layers: the lowest layers, which run once for each example;
+    whole_gradients: an inner step needs all of a task's gradient at once, of all parameters."""
 
     method: str
     algorithm: str
@@ -34,6 +36,7 @@ class Plan:
     tasks_per_forward: int
     tokens_a_step: int
     cached_layers: int
+    whole_gradients: bool
     dropped: dict[str, int]
 
     def facts(self) -> dict[str, Any]:
@@ -56,6 +59,8 @@ class Plan:
             lines.append(f"adapters {self.adapters}, one a task, trained one after the other")
         if self.cached_layers:
             lines.append(f"cache    layers 0-{self.cached_layers - 1} run once for each example")
+        if self.whole_gradients:
+            lines.append("inner    each task's whole gradient is kept: only plain sgd applies it piece by piece")
         return lines + [f"dropped  {count} {reason}" for reason, count in self.dropped.items()]
 
 
@@ -77,8 +82,13 @@ def plan(session: Session) -> Plan:
         tasks_per_forward=session.tasks_per_forward(batches),
         tokens_a_step=batches[0].token_count,
         cached_layers=session.cut,
+        whole_gradients=METHODS[config.method.name].trains == "all" and not _is_plain_sgd(config.method.inner),
         dropped=session.dropped,
     )
+
+
+def _is_plain_sgd(inner: InnerSection | None) -> bool:
+    return inner is None or (inner.optimizer.name == "sgd" and inner.clip is None)
 
 
 def fit(trainer: Trainer, batches: TaskBatches, steps: int, *, name: str, on_step: OnStep) -> None:

@@ -2,8 +2,14 @@
 
 Legend: T = 1 here: all weights of a second task would not fit beside the first's.
 
-AllParameters   while a task's values are installed, each Parameter's storage *is* the task's tensor (float32 models):
-                the shared values and one task's values are all that exists, and no copy is made for a forward.
+AllParameters   at rest each Parameter's storage is the shared value; in a call it is the task's, or that cast to the
+                dtype of the forward: no other copy of the weights exists
+
+| model    | lean | shared values, adapted values, gradient      | a forward runs on    |
+|----------|------|----------------------------------------------|----------------------|
+| float32  |      | float32                                      | the values           |
+| 16 bits  |      | float32 masters                              | a cast for each call |
+| bfloat16 | yes  | bfloat16, every write rounded stochastically | the values           |
 
 Plain SGD runs inside the backward pass: each gradient is applied and freed as soon as it is complete (LOMO,
 arXiv:2306.09782, section 3.1), so no full gradient ever exists. Clipping needs the norm of all of them first
@@ -19,25 +25,48 @@ from torch.utils.hooks import RemovableHandle
 
 from innerloop.data.tasks import Batch
 from innerloop.numerics.optimizers import Optimizer, Sgd, State
+from innerloop.numerics.rounding import add_
 from innerloop.numerics.tensors import TensorSet
 from innerloop.spaces.space import ParameterSpace, TaskLoss, Trained, gradients, math_attention
 
 
 class AllParameters(ParameterSpace):
-    """Every parameter of the model; tied tensors count once."""
+    """Every parameter of the model; tied tensors count once. The model is the space's from here on.
+
+    dtype, device  of the forward; by default the model's
+    lean           the values stay in that dtype, rounded stochastically, in place of float32 masters
+    offload        the shared values lie in host memory; only the task's are on the device
+    """
 
     limit = 1
 
-    def __init__(self, model: nn.Module, loss: TaskLoss) -> None:
-        super().__init__(model, loss)
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: TaskLoss,
+        *,
+        dtype: torch.dtype | None = None,
+        device: torch.device | None = None,
+        lean: bool = False,
+        offload: bool = False,
+    ) -> None:
+        super().__init__(model, loss, device)
         self.parameters = dict(model.named_parameters())
-        # A float32 model's own tensors are the shared values; another dtype gets float32 masters.
-        self.shared = {name: parameter.detach().float() for name, parameter in self.parameters.items()}
+        self.dtype = dtype or next(iter(self.parameters.values())).dtype
+        self.values_dtype = self.dtype if lean else torch.float32
+        for parameter in self.parameters.values():
+            value = parameter.detach().to("cpu" if offload else self.device, self.values_dtype)
+            parameter.data = value.pin_memory() if offload and self.device.type == "cuda" else value
+        self.shared = {name: parameter.detach() for name, parameter in self.parameters.items()}
 
     @contextmanager
     def installed(self, values: Mapping[str, Tensor]) -> Generator[nn.Module]:
         with torch.no_grad(), self._swapped(values):
             yield self.model
+
+    def fork(self, start: Mapping[str, Tensor]) -> TensorSet:
+        """The only writable copy of `start` (1, ...), beside the model."""
+        return {name: self._beside(value, self.values_dtype, copy=True) for name, value in start.items()}
 
     def loss_and_gradient(
         self, values: Mapping[str, Tensor], batch: Batch, *, into: TensorSet | None = None
@@ -45,11 +74,11 @@ class AllParameters(ParameterSpace):
         gradient: TensorSet = {}
 
         def keep(name: str, grad: Tensor) -> None:
-            gradient[name] = grad.float().unsqueeze(0)
+            gradient[name] = grad.to(self.values_dtype).unsqueeze(0)
 
         def add(name: str, grad: Tensor) -> None:
             assert into is not None
-            into[name].add_(grad)
+            add_(into[name], grad.to(into[name].device))
 
         loss = self._backward(values, batch, keep if into is None else add)
         return loss, self._filled(gradient, values) if into is None else None
@@ -59,7 +88,7 @@ class AllParameters(ParameterSpace):
             return super().descend(values, state, batch, optimizer)
 
         def move(name: str, grad: Tensor) -> None:
-            values[name][0].sub_(grad, alpha=optimizer.rate(name))
+            add_(values[name][0], grad, alpha=-optimizer.rate(name))
 
         return self._backward(values, batch, move)
 
@@ -76,7 +105,8 @@ class AllParameters(ParameterSpace):
     def trained(self) -> Trained:
         count = sum(parameter.numel() for parameter in self.parameters.values())
         modules = dict.fromkeys(name.rpartition(".")[0] for name in self.parameters)
-        return Trained(len(self.parameters), count, count, "float32", tuple(modules))
+        kind = str(self.values_dtype).removeprefix("torch.")
+        return Trained(len(self.parameters), count, count, kind, tuple(modules))
 
     def _backward(self, values: Mapping[str, Tensor], batch: Batch, consume: Callable[[str, Tensor], None]) -> Tensor:
         """(T,) losses; `consume` gets each parameter's gradient once, when complete, inside the backward pass."""
@@ -109,7 +139,7 @@ class AllParameters(ParameterSpace):
         own = {name: (parameter.data, parameter.requires_grad) for name, parameter in self.parameters.items()}
         try:
             for name, parameter in self.parameters.items():
-                parameter.data = values[name][0].to(parameter.dtype)
+                parameter.data = self._beside(values[name][0], self.dtype)
                 parameter.requires_grad_(trained)
                 parameter.grad = None  # one that was left on the model would be added to ours
             yield
@@ -118,6 +148,10 @@ class AllParameters(ParameterSpace):
                 parameter.data, requires_grad = own[name]
                 parameter.requires_grad_(requires_grad)
                 parameter.grad = None
+
+    def _beside(self, value: Tensor, dtype: torch.dtype, *, copy: bool = False) -> Tensor:
+        """On the device of the forward; the tensor itself where that takes no copy."""
+        return value.to(self.device, dtype, non_blocking=True, copy=copy).contiguous()
 
     @staticmethod
     def _filled(gradient: TensorSet, values: Mapping[str, Tensor]) -> TensorSet:

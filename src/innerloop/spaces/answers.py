@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint  # pyright: ignore[reportUnknownVariableType]
 
+from innerloop.architecture import base_model, decoder_layers, head, logit_softcap
 from innerloop.data.tasks import Batch
-from innerloop.models import base_model, decoder_layers, head, logit_softcap
-from innerloop.numerics.loss import Head, plain_cross_entropy, score_rows, task_cross_entropy
+from innerloop.numerics.loss import CHUNK_ROWS, Head, plain_cross_entropy, score_rows, task_cross_entropy
 from innerloop.spaces.trunk import Forward, Trunk, with_layers
 
 
@@ -30,6 +30,7 @@ class AnswerLoss:
 
     cut            run only the layers from here on; the hidden states below come from `store` (example id -> (S, D))
     checkpointing  recompute each layer in the backward pass instead of keeping its activations
+    logit_rows     scored rows whose logits exist at a time
     """
 
     def __init__(
@@ -39,7 +40,9 @@ class AnswerLoss:
         cut: int = 0,
         store: MutableMapping[str, Tensor] | None = None,
         checkpointing: bool = False,
+        logit_rows: int = CHUNK_ROWS,
     ) -> None:
+        self.logit_rows = logit_rows
         base, layers = base_model(model), decoder_layers(model)
         weight, bias = head(model)
         self.head = Head(weight, bias, logit_softcap(model))
@@ -53,8 +56,8 @@ class AnswerLoss:
 
     def __call__(self, batch: Batch, *, twice: bool = False) -> Tensor:
         """(T,) mean nats an answer token; `twice` where a second derivative is needed."""
-        cross_entropy = plain_cross_entropy if twice else task_cross_entropy
-        return cross_entropy(self.scored_hidden(batch), self.head, batch.targets, batch.row_task, batch.tasks)
+        rows = self.scored_hidden(batch), self.head, batch.targets, batch.row_task, batch.tasks
+        return plain_cross_entropy(*rows) if twice else task_cross_entropy(*rows, chunk_rows=self.logit_rows)
 
     @torch.no_grad()
     def score(self, batch: Batch) -> Score:
@@ -63,7 +66,7 @@ class AnswerLoss:
         Exact match needs no generation: greedy decoding gives the answer if and only if every answer token is the
         most likely one after the true prefix, the end token included.
         """
-        nats_R, greedy_R = score_rows(self.scored_hidden(batch), self.head, batch.targets)
+        nats_R, greedy_R = score_rows(self.scored_hidden(batch), self.head, batch.targets, chunk_rows=self.logit_rows)
         tasks, examples, length = batch.tokens.shape
         example_R = batch.scored_rows // length
         zeros = torch.zeros(tasks * examples, device=nats_R.device)

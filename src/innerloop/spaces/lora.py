@@ -21,9 +21,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from innerloop.architecture import decoder_layers
 from innerloop.data.tasks import Batch
 from innerloop.errors import Fault, UserError, did_you_mean
-from innerloop.models import decoder_layers
 from innerloop.numerics.tensors import TensorSet
 from innerloop.spaces.space import ParameterSpace, TaskLoss, Trained, gradients, math_attention
 

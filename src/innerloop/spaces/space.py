@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from innerloop.data.tasks import Batch
 from innerloop.numerics.optimizers import Optimizer, State
-from innerloop.numerics.tensors import TensorSet, accumulate, clone
+from innerloop.numerics.tensors import TensorSet, accumulate
 
 
 class TaskLoss(Protocol):
@@ -48,14 +48,16 @@ class ParameterSpace(ABC):
 
     shared   name -> tensor (...); only the outer optimizer writes them
     limit    most tasks that fit one forward; None = any number
+    device   where forwards run; by default the model's
     """
 
     shared: TensorSet
     limit: int | None
 
-    def __init__(self, model: nn.Module, loss: TaskLoss) -> None:
+    def __init__(self, model: nn.Module, loss: TaskLoss, device: torch.device | None = None) -> None:
         self.model = model
         self.loss = loss
+        self.device = device or next(model.parameters()).device
 
     @abstractmethod
     def installed(self, values: Mapping[str, Tensor]) -> AbstractContextManager[nn.Module]:
@@ -79,7 +81,7 @@ class ParameterSpace(ABC):
 
     def fork(self, start: Mapping[str, Tensor]) -> TensorSet:
         """The only writable copy of `start` (T, ...), in float32."""
-        return clone({name: value.float() for name, value in start.items()})
+        return {name: value.to(torch.float32, copy=True).contiguous() for name, value in start.items()}
 
     def descend(self, values: TensorSet, state: State, batch: Batch, optimizer: Optimizer) -> Tensor:
         """One inner step on a fork, in place; gives the (T,) losses before it."""

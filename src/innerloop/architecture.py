@@ -1,0 +1,90 @@
+"""What innerloop needs of a causal language model, and the parts of one that has it.
+
+base_model, decoder_layers, head, logit_softcap    the parts
+check_parts          whether they are there
+check_architecture   and whether the logits are what the parts make of a short input
+"""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, cast
+
+import torch
+from torch import Tensor, nn
+
+from innerloop.errors import Fault, Faults, UserError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+def base_model(model: nn.Module) -> nn.Module:
+    """The transformer below the output layer; its `last_hidden_state` goes into `head`."""
+    return cast("PreTrainedModel", model).base_model
+
+
+def decoder_layers(model: nn.Module) -> nn.ModuleList:
+    """The decoder layers, lowest first."""
+    return cast(nn.ModuleList, base_model(model).layers)
+
+
+def head(model: nn.Module) -> tuple[Tensor, Tensor | None]:
+    """Weight (V, D) and bias (V,) of the output layer."""
+    output = cast(nn.Linear, cast("PreTrainedModel", model).get_output_embeddings())
+    return output.weight, output.bias
+
+
+def logit_softcap(model: nn.Module) -> float | None:
+    """c where the model's logits are c * tanh(logits / c), as in Gemma 2; else None."""
+    return getattr(model.config, "final_logit_softcapping", None)
+
+
+def check_architecture(model: nn.Module) -> None:
+    """Raises UserError, naming the family, unless the model is built the way innerloop needs it.
+
+    Beside the parts, logits have to equal head(last_hidden_state), soft-capped where the config says so: measured on a
+    random input.
+    """
+    check_parts(model)
+    gap = _logit_gap(model)
+    if not gap <= 1e-4:  # NaN is refused as well
+        expected = "equal to 1e-4, relative: no other scaling between the hidden states and the logits"
+        raise UserError(Fault("the logits are not head(last_hidden_state)", _family(model), gap, expected))
+
+
+def check_parts(model: nn.Module) -> None:
+    """Raises UserError unless decoder layers are in a ModuleList called `layers` and projections are nn.Linear.
+
+    Needs no weights: a model on torch's meta device will do.
+    """
+    faults, where, base = Faults(), _family(model), base_model(model)
+    if not isinstance(getattr(base, "layers", None), nn.ModuleList):
+        lists = [name for name, child in base.named_children() if isinstance(child, nn.ModuleList)]
+        faults.add("the base model has no ModuleList called `layers`", where, lists, "`layers`")
+    if foreign := sorted(set(_foreign_projections(base))):
+        faults.add("projections that are not nn.Linear", where, foreign, "nn.Linear")
+    if not isinstance(cast("PreTrainedModel", model).get_output_embeddings(), nn.Linear):
+        faults.add("no output layer that is an nn.Linear", where, expected="a causal language model")
+    faults.raise_if_any()
+
+
+def _family(model: nn.Module) -> str:
+    return f"model family {cast('PreTrainedModel', model).config.model_type!r}"
+
+
+def _foreign_projections(base: nn.Module) -> Iterator[str]:
+    for module in base.modules():
+        matrices = [parameter for parameter in module.parameters(recurse=False) if parameter.ndim > 1]
+        if matrices and not isinstance(module, nn.Linear | nn.Embedding):
+            yield type(module).__name__
+
+
+@torch.no_grad()
+def _logit_gap(model: nn.Module) -> float:
+    weight, bias = head(model)
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randint(weight.shape[0], (2, 6), generator=generator).to(weight.device)
+    logits = model(input_ids=tokens, use_cache=False).logits.float()
+    ours = nn.functional.linear(base_model(model)(input_ids=tokens).last_hidden_state, weight, bias).float()
+    if (cap := logit_softcap(model)) is not None:
+        ours = cap * torch.tanh(ours / cap)
+    return ((ours - logits).abs().max() / logits.abs().max()).item()

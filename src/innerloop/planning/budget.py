@@ -1,0 +1,167 @@
+"""The first setting of a run that fits in so much memory, tried in the order of what each costs in speed.
+
+parse_size   "24GB" -> bytes
+Answer       the forecast that fits, or of the smallest need, and the keys that make it so
+plan         config, device, budget -> Answer
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from innerloop.errors import Fault, UserError
+from innerloop.planning.devices import Device
+from innerloop.planning.forecast import Forecast, forecast, shown
+from innerloop.planning.workload import Workload, look
+from innerloop.runs.config import RunConfig, load_config
+from innerloop.runs.rules import lora_sibling
+from innerloop.runs.schema import nested
+from innerloop.runs.yaml import to_yaml
+
+FEW_ROWS = 256  # of logits at a time: below, products with the head get slow and save next to nothing
+
+_UNITS = {"KB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
+
+Keys = Mapping[str, Any]
+
+
+def parse_size(text: str) -> int:
+    """Bytes of a number with its unit: GB are 10^9 bytes, GiB 2^30. Raises UserError for anything else."""
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) ?([KMGT]i?B)", text.strip(), re.IGNORECASE | re.ASCII)
+    size = float(match[1]) * _UNITS[match[2].upper()] if match else 0.0
+    if not 0 < size < 2**63:
+        raise UserError(Fault("not a size", "--budget", text, "a number with its unit, such as 24GB or 24GiB"))
+    return int(size)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """forecast: of the run with `keys` set; limit: bytes, of `limited_by`; fits: whether it needs no more;
+    tried: what was set and the bytes that it needs, in order."""
+
+    forecast: Forecast
+    keys: Keys
+    limit: int
+    limited_by: str
+    fits: bool
+    tried: tuple[tuple[Keys, int], ...]
+
+    def facts(self) -> dict[str, Any]:
+        """For programs."""
+        return {
+            "fits": self.fits,
+            "limit_bytes": self.limit,
+            "limited_by": self.limited_by,
+            "set": dict(self.keys),
+            "tried": [{"set": dict(keys), "peak_bytes": peak} for keys, peak in self.tried],
+            **self.forecast.facts(),
+        }
+
+    def lines(self) -> list[str]:
+        """For people: the answer first."""
+        return [*self._verdict(), "", *self.forecast.lines()]
+
+    def _verdict(self) -> list[str]:
+        limit = f"{shown(self.limit)} ({self.limited_by})"
+        if self.fits and not self.keys:
+            return [f"fits in {limit} as configured"]
+        found = [f"    {as_arguments(self.keys)}", "", *(f"    {line}" for line in as_yaml(self.keys))]
+        tried = [f"{shown(self.tried[0][1]):>12}  as configured"]
+        for (before, _), (keys, peak) in pairwise(self.tried):
+            added = {key: value for key, value in keys.items() if before.get(key) != value}
+            tried.append(f"{shown(peak):>12}  and {as_arguments(added)}")
+        config, least = self.forecast.config, shown(self.forecast.peak)
+        if self.fits:
+            said = f"does not fit in {limit} as configured; {least} are enough with"
+            return [said, *found, "", "tried", *tried]
+        if not self.keys:
+            return [f"does not fit in {limit}, and no setting saves more: it needs {least}", *_ways_out(config)]
+        said = f"does not fit in {limit} with any setting; the smallest need is {least}, with"
+        return [said, *found, "", "tried", *tried, *_ways_out(config)]
+
+
+def plan(config: RunConfig, device: Device, *, budget: int | None = None, gpus: int = 1) -> Answer:
+    """What the run will take; where that is more than the budget or the device has, the first setting that fits.
+
+    Raises UserError for a limit below the model's weights, before anything is traced, and as `look` does.
+    """
+    work = look(config)
+    limit, limited_by = device.memory, device.title
+    if budget is not None and budget <= limit:
+        limit, limited_by = budget, "--budget"
+    _refuse_less_than_the_weights(work, limit, limited_by)
+    tried: list[tuple[Keys, int]] = []
+    smallest: tuple[Forecast, Keys] | None = None
+    for keys, changed in _settings(config, work, device, gpus):
+        found = forecast(work, device, config=changed, gpus=gpus)
+        tried.append((keys, found.peak))
+        if smallest is None or found.peak < smallest[0].peak:
+            smallest = found, keys
+        if found.peak <= limit:
+            return Answer(found, keys, limit, limited_by, fits=True, tried=tuple(tried))
+    assert smallest is not None
+    return Answer(*smallest, limit, limited_by, fits=False, tried=tuple(tried))
+
+
+def as_arguments(keys: Keys) -> str:
+    """--set arguments of the command line."""
+    return " ".join(f"--set {key}={str(value).lower()}" for key, value in keys.items())
+
+
+def as_yaml(keys: Keys) -> list[str]:
+    """Lines of a run's config."""
+    return to_yaml(nested(keys)).splitlines()
+
+
+def _settings(config: RunConfig, work: Workload, device: Device, gpus: int) -> Iterator[tuple[Keys, RunConfig]]:
+    """The config's own, then one saving after another on top; what the rules of a config refuse is left out."""
+    yield {}, config
+    keys: dict[str, Any] = {}
+    for saving in _savings(config, work, device, gpus):
+        more = {**keys, **saving}
+        try:
+            changed = load_config(config.resolved(), [f"{key}={str(value).lower()}" for key, value in more.items()])
+        except UserError:
+            continue
+        keys = more
+        yield keys, changed
+
+
+def _savings(config: RunConfig, work: Workload, device: Device, gpus: int) -> Iterator[Keys]:
+    memory = config.memory
+    tasks = min(work.tasks_per_forward(config, kind=device.kind), -(-config.outer.tasks_per_step // gpus))
+    while tasks > 1:
+        tasks //= 2
+        yield {"memory.tasks_per_forward": tasks}
+    if not memory.checkpointing:
+        yield {"memory.checkpointing": True}
+    if memory.logit_rows > FEW_ROWS:
+        yield {"memory.logit_rows": FEW_ROWS}
+    if not memory.lean:
+        yield {"memory.lean": True}
+    if not memory.offload and device.kind != "cpu":
+        yield {"memory.offload": True}
+
+
+def _refuse_less_than_the_weights(work: Workload, limit: int, limited_by: str) -> None:
+    if limit >= work.base_bytes:
+        return
+    model = work.session.config.model
+    half = "model.dtype: bfloat16, which takes half; or " if model.dtype == "float32" else ""
+    right = (
+        f"more than {shown(work.base_bytes)}, {work.parameters:,} parameters in {model.dtype}; {half}a smaller model"
+    )
+    where = limited_by if limited_by.startswith("--") else f"memory of {limited_by}"
+    raise UserError(Fault(f"less than the weights of {model.name} alone", where, shown(limit), right))
+
+
+def _ways_out(config: RunConfig) -> list[str]:
+    """What a config's memory section can't do."""
+    ways = ["shorter examples (tasks.max_length)", "fewer of them a pass (method.inner.batch_size, tasks.query)"]
+    if config.model.dtype == "float32":
+        ways.insert(0, "model.dtype: bfloat16")
+    if config.method.lora is None:
+        ways.append(f"LoRA (method.name: {lora_sibling(config.method.name)})")
+    return ["less takes " + ", ".join([*ways, "or a smaller model"])]

@@ -1,0 +1,248 @@
+"""What a run will take on a device: bytes by part and phase, tokens and arithmetic, time, disk.
+
+Forecast   of one config: lines() for people, facts() for programs
+forecast   workload and device -> Forecast; a config may change what the workload's own says about memory
+
+GB are 10^9 bytes. Nothing here loads weights: the memory is that of the real step on tensors without storage.
+"""
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from innerloop.data.tasks import TaskBatch
+from innerloop.errors import Fault, UserError
+from innerloop.learning.methods import METHODS, Maml
+from innerloop.planning.devices import Device
+from innerloop.planning.tracing import trace
+from innerloop.planning.tracking import PARTS, Footprint
+from innerloop.planning.workload import Workload
+from innerloop.runs.config import RunConfig
+
+SLACK = "allocator slack"
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """tasks_per_forward, footprint: of one device; flops: of one outer step over all its tasks; gpus: that share
+    the tasks of a step."""
+
+    config: RunConfig
+    workload: Workload
+    device: Device
+    gpus: int
+    tasks_per_forward: int
+    footprint: Footprint
+    flops: float
+
+    @property
+    def phases(self) -> dict[str, dict[str, int]]:
+        """Phase -> part -> bytes at that phase's peak, allocator slack included."""
+        peaks = self.footprint.peaks
+        slack = {phase: int(self.device.slack * sum(parts.values())) for phase, parts in peaks.items()}
+        return {phase: {**parts, **({SLACK: slack[phase]} if slack[phase] else {})} for phase, parts in peaks.items()}
+
+    @property
+    def peak(self) -> int:
+        """Bytes that the device needs."""
+        return max(sum(parts.values()) for parts in self.phases.values())
+
+    @property
+    def peak_phase(self) -> str:
+        return self.footprint.peak_phase
+
+    @property
+    def seconds(self) -> float | None:
+        """One outer step; None where no rate of the device is known."""
+        rate, tasks = self.device.rate(self.config.model.dtype), self.config.outer.tasks_per_step
+        return rate and self.flops / rate.flops * math.ceil(tasks / self.gpus) / tasks
+
+    @property
+    def total_seconds(self) -> float | None:
+        """All steps of all adapters; adapters of a one-task method are shared out over the GPUs."""
+        turns = math.ceil(self.workload.adapters / self.gpus)
+        return self.seconds and self.seconds * self.config.outer.steps * turns
+
+    @property
+    def disk(self) -> dict[str, int]:
+        """Bytes of the weights that the run writes."""
+        work, method = self.workload, self.config.method
+        if METHODS[method.name].trains == "all":
+            return {"model": work.base_bytes}
+        adapter = 4 * work.trained  # float32, whatever the model's dtype
+        written = {"adapters" if work.adapters > 1 else "adapter": work.adapters * adapter}
+        if method.keep_task_adapters:  # beside them the outer gradient, of the same size
+            written["task_adapters"] = (self.config.outer.tasks_per_step + 1) * adapter
+        return written
+
+    def facts(self) -> dict[str, Any]:
+        """For programs: bytes, seconds and operations as plain numbers."""
+        rate, work = self.device.rate(self.config.model.dtype), self.workload
+        return {
+            "method": self.config.method.name,
+            "model": {
+                "name": self.config.model.name,
+                "parameters": work.parameters,
+                "dtype": self.config.model.dtype,
+                "trained": work.trained,
+            },
+            "device": {"name": self.device.title, "memory": self.device.memory, "gpus": self.gpus},
+            "peak_bytes": self.peak,
+            "peak_phase": self.peak_phase,
+            "phases": self.phases,
+            "host_bytes": self.footprint.host,
+            "tasks_per_step": self.config.outer.tasks_per_step,
+            "tasks_per_forward": self.tasks_per_forward,
+            "adapters": work.adapters,
+            "steps": self.config.outer.steps,
+            "tokens_per_step": work.tokens_a_step,
+            "tokens_from": "encoded tasks" if work.encoded else "tasks.max_length",
+            "steps_looked_at": len(work.steps),
+            "flops_per_step": self.flops,
+            "rate": rate and rate._asdict(),
+            "seconds_per_step": self.seconds,
+            "seconds": self.total_seconds,
+            "disk_bytes": self.disk,
+        }
+
+    def lines(self) -> list[str]:
+        """For people: what it comes to, then bytes by part and phase."""
+        config, count = self.config, f"{self.gpus} x " if self.gpus > 1 else ""
+        size = f"{self.workload.parameters / 1e9:.3g} B parameters, {config.model.dtype}"
+        head = f"{config.method.name} on {config.model.name} ({size}), {count}{self.device.title}"
+        return [head, *self._work_lines(), *self.cost()]
+
+    def cost(self) -> list[str]:
+        """What of that the run's own plan doesn't say."""
+        return [
+            f"memory   {shown(self.peak)} at the peak, in the {self.peak_phase} phase; "
+            f"the device has {shown(self.device.memory)}",
+            *self._host_lines(),
+            *self._time_lines(),
+            "disk     " + ", ".join(f"{shown(size)} {what}" for what, size in self.disk.items()),
+            "",
+            *self.table(),
+        ]
+
+    def table(self) -> list[str]:
+        """A row a part, a column a phase."""
+        phases = self.phases
+        unit, name = (1e9, "GB") if self.peak >= 1e9 else (1e6, "MB")
+        rows = [(f"{name} at the peak of", list(phases))]
+        for part in (*PARTS, SLACK):
+            cells = [f"{parts.get(part, 0) / unit:.2f}" for parts in phases.values()]
+            if any(cell != "0.00" for cell in cells):
+                label = f"{part}, assumed" if part == SLACK else part
+                rows.append((label, ["-" if cell == "0.00" else cell for cell in cells]))
+        rows.append(("together", [f"{sum(parts.values()) / unit:.2f}" for parts in phases.values()]))
+        return [f"{label:<25}" + "".join(f"{cell:>9}" for cell in cells) for label, cells in rows]
+
+    def _host_lines(self) -> list[str]:
+        parts = self.footprint.host
+        listed = ", ".join(f"{part} {shown(size)}" for part, size in parts.items())
+        return [f"host     {shown(sum(parts.values()))} beside it: {listed}"] if parts else []
+
+    def _time_lines(self) -> list[str]:
+        rate, steps = self.device.rate(self.config.model.dtype), self.config.outer.steps
+        compute = f"compute  {significant(self.flops / 1e12)} TFLOP a step"
+        if rate is None or self.seconds is None or self.total_seconds is None:
+            return [f"time     unknown: no rate is known for {self.config.model.dtype} on {self.device.title}", compute]
+        adapters = self.workload.adapters
+        many = f"{steps:,} steps" if adapters == 1 else f"{adapters} adapters of {steps:,} steps each"
+        return [
+            f"time     {duration(self.total_seconds)} for {many}, {duration(self.seconds)} a step",
+            f"compute  {significant(self.flops / 1e12)} TFLOP a step, at {significant(rate.flops / 1e12)} TFLOP/s: "
+            f"{rate.source}{', assumed' * rate.assumed}",
+        ]
+
+    def _work_lines(self) -> list[str]:
+        config, work = self.config, self.workload
+        if work.encoded:
+            source = f"the mean of {len(work.steps)} steps, padding included"
+        else:
+            longest = config.tasks.max_length
+            source = f"every example taken as {longest} (tasks.max_length), all scored: no tokenizer is here"
+        lines = [
+            f"tasks    {config.outer.tasks_per_step} a step, {self.tasks_per_forward} a forward",
+            f"tokens   {work.tokens_a_step:,.0f} a step, {source}",
+        ]
+        if METHODS[config.method.name].one_task:
+            lines.append(f"adapters {work.adapters}, one a task of tasks.held_out; memory and a step are those of one")
+        return lines
+
+
+def forecast(work: Workload, device: Device, *, config: RunConfig | None = None, gpus: int = 1) -> Forecast:
+    """Trace one outer step over the tasks of the largest forward that was looked at.
+
+    config   the workload's with other values in its memory section; by default its own
+    gpus     a step's tasks are shared out over them
+    Raises UserError for memory.offload on a CPU.
+    """
+    config = config or work.session.config
+    if config.memory.offload and device.kind == "cpu":
+        right = "false: there is no other memory than the host's; or --device with a GPU"
+        raise UserError(Fault("nothing to offload from", "memory.offload", True, right))
+    a_device = math.ceil(config.outer.tasks_per_step / gpus)
+    tasks_per_forward = min(work.tasks_per_forward(config, kind=device.kind), a_device)
+    traced, chunk = _shortened(config, work.largest_chunk(tasks_per_forward))
+    found = trace(traced, work.shape, chunk, on_cpu=device.kind == "cpu")
+    flops = sum(found.flops[phase] * times for phase, times in _repetitions(work, chunk).items())
+    return Forecast(config, work, device, gpus, tasks_per_forward, _with_whole_cache(found, work), flops)
+
+
+def _shortened(config: RunConfig, chunk: TaskBatch) -> tuple[RunConfig, TaskBatch]:
+    """One inner step instead of all, the largest: memory doesn't grow with them, except where a rule keeps them."""
+    inner = config.method.inner
+    if inner is None or issubclass(METHODS[config.method.name].rule, Maml):
+        return config, chunk
+    largest = max(chunk.support, key=lambda batch: (batch.token_count, len(batch.scored_rows)))
+    method = config.method.model_copy(update={"inner": inner.model_copy(update={"steps": 1})})
+    return config.model_copy(update={"method": method}), chunk._replace(support=[largest])
+
+
+def _repetitions(work: Workload, chunk: TaskBatch) -> dict[str, float]:
+    """How often a step of the run does what was traced of a phase, by the tokens that go through it."""
+    traced, every = tokens_by_phase(chunk), [tokens_by_phase(step) for step in work.steps]
+    return {phase: sum(step[phase] for step in every) / len(every) / tokens for phase, tokens in traced.items()}
+
+
+def tokens_by_phase(tasks: TaskBatch) -> dict[str, int]:
+    """Padding included; a phase without a pass is left out."""
+    query = tasks.query.token_count if tasks.query else 0
+    tokens = {"inner": tasks.token_count - query, "query": query}
+    return {phase: count for phase, count in tokens.items() if count}
+
+
+def _with_whole_cache(found: Footprint, work: Workload) -> Footprint:
+    """The trunk cache as it is in the end, not after the one step that was traced."""
+    itemsize = getattr(torch, work.session.config.model.dtype).itemsize
+    kept = round(work.cached_examples * work.tokens_an_example) * work.shape.hidden_size * itemsize
+    if not kept:
+        return found
+    full = {phase: parts | ({"cache": kept} if phase != "load" else {}) for phase, parts in found.peaks.items()}
+    return replace(found, peaks=full)
+
+
+def shown(size: float) -> str:
+    """Bytes in words: 141 GB, 1.23 GB, 45 MB."""
+    if size < 1e8:
+        return f"{size / 1e6:.3g} MB"
+    return f"{size / 1e9:.2f}".rstrip("0").rstrip(".") + " GB"
+
+
+def duration(seconds: float) -> str:
+    """0.31 s, 12 s, 4.5 min, 3.2 h."""
+    amount, unit = seconds / 3600, "h"
+    if seconds < 7200:
+        amount, unit = (seconds, "s") if seconds < 120 else (seconds / 60, "min")
+    return f"{significant(amount)} {unit}"
+
+
+def significant(number: float) -> str:
+    """Two digits at least, and no exponent: 0.0031, 4.5, 29, 1,234."""
+    if number >= 10:
+        return f"{number:,.0f}"
+    digits = 1 - math.floor(math.log10(number)) if number > 0 else 0
+    return f"{number:.{digits}f}"

@@ -1,0 +1,258 @@
+"""What an outer step takes, without weights: the real step on fake tensors, with few layers, extrapolated to all.
+
+trace     config, model shape, one chunk of tasks -> Footprint
+Kind      what tells decoder layers apart: equal kinds take equal memory
+Measured  peaks of every window, host bytes and operations, as one flat table of numbers
+
+A table is linear in the number of layers of each kind, window by window: a window is a phase, a stage and the kind
+of layer that runs, so that the moment of its peak doesn't change with the number of layers. One model with a layer of
+each kind and, for each kind, one with a layer more are enough. The highest window is chosen after that.
+"""
+
+import copy
+from collections import Counter
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from innerloop.architecture import decoder_layers
+from innerloop.data.tasks import TaskBatch
+from innerloop.models import LoadedModel
+from innerloop.planning.tracking import Footprint, Tracker, Window, footprint
+from innerloop.planning.watching import watched
+from innerloop.runs.config import RunConfig
+from innerloop.runs.preparation import Session, TaskBatches
+from innerloop.spaces.all_parameters import AllParameters
+from innerloop.spaces.lora import chosen_layers
+from innerloop.spaces.space import ParameterSpace
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
+
+_DEVICE = torch.device("cpu")
+
+Measured = Mapping[tuple[Any, ...], int]
+
+
+class Kind(NamedTuple):
+    """trained: below, lowest, above (the lowest trained one) or untrained; own: what the shape says of this layer."""
+
+    trained: str
+    own: tuple[Any, ...]
+
+    def __str__(self) -> str:
+        return " ".join(map(str, (self.trained, *self.own)))
+
+
+def trace(config: RunConfig, shape: "PretrainedConfig", tasks: TaskBatch, *, on_cpu: bool = False) -> Footprint:
+    """What one outer step of `config` over `tasks`, all in one forward, takes for a model of this shape.
+
+    on_cpu: loading and saving happen in the same memory; beside a GPU they take none of the device's.
+    Raises UserError for layers that the shape doesn't have.
+    """
+
+    def measure(layers: Sequence[int]) -> Measured:
+        return _measure(config, shape, tasks, layers, on_cpu=on_cpu)
+
+    kinds = _kinds(config, shape)
+    total = Counter(kinds)
+    each = dict.fromkeys(total, 1)
+    more = [kind for kind, count in total.items() if count > 1]
+    if len(each) * (1 + len(more)) + len(more) >= len(kinds):  # as many layers as in all the small models together
+        return _footprint(measure(range(len(kinds))))
+    start = measure(_grouped(kinds, each))
+    found = Counter(start)
+    for kind in more:
+        for key, value in measure(_grouped(kinds, {**each, kind: 2})).items():
+            found[key] += (total[kind] - 1) * (value - start.get(key, 0))
+    return _footprint(found)
+
+
+def _kinds(config: RunConfig, shape: "PretrainedConfig") -> list[Kind]:
+    """The kind of every decoder layer, lowest first."""
+    count = shape.num_hidden_layers
+    settings = config.method.lora_settings()
+    trained = set(range(count) if settings is None else chosen_layers(settings.layers, count))
+    lowest = min(trained)
+    lists = [values for _, values in _layer_lists(shape)]
+
+    def place(index: int) -> str:
+        if index in trained:
+            return "lowest" if index == lowest else "above"
+        return "below" if index < lowest else "untrained"
+
+    return [Kind(place(index), tuple(values[index] for values in lists)) for index in range(count)]
+
+
+def _layer_lists(shape: "PretrainedConfig") -> list[tuple[str, Sequence[Any]]]:
+    """What a shape says layer by layer, such as which attend to a sliding window."""
+    return [
+        (name, value)
+        for name, value in vars(shape).items()
+        if "layer" in name and isinstance(value, list | tuple) and len(value) == shape.num_hidden_layers
+    ]
+
+
+def _grouped(kinds: Sequence[Kind], counts: Mapping[Kind, int]) -> list[int]:
+    """Indices of layers, as many of each kind as asked for: those of a kind together, the kind of the topmost last.
+
+    A further layer then lies beside one of its kind, wherever in the model its kind is.
+    """
+    last = {kind: index for index, kind in enumerate(kinds)}
+    below = ("below", "lowest")
+    order = sorted(counts, key=lambda kind: (kind.trained not in below, last[kind]))
+    return [last[kind] for kind in order for _ in range(counts[kind])]
+
+
+def _measure(
+    config: RunConfig, shape: "PretrainedConfig", tasks: TaskBatch, layers: Sequence[int], *, on_cpu: bool
+) -> Measured:
+    """One real step of the model that has only these layers of the shape."""
+    kinds = _kinds(config, shape)
+    cut, config = _with_layers(shape, layers), _for_layers(config, kinds, layers, tasks=len(tasks.names))
+    tracker = Tracker(_DEVICE, fake=True, host_follows=config.memory.offload)
+    dtype = getattr(torch, config.model.dtype)
+    with FakeTensorMode(allow_non_fake_inputs=True), _taken_for_real():
+        with tracker:
+            model = _load(cut, dtype, tracker, on_cpu=on_cpu)
+            session = Session(config, LoadedModel(model, cast(Any, None), "", "", ""), [], [], [], {}, _Cache(tracker))
+            tracker.part = "shared values"
+            space = session.space()
+            tracker.part = "meta-optimizer"
+            trainer = session.trainer(space, cast(TaskBatches, [tasks]))
+        _name_places(model, tracker, [str(kinds[index]) for index in layers])
+        with watched(trainer, tracker):
+            trainer.step(tasks)
+            _save(space, tracker, on_cpu=on_cpu)
+    return _table(tracker)
+
+
+def _load(shape: "PretrainedConfig", dtype: torch.dtype, tracker: Tracker, *, on_cpu: bool) -> "PreTrainedModel":
+    from transformers import AutoModelForCausalLM
+
+    stored: Any = getattr(shape, "dtype", None) or dtype
+    model: Any = AutoModelForCausalLM.from_config(shape, dtype=dtype)
+    tracker.at(phase="load")
+    if on_cpu:  # the pages of the file are mapped while it is converted and its fingerprint taken
+        kind = getattr(torch, stored) if isinstance(stored, str) else stored
+        pages = [torch.empty_like(parameter, dtype=kind) for parameter in model.parameters()]
+        del pages
+    return model.eval().requires_grad_(False)
+
+
+def _save(space: ParameterSpace, tracker: Tracker, *, on_cpu: bool) -> None:
+    """What an export does with memory: looks for what isn't finite, and has the values on the CPU in its dtype."""
+    tracker.at(phase="save", stage="build")
+    tracker.part = "shared values"
+    for value in space.shared.values():
+        value.isfinite()
+    if on_cpu and isinstance(space, AllParameters):
+        copies = [value.to(space.dtype) for value in space.shared.values()]
+        del copies
+
+
+def _with_layers(shape: "PretrainedConfig", layers: Sequence[int]) -> "PretrainedConfig":
+    cut = copy.deepcopy(shape)
+    for name, values in _layer_lists(shape):
+        setattr(cut, name, [values[index] for index in layers])
+    cut.num_hidden_layers = len(layers)
+    return cut
+
+
+def _for_layers(config: RunConfig, kinds: Sequence[Kind], layers: Sequence[int], *, tasks: int) -> RunConfig:
+    """The config of a run on these layers alone, with all tasks in one forward."""
+    memory = config.memory.model_copy(update={"tasks_per_forward": tasks})
+    method = config.method
+    if method.lora is not None:
+        chosen = tuple(place for place, index in enumerate(layers) if kinds[index].trained in ("lowest", "above"))
+        method = method.model_copy(update={"lora": method.lora.model_copy(update={"layers": chosen})})
+    return config.model_copy(update={"memory": memory, "method": method})
+
+
+@contextmanager
+def _taken_for_real() -> Generator[None]:
+    """transformers takes the paths that real tensors take: for fake ones it builds masks that no run has."""
+    from transformers.utils import import_utils
+
+    asked = import_utils.is_fake_tensor
+    import_utils.is_fake_tensor = lambda x: False
+    try:
+        yield
+    finally:
+        import_utils.is_fake_tensor = asked
+
+
+def _name_places(model: nn.Module, tracker: Tracker, kinds: Sequence[str]) -> None:
+    """Tells the tracker which kind of layer runs, in every forward, recomputation and backward."""
+
+    def enter(kind: str) -> Callable[..., None]:
+        return lambda *_: tracker.at(place=kind)
+
+    def leave(kind: str, above: str) -> Callable[..., None]:
+        def hook(module: nn.Module, args: Any, output: Any) -> None:
+            if tracker.window.stage == "forward":
+                tracker.at(place="head")
+            _on_gradient(output, tracker, below=kind, above=above)
+
+        return hook
+
+    for layer, kind, above in zip(decoder_layers(model), kinds, (*kinds[1:], "head"), strict=True):
+        layer.register_forward_pre_hook(enter(kind))
+        layer.register_forward_hook(leave(kind, above))
+    cast(Any, model).get_input_embeddings().register_forward_hook(leave("embedding", kinds[0]))
+
+
+def _on_gradient(hidden: Tensor, tracker: Tracker, *, below: str, above: str) -> None:
+    """A backward pass goes on to what is below. Under a second derivative it comes up again and down once more."""
+    if not hidden.requires_grad:
+        return
+    visits = 0
+
+    def hook(gradient: Tensor) -> None:
+        nonlocal visits
+        visits += 1
+        tracker.at(place=below if visits == 1 else f"{below} again")
+        if gradient.requires_grad:
+            gradient.register_hook(lambda _: tracker.at(place=f"{above} upwards"))
+
+    hidden.register_hook(hook)
+
+
+class _Cache(dict[str, Tensor]):
+    """Hidden states below the cut."""
+
+    def __init__(self, tracker: Tracker) -> None:
+        super().__init__()
+        self.tracker = tracker
+
+    def update(self, states: Any, /) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        for example_id, hidden in states:
+            self.tracker.adopt("cache", [hidden])
+            self[example_id] = hidden
+
+
+def _table(tracker: Tracker) -> Measured:
+    table: Counter[tuple[Any, ...]] = Counter()
+    for window, parts in tracker.peaks.items():
+        table.update({("peak", window, part): size for part, size in parts.items()})
+    table.update({("host", part): size for part, size in tracker.host_peak.items()})
+    table.update({("flops", phase): count for phase, count in tracker.flops.items() if count})
+    return table
+
+
+def _footprint(table: Measured) -> Footprint:
+    peaks: dict[Window, dict[str, int]] = {}
+    host: dict[str, int] = {}
+    flops: dict[str, float] = {}
+    for (what, *key), number in table.items():
+        if what == "peak":
+            peaks.setdefault(key[0], {})[key[1]] = number
+        elif what == "host":
+            host[key[0]] = number
+        else:
+            flops[key[0]] = number
+    return footprint(peaks, host, flops)

@@ -1,0 +1,157 @@
+"""What a run goes through, known without its weights: how many tokens, in which batches, for how many adapters.
+
+Workload   the batches of a run's first steps, and what follows from its tasks and its model's shape
+look       config -> Workload
+of_session the same of a model and tasks that are loaded
+
+Where the tokenizer is on this machine, tasks are read and encoded as a run does it. Elsewhere every example counts as
+`tasks.max_length` tokens, all of them scored: the most that a run can come to.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from innerloop.data.encoding import Encoded, EncodedTask
+from innerloop.data.roles import assign_roles
+from innerloop.data.suites import suite_task_names
+from innerloop.data.tasks import Example, Task, TaskBatch
+from innerloop.learning.methods import METHODS
+from innerloop.models import LoadedModel, load_tokenizer
+from innerloop.runs.config import RunConfig
+from innerloop.runs.preparation import (
+    Session,
+    TaskBatches,
+    check_sizes,
+    examples_a_round,
+    prepare,
+    read,
+    tasks_that_fit,
+)
+from innerloop.runs.schema import TasksSection
+from innerloop.shapes import has_tokenizer, model_shape, skeleton
+from innerloop.spaces.lora import find_targets
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+STEPS_LOOKED_AT = 256
+
+
+@dataclass(frozen=True)
+class Workload:
+    """shape: the model's config; encoded: tokens were counted, not assumed; adapters: trained one after the other;
+    steps: the batches that were looked at; pool: examples that training draws from."""
+
+    session: Session
+    shape: "PretrainedConfig"
+    encoded: bool
+    adapters: int
+    steps: Sequence[TaskBatch]
+    pool: int
+
+    @property
+    def parameters(self) -> int:
+        return sum(parameter.numel() for parameter in self.session.model.model.parameters())
+
+    @property
+    def base_bytes(self) -> int:
+        """Of the model's weights in the run's dtype, tied ones once."""
+        return self.parameters * getattr(torch, self.session.config.model.dtype).itemsize
+
+    @property
+    def trained(self) -> int:
+        """Parameters that the method trains."""
+        settings = self.session.config.method.lora_settings()
+        if settings is None:
+            return self.parameters
+        targets = find_targets(self.session.model.model, settings).values()
+        return sum(settings.r * (target.in_features + target.out_features) for target in targets)
+
+    @property
+    def tokens_a_step(self) -> float:
+        """The mean of the steps that were looked at, padding included."""
+        return sum(step.token_count for step in self.steps) / len(self.steps)
+
+    @property
+    def tokens_an_example(self) -> float:
+        """The mean, padding included: what the trunk cache keeps of each."""
+        batches = [batch for step in self.steps for batch in step.batches]
+        return sum(batch.token_count for batch in batches) / sum(batch.tokens[..., 0].numel() for batch in batches)
+
+    @property
+    def cached_examples(self) -> int:
+        """Examples whose hidden states below the cut a run keeps in the end; 0 where nothing is cut off."""
+        config = self.session.config
+        drawn = config.outer.steps * config.outer.tasks_per_step * sum(examples_a_round(config))
+        return min(self.pool, drawn * self.adapters) if self.session.cut else 0
+
+    def tasks_per_forward(self, config: RunConfig, *, kind: str) -> int:
+        """As the run would choose it on a device of this kind, "cpu" or "cuda"."""
+        asked = config.memory.tasks_per_forward
+        return tasks_that_fit(config, self.steps[0], torch.device(kind)) if asked == "auto" else asked
+
+    def largest_chunk(self, tasks_per_forward: int) -> TaskBatch:
+        """The tasks of the forward with the most tokens: every task of a step is padded to the same length."""
+
+        def rows(chunk: TaskBatch) -> int:
+            return max(len(batch.scored_rows) for batch in chunk.batches)
+
+        longest = max(self.steps, key=lambda step: max(batch.token_count for batch in step.batches))
+        return max(longest.split(tasks_per_forward), key=rows)
+
+
+def look(config: RunConfig) -> Workload:
+    """Read the tasks, encode them where that can be done here, and draw the batches of the first steps.
+
+    Raises UserError for a model without a config or of a family that innerloop can't train, and with all faults of
+    the tasks.
+    """
+    shape = model_shape(config.model.name)
+    encoded = has_tokenizer(config.model.name)
+    tokenizer: Any = load_tokenizer(config.model.name) if encoded else None
+    model = LoadedModel(skeleton(shape), tokenizer, config.model.name, config.model.name, fingerprint="")
+    return of_session(prepare(config, model=model) if encoded else _unencoded(config, model), encoded=encoded)
+
+
+def of_session(session: Session, *, encoded: bool = True) -> Workload:
+    """The same of a run that is about to begin; encoded: its tokens were counted, not assumed."""
+    config = session.config
+    one_task = METHODS[config.method.name].one_task
+    groups = [[task] for task in session.train] if one_task else [session.train]
+    count = min(config.outer.steps, max(1, STEPS_LOOKED_AT // len(groups))) if encoded else 1
+    steps: list[TaskBatch] = []
+    for group in groups[:STEPS_LOOKED_AT]:
+        batches = TaskBatches(config, group, torch.device("cpu"))
+        steps += [batches[step] for step in range(count)]
+    pool = sum(len(task.pool) for task in session.train)
+    shape = session.model.model.config
+    return Workload(session, shape, encoded, adapters=len(groups), steps=steps, pool=pool)
+
+
+def _unencoded(config: RunConfig, model: LoadedModel) -> Session:
+    """Every example `tasks.max_length` tokens long; the tasks of a suite are only counted, not built."""
+    names = config.tasks
+    tasks, dropped = read(config) if names.suite is None else (_counted(names), {})
+    roles = assign_roles(tasks, only=names.only, validation=names.validation, held_out=names.held_out)
+    full = (1,) * names.max_length
+
+    def encoded(task: Task) -> EncodedTask:
+        pool = tuple(Encoded(example.id, full, full) for example in task.pool)
+        return EncodedTask(task, pool, test=(), dropped=0, truncated=0)
+
+    groups = [[encoded(task) for task in group] for group in (roles.train, roles.validation, roles.held_out)]
+    train = groups[2] if METHODS[config.method.name].one_task else groups[0]
+    session = Session(config, model, train, groups[1], groups[2], dropped)
+    check_sizes(session)
+    return session
+
+
+def _counted(tasks: TasksSection) -> list[Task]:
+    """A suite's tasks with as many examples as they will have, and nothing in them."""
+    assert tasks.suite is not None
+    assert tasks.examples_per_task is not None
+    pool = tuple(Example(str(number), "") for number in range(tasks.examples_per_task))
+    return [Task(name, pool, family=family) for name, family in suite_task_names(tasks.suite, tasks.instances)]

@@ -1,0 +1,228 @@
+"""Forecasts: arithmetic, files and cached states as a real run has them; times and totals by hand."""
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
+
+from innerloop.errors import UserError
+from innerloop.meta_training import meta_train
+from innerloop.planning.devices import ALLOCATOR_SLACK, DEVICES, Device, cpu
+from innerloop.planning.forecast import SLACK, Forecast, _shortened, duration, forecast, shown, significant
+from innerloop.planning.tracing import trace
+from innerloop.planning.workload import look
+from innerloop.runs.config import load_config
+from innerloop.runs.preparation import prepare
+from small_runs import World, settings, small_run, tensors_of
+
+H200 = DEVICES["h200"]
+CPU_DEVICE = cpu()
+
+Predict = Callable[..., Forecast]
+
+
+@pytest.fixture
+def predict(world: World) -> Predict:
+    def of(method: str = "fomaml-lora", device: Device = CPU_DEVICE, *, gpus: int = 1, **changes: Any) -> Forecast:
+        return forecast(look(load_config(settings(world, method, Path("unused"), changes))), device, gpus=gpus)
+
+    return of
+
+
+# against real runs
+
+
+CASES = [
+    ("fomaml", 1),
+    ("fomaml-lora", 1),
+    ("fomaml-lora", 2),
+    ("joint-lora", 2),
+    ("maml-lora", 2),
+    ("reptile-lora", 2),
+]
+
+
+@pytest.mark.parametrize(("method", "tasks_per_forward"), CASES)
+def test_operations_are_those_of_a_real_step(
+    world: World, predict: Predict, method: str, tasks_per_forward: int
+) -> None:
+    """torch's own counter, on a step with as many forwards as it takes."""
+    changes = {"outer.steps": 1, "outer.tasks_per_step": 3, "memory.tasks_per_forward": tasks_per_forward}
+    session = prepare(load_config(settings(world, method, Path("unused"), changes)), model=world.model)
+    ((_, batches),) = session.streams()
+    trainer = session.trainer(session.space(), batches)
+    with FlopCounterMode(display=False, custom_mapping=UNCOUNTED) as counter:
+        trainer.step(batches[0])
+    found = predict(method, **changes)
+    assert found.flops == pytest.approx(counter.get_total_flops(), rel=0.02)
+    assert found.tasks_per_forward == tasks_per_forward
+    assert found.workload.tokens_a_step == batches[0].token_count
+
+
+def in_place(_: Any, left: Any, right: Any, *__: Any, **___: Any) -> int:
+    return 2 * left[0] * left[1] * right[1]
+
+
+def attention(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
+    return sdpa_flop_count(query, key, value)
+
+
+def attention_backward(out: Any, query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
+    return sdpa_backward_flop_count(out, query, key, value)
+
+
+UNCOUNTED = {  # operators that torch's counter passes over
+    torch.ops.aten.addmm_: in_place,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: attention,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: attention_backward,
+}
+
+
+@pytest.mark.parametrize("method", ["fomaml", "fomaml-lora", "lora", "meta-lora"])
+def test_disk_is_what_a_run_writes(world: World, predict: Predict, tmp_path: Path, method: str) -> None:
+    changes = {"method.keep_task_adapters": True} if method == "meta-lora" else {}
+    small_run(world, method, tmp_path / "run", changes)
+    written = sum(value.numel() * value.element_size() for value in tensors_of(tmp_path / "run").values())
+    assert sum(predict(method, **changes).disk.values()) == written
+    assert set(predict(method, **changes).disk) <= {"model", *(path.name for path in (tmp_path / "run").iterdir())}
+
+
+def test_the_trunk_cache_is_counted_as_it_is_in_the_end(world: World, predict: Predict, tmp_path: Path) -> None:
+    changes = {"method.lora.layers": "last-1", "memory.trunk_cache": True, "outer.steps": 12}
+    store: dict[str, torch.Tensor] = {}
+    meta_train(settings(world, "fomaml-lora", tmp_path / "run", changes), model=world.model, store=store)
+    kept = sum(value.numel() * value.element_size() for value in store.values())
+    found = predict(**changes)
+    assert found.footprint.peaks["outer"]["cache"] == pytest.approx(kept, rel=0.25)
+    after_a_step = predict(**changes | {"outer.steps": 1}).footprint.peaks["outer"]["cache"]
+    assert after_a_step < 0.6 * kept
+    assert "cache" not in found.footprint.peaks["load"]
+
+
+@pytest.mark.parametrize("method", ["fomaml", "fomaml-lora", "meta-lora", "reptile", "reptile-lora"])
+def test_memory_is_flat_in_the_inner_steps_of_a_first_order_method(world: World, method: str) -> None:
+    """Which is why one inner step is traced."""
+    work = look(load_config(settings(world, method, Path("unused"), {"method.inner.steps": 5})))
+    config, chunk = work.session.config, work.largest_chunk(1)
+    traced, one_step = _shortened(config, chunk)
+    assert len(one_step.support) == 1
+    whole, short = trace(config, work.shape, chunk).peak, trace(traced, work.shape, one_step).peak
+    losses = 4 * 5  # of each inner step, for the metrics
+    assert short <= whole <= short + losses
+
+
+@pytest.mark.parametrize("method", ["maml", "maml-lora"])
+def test_all_inner_steps_of_the_second_order_are_traced(world: World, method: str) -> None:
+    """It stores their values, so that memory grows with them."""
+    short, long = (
+        look(load_config(settings(world, method, Path("unused"), {"method.inner.steps": steps}))) for steps in (1, 3)
+    )
+    assert _shortened(long.session.config, long.largest_chunk(1))[0] is long.session.config
+    assert forecast(long, CPU_DEVICE).peak > forecast(short, CPU_DEVICE).peak + 4 * short.trained
+
+
+# by hand
+
+
+def test_slack_is_a_share_of_a_gpus_bytes_and_none_of_a_cpus(predict: Predict) -> None:
+    here, there = predict(), predict(device=H200)
+    for phase, parts in there.phases.items():
+        plain = sum(size for part, size in parts.items() if part != SLACK)
+        assert parts[SLACK] == int(ALLOCATOR_SLACK * plain)
+        assert SLACK not in here.phases[phase]
+    assert there.peak == max(sum(parts.values()) for parts in there.phases.values())
+    assert there.peak == sum(there.phases[there.peak_phase].values())
+    assert here.peak >= here.workload.base_bytes
+
+
+def test_a_step_takes_its_operations_at_the_devices_rate(predict: Predict) -> None:
+    found = predict(device=H200, **{"model.dtype": "bfloat16", "outer.steps": 30})
+    assert found.seconds == pytest.approx(found.flops / (0.4 * 989e12))
+    assert found.total_seconds == pytest.approx(30 * found.flops / (0.4 * 989e12))
+    unknown = predict(**{"model.dtype": "bfloat16"})
+    assert unknown.seconds is unknown.total_seconds is None
+    assert "time     unknown: no rate is known for bfloat16 on this machine's CPU" in unknown.lines()
+
+
+def test_gpus_share_the_tasks_of_a_step(predict: Predict) -> None:
+    changes = {"outer.tasks_per_step": 3, "memory.tasks_per_forward": 3}
+    one, two = (predict(device=H200, gpus=gpus, **changes) for gpus in (1, 2))
+    assert (one.tasks_per_forward, two.tasks_per_forward) == (3, 2)
+    assert one.flops == pytest.approx(two.flops, rel=0.02)
+    assert predict(device=H200, **changes | {"outer.tasks_per_step": 2}).flops < 0.8 * one.flops
+    assert two.seconds is not None
+    assert one.seconds is not None
+    assert two.seconds / one.seconds == pytest.approx(2 / 3, rel=0.02)
+    assert two.peak < one.peak
+
+
+def test_adapters_of_single_tasks_are_shared_out_over_gpus(predict: Predict) -> None:
+    one, two, four = (predict("lora", H200, gpus=gpus) for gpus in (1, 2, 4))
+    assert (one.workload.adapters, one.config.outer.steps) == (2, 2)
+    assert one.seconds is not None
+    assert one.total_seconds == pytest.approx(2 * 2 * one.seconds)
+    assert two.total_seconds == four.total_seconds == pytest.approx(2 * one.seconds)
+    assert any(line.startswith("adapters 2, one a task of tasks.held_out") for line in one.lines())
+
+
+# what is said
+
+
+def test_the_table_adds_up(predict: Predict) -> None:
+    header, *rows = predict(device=H200).table()
+    columns = [[float(cell) if cell != "-" else 0 for cell in row[25:].split()] for row in rows]
+    assert header.split()[-5:] == ["load", "inner", "query", "outer", "save"]
+    assert rows[-1].startswith("together")
+    for place, total in enumerate(columns[-1]):
+        assert sum(row[place] for row in columns[:-1]) == pytest.approx(total, abs=0.05)
+
+
+def test_lines_say_where_tokens_and_rates_come_from(world: World, predict: Predict, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text((world.base / "config.json").read_text())
+    counted = "\n".join(predict(device=H200).lines())
+    assumed = "\n".join(predict(device=H200, **{"model.name": str(tmp_path)}).lines())
+    assert "a step, the mean of 2 steps, padding included" in counted
+    assert "every example taken as 512 (tasks.max_length), all scored: no tokenizer is here" in assumed
+    assert "40% of the vendor's 67 TFLOP/s in float32, assumed" in counted
+    assert "measured on 2 cores" in "\n".join(predict().lines())
+    assert all(len(line) <= 120 for line in predict(device=H200).lines() if not line.startswith("fomaml-lora on"))
+
+
+def test_facts_are_json(predict: Predict) -> None:
+    found = predict(device=H200)
+    facts = json.loads(json.dumps(found.facts()))
+    assert facts["peak_bytes"] == found.peak
+    assert sum(facts["phases"][facts["peak_phase"]].values()) == found.peak
+    assert facts["tokens_from"] == "encoded tasks"
+    assert facts["rate"]["assumed"] is True
+
+
+@pytest.mark.parametrize("number", [0.0031, 0.31, 4.5, 29.0, 1234.0])
+def test_numbers_have_two_digits_and_no_exponent(number: float) -> None:
+    assert float(significant(number).replace(",", "")) == pytest.approx(number)
+    assert significant(0) == "0"
+
+
+@given(st.floats(1e-6, 1e9))
+def test_durations_and_sizes_read_back(number: float) -> None:
+    amount, unit = duration(number).split()
+    assert float(amount.replace(",", "")) * {"s": 1, "min": 60, "h": 3600}[unit] == pytest.approx(number, rel=0.06)
+    size, unit = shown(math.ceil(number)).split()
+    assert float(size) * {"MB": 1e6, "GB": 1e9}[unit] == pytest.approx(math.ceil(number), rel=0.06)
+
+
+# refusals
+
+
+def test_what_the_device_or_the_model_has_not_is_refused(predict: Predict) -> None:
+    with pytest.raises(UserError, match=r"memory.offload: nothing to offload from"):
+        predict("fomaml", **{"memory.offload": True})
+    with pytest.raises(UserError, match=r"method.lora.layers"):
+        predict(**{"method.lora.layers": "last-9"})

@@ -1,0 +1,262 @@
+"""The plan of a step against the whole model's trace, the same step on real tensors, and resident memory."""
+
+import json
+import subprocess
+import sys
+from contextlib import nullcontext
+from dataclasses import replace
+from typing import Any, cast
+
+import pytest
+import torch
+
+from innerloop.learning.methods import METHODS, Joint
+from innerloop.models import LoadedModel
+from innerloop.planning import tracing
+from innerloop.planning.tracing import trace
+from innerloop.planning.tracking import PARTS, PHASES, Footprint, Tracker, footprint
+from innerloop.planning.watching import watched
+from innerloop.runs.preparation import Session, TaskBatches
+from rss_child import Case, measure, plan, shape, tasks
+from tiny import tiny_config
+
+CHECKPOINTING, CACHE = "memory.checkpointing=true", "memory.trunk_cache=true"
+ONE_STEP = "method.inner.steps=1"
+QUERIES = 'method.lora.target_modules=["q_proj"]'
+ADAMW = ("method.inner.optimizer.name=adamw", "method.inner.optimizer.lr=0.001")
+
+
+def small(family: str, method: str, *sets: str, layers: int = 6, **options: Any) -> Case:
+    """A tiny model of a family that the tests know."""
+    config = tiny_config(family, layers=layers)
+    rest: dict[str, Any] = {"examples": 2, "tokens": 24, "scored": 6} | options
+    return Case(type(config).__name__, config.to_diff_dict(), method, list(sets), **rest)
+
+
+def traced(case: Case, **options: Any) -> Footprint:
+    return trace(case.run, shape(case), tasks(case), **options)
+
+
+def whole(case: Case) -> Footprint:
+    """Without extrapolation."""
+    settings = shape(case)
+    layers = range(settings.num_hidden_layers)
+    return tracing._footprint(tracing._measure(case.run, settings, tasks(case), layers, on_cpu=False))
+
+
+# extrapolation
+
+EXTRAPOLATED = [
+    small("llama", "fomaml", ONE_STEP),
+    small("qwen3", "fomaml", ONE_STEP, CHECKPOINTING),
+    small("gpt_neox", "reptile", ONE_STEP, "method.inner.clip=1"),
+    small("phi3", "fomaml-lora", ONE_STEP, *ADAMW, tasks=3),
+    small("llama", "maml", ONE_STEP),
+    small("qwen2", "maml-lora", ONE_STEP, CHECKPOINTING, QUERIES, tasks=2),
+    small("mistral", "lora", "method.lora.layers=last-2", CACHE, layers=12),
+    small("llama", "joint-lora", "method.lora.layers=[2, 4, 9]", layers=24, tasks=2),
+    small("gemma2", "joint", layers=9),
+    small("gemma3", "meta-lora", ONE_STEP, CHECKPOINTING, QUERIES, layers=13, tokens=40),
+    small("llama", "fomaml", ONE_STEP, "memory.lean=true", dtype="bfloat16"),
+    small("llama", "fomaml", ONE_STEP, "memory.offload=true", dtype="bfloat16"),
+]
+
+
+@pytest.mark.parametrize("case", EXTRAPOLATED, ids=lambda case: f"{case.config[:-6]}-{case.method}")
+def test_few_layers_say_what_all_take(case: Case) -> None:
+    assert traced(case) == whole(case)
+
+
+def test_no_window_says_less_than_the_whole_where_layers_of_two_kinds_alternate() -> None:
+    """Gathered by kind, they lie elsewhere than in the model: no peak moves by more than a hundredth."""
+    case = small("gemma2", "fomaml-lora", ONE_STEP, QUERIES, layers=12, tokens=40, tasks=2)
+    short, long = traced(case), whole(case)
+    assert short.peak == pytest.approx(long.peak, rel=0.01)
+
+
+def test_one_layer_more_would_show() -> None:
+    case = small("llama", "fomaml", ONE_STEP)
+    more = replace(case, shape={**case.shape, "num_hidden_layers": 7})
+    assert traced(more).peak > 1.05 * traced(case).peak
+
+
+def test_layers_of_one_kind_attend_alike_and_are_trained_alike() -> None:
+    case = small("gemma2", "fomaml-lora", "method.lora.layers=[1, 3, 4]", layers=6)
+    kinds = [(kind.trained, *kind.own) for kind in tracing._kinds(case.run, shape(case))]
+    sliding, full = "sliding_attention", "full_attention"
+    assert kinds == [
+        ("below", sliding),
+        ("lowest", full),
+        ("untrained", sliding),
+        ("above", full),
+        ("above", sliding),
+        ("untrained", full),
+    ]
+
+
+# the same step on real tensors
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_real_tensors_take_what_fake_ones_say(method: str) -> None:
+    dtype, count = ("float32", 1) if METHODS[method].trains == "all" else ("bfloat16", 2)
+    sets = () if METHODS[method].rule is Joint else ("method.inner.steps=2",)
+    case = small("gemma3", method, *sets, layers=2, dtype=dtype, tasks=count)
+    found, real = traced(case), _real(case)
+    for phase in real.peaks:
+        expected = found.peaks[phase]
+        assert real.peaks[phase].keys() == expected.keys()
+        for part, size in real.peaks[phase].items():
+            assert size == pytest.approx(expected[part], rel=0.01, abs=4096), (phase, part)
+    assert real.flops == found.flops
+
+
+def _real(case: Case) -> Footprint:
+    """Of the phases of a step."""
+    from transformers import AutoModelForCausalLM
+
+    model: Any = AutoModelForCausalLM.from_config(shape(case), dtype=getattr(torch, case.dtype))
+    loaded = LoadedModel(model.eval().requires_grad_(False), cast(Any, None), "", "", "")
+    session, batch = Session(case.run, loaded, [], [], [], {}), tasks(case)
+    trainer, tracker = session.trainer(session.space(), cast(TaskBatches, [batch])), Tracker(torch.device("cpu"))
+    with watched(trainer, tracker):
+        trainer.step(batch)
+    return footprint(tracker.peaks, tracker.host_peak, tracker.flops)
+
+
+def test_a_fake_tensor_is_taken_for_a_real_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """transformers makes masks for a fake one, and then copies keys and values."""
+    from transformers.utils import import_utils
+
+    asked, case = import_utils.is_fake_tensor, small("llama", "joint", layers=2, tokens=200)
+    right = traced(case)
+    assert import_utils.is_fake_tensor is asked
+    monkeypatch.setattr(tracing, "_taken_for_real", nullcontext)
+    assert traced(case).parts["activations"] > 1.1 * right.parts["activations"]
+
+
+# what a footprint says
+
+
+def test_phases_and_parts_are_those_that_are_named() -> None:
+    found = traced(small("llama", "fomaml", layers=2))
+    assert tuple(found.peaks) == PHASES
+    for parts in found.peaks.values():
+        assert set(parts) <= set(PARTS)
+        assert all(size > 0 for size in parts.values())
+    assert found.host == {}
+
+
+@pytest.mark.parametrize("rows", [16, 64])
+def test_no_more_logits_than_memory_logit_rows(rows: int) -> None:
+    """Each takes 8 bytes at most: float32, and once in 16 bits or for the softmax."""
+    case = small("llama", "fomaml", ONE_STEP, f"memory.logit_rows={rows}", layers=2, examples=8, tokens=40, scored=32)
+    case.shape["vocab_size"] = 5000
+    found = traced(case)
+    assert 4 * rows * 5000 <= found.parts["logits"] <= 8 * rows * 5000
+    assert all(parts.get("logits", 0) <= 8 * rows * 5000 for parts in found.peaks.values())
+
+
+def test_the_trunk_cache_is_a_part_of_its_own() -> None:
+    case = small("llama", "fomaml-lora", "method.lora.layers=last-1", CACHE, layers=3, tasks=2)
+    states = 2 * 2 * 24 * 32 * 4  # tasks, examples, tokens, width, float32; support and query are the same examples
+    assert traced(case).peaks["outer"]["cache"] == states
+
+
+@pytest.mark.parametrize("method", ["fomaml", "joint", "reptile"])
+@pytest.mark.parametrize("lean", [True, False])
+def test_offload_leaves_one_set_of_weights_on_the_device(method: str, lean: bool) -> None:
+    sets = ["memory.offload=true", f"memory.lean={lean}".lower()]
+    case = small("llama", method, *sets, layers=2, dtype="bfloat16")
+    found = traced(case)
+    weights = traced(replace(case, sets=[])).peaks["load"]["shared values"] // 2  # those are float32
+    masters = 0 if lean or method == "joint" else 2 * weights  # float32, beside their cast
+    assert found.parts["fast weights"] == masters + weights
+    assert "shared values" not in found.parts
+    assert "meta-optimizer" not in found.parts
+    kept = weights if lean else 2 * weights
+    assert found.host["gradients"] == kept
+    assert found.host["shared values"] >= kept
+
+
+def test_loading_and_saving_take_memory_of_their_own_on_a_cpu() -> None:
+    case = small("llama", "fomaml", layers=2, dtype="bfloat16")
+    settings = shape(case)
+    settings.dtype = "float32"  # what is stored
+    beside = trace(case.run, settings, tasks(case))
+    here = trace(case.run, settings, tasks(case), on_cpu=True)
+    assert here.peaks["load"] == beside.peaks["load"]  # more is needed later in that phase
+    assert here.peaks["save"]["shared values"] > beside.peaks["save"]["shared values"]
+    lora = replace(case, method="lora", sets=["method.lora.r=1"])
+    beside = trace(lora.run, settings, tasks(lora))
+    here = trace(lora.run, settings, tasks(lora), on_cpu=True)
+    assert here.peaks["load"]["base"] == pytest.approx(3 * beside.peaks["load"]["base"], rel=0.01)
+
+
+# the size of a language model
+
+LLAMA_1B = """
+import json, resource, sys, time
+from transformers import LlamaConfig
+from rss_child import Case, shape, tasks
+from innerloop.planning.tracing import trace
+settings = dict(vocab_size=128256, hidden_size=2048, intermediate_size=8192, num_hidden_layers=16,
+                num_attention_heads=32, num_key_value_heads=8, head_dim=64, tie_word_embeddings=True)
+found = {}
+for checkpointing in ("true", "false"):
+    case = Case("LlamaConfig", settings, "fomaml-lora", [f"memory.checkpointing={checkpointing}"], dtype="bfloat16",
+                examples=8, tokens=512, scored=256)
+    started = time.process_time()
+    found[checkpointing] = trace(case.run, shape(case), tasks(case)).parts
+    seconds = time.process_time() - started
+resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+print(json.dumps([found, seconds, resident, "peft" in sys.modules]))
+"""
+
+
+def test_llama_1b_is_traced_in_seconds_and_in_little_memory() -> None:
+    command = [sys.executable, "-c", LLAMA_1B]
+    environment = {"PYTHONPATH": str(tracing.__file__).split("/src/")[0] + "/tests"}
+    said = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment).stdout
+    found, seconds, resident, peft = json.loads(said.splitlines()[-1])
+    assert found["true"]["base"] == found["false"]["base"] == pytest.approx(2 * 1_235_814_400, rel=1e-3)
+    assert sum(found["true"].values()) < 5e9
+    assert sum(found["false"].values()) < 11e9
+    assert seconds < 20
+    assert resident < 1.5e9
+    assert not peft
+
+
+# resident memory
+
+QWEN = {
+    "hidden_size": 384,
+    "intermediate_size": 1024,
+    "num_hidden_layers": 6,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+    "vocab_size": 16000,
+    "tie_word_embeddings": True,
+}
+LLAMA = {**QWEN, "num_attention_heads": 8, "num_key_value_heads": 4, "vocab_size": 8000, "tie_word_embeddings": False}
+GEMMA = {**QWEN, "num_attention_heads": 4, "num_key_value_heads": 1, "head_dim": 96}
+RESIDENT = [
+    Case("LlamaConfig", LLAMA, "fomaml", [ONE_STEP]),
+    Case("LlamaConfig", LLAMA, "reptile", [ONE_STEP, CHECKPOINTING]),
+    Case("Qwen2Config", QWEN, "lora", examples=8),
+    Case("Qwen2Config", QWEN, "meta-lora", [ONE_STEP, CHECKPOINTING], tasks=4),
+    Case("Gemma2Config", GEMMA, "maml-lora", [ONE_STEP, "method.lora.layers=last-2"], tasks=2),
+    Case("Gemma2Config", GEMMA, "joint", examples=8),
+]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux can forget a peak")
+def test_a_plan_is_the_resident_memory_of_a_process() -> None:
+    plans, measured = [plan(case) for case in RESIDENT], measure(*RESIDENT)
+    table = [
+        (case.method, round(p / 1e6), round(m / 1e6)) for case, p, m in zip(RESIDENT, plans, measured, strict=True)
+    ]
+    for case, planned, taken in zip(RESIDENT, plans, measured, strict=True):
+        assert abs(planned - taken) < 0.1 * taken, (case, table)
+    full, checkpointed = (plan(replace(RESIDENT[2], sets=sets)) for sets in ([], [CHECKPOINTING]))
+    assert abs(checkpointed - measured[2]) > 0.1 * measured[2] > abs(full - measured[2])  # the bound is no wide one
