@@ -39,7 +39,10 @@ Measured = Mapping[tuple[Any, ...], int]
 
 
 class Kind(NamedTuple):
-    """trained: below, lowest, above (the lowest trained one) or untrained; own: what the shape says of this layer."""
+    """trained: below, lowest, above (the lowest trained one) or untrained; own: what the shape says of this layer.
+
+    A lowest one sends no gradient down; where all parameters are trained, the embedding below wants it.
+    """
 
     trained: str
     own: tuple[Any, ...]
@@ -77,13 +80,13 @@ def _kinds(config: RunConfig, shape: "PretrainedConfig") -> list[Kind]:
     count = shape.num_hidden_layers
     settings = config.method.lora_settings()
     trained = set(range(count) if settings is None else chosen_layers(settings.layers, count))
-    lowest = min(trained)
+    lowest = None if settings is None else min(trained)
     lists = [values for _, values in _layer_lists(shape)]
 
     def place(index: int) -> str:
         if index in trained:
             return "lowest" if index == lowest else "above"
-        return "below" if index < lowest else "untrained"
+        return "below" if lowest is not None and index < lowest else "untrained"
 
     return [Kind(place(index), tuple(values[index] for values in lists)) for index in range(count)]
 
