@@ -1,6 +1,7 @@
 """What innerloop needs of a causal language model, and the parts of one that has it.
 
 base_model, decoder_layers, head, logit_softcap    the parts
+packs                whether examples may lie side by side in a row
 check_parts          whether they are there
 check_architecture   and whether the logits are what the parts make of a short input
 """
@@ -15,6 +16,10 @@ from innerloop.errors import Fault, Faults, UserError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+
+# Each is held to a padded batch by a test: attention is asked for by name, and nothing else looks at other positions.
+PACKING = frozenset({"gemma", "gemma3_text", "gpt_neox", "llama", "mistral", "phi", "phi3", "qwen2", "qwen3"})
 
 
 def base_model(model: nn.Module) -> nn.Module:
@@ -36,6 +41,12 @@ def head(model: nn.Module) -> tuple[Tensor, Tensor | None]:
 def logit_softcap(model: nn.Module) -> float | None:
     """c where the model's logits are c * tanh(logits / c), as in Gemma 2; else None."""
     return getattr(model.config, "final_logit_softcapping", None)
+
+
+def packs(model: nn.Module) -> bool:
+    """Whether the family's attention can be told which tokens belong together: see innerloop.spaces.attention."""
+    config, known = cast("PreTrainedModel", model).config, type(model).__module__.startswith("transformers.models.")
+    return known and config.model_type in PACKING and config._attn_implementation == "sdpa"  # pyright: ignore[reportPrivateUsage]
 
 
 def check_architecture(model: nn.Module) -> None:

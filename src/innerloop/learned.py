@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from innerloop.architecture import packs
 from innerloop.data.batches import collate, inner_batches
 from innerloop.data.encoding import Encoded, encode_all, encode_prompt
 from innerloop.data.examples import read_examples
@@ -72,7 +73,7 @@ class Adapted:
         """(mean nats an answer token, share of answers that greedy decoding gives exactly)."""
         space = self.learned.space
         assert isinstance(space.loss, AnswerLoss)
-        batch = collate([self.learned.encoded(examples)]).to(space.device)
+        batch = collate([self.learned.encoded(examples)], packed=packs(space.model)).to(space.device)
         with space.installed(self.values):
             nats, exact = space.loss.score(batch)
         return float(nats.mean()), float(exact.float().mean())
@@ -115,7 +116,8 @@ class Learned:
         section = self.config.method.inner
         whole = section is None or section.batch_size >= self.config.tasks.support
         size = len(support) if whole or section is None else min(section.batch_size, len(support))
-        batches = inner_batches([support], steps=max(inner.steps, 1), batch_size=size)
+        packed = packs(self.space.model)
+        batches = inner_batches([support], steps=max(inner.steps, 1), batch_size=size, packed=packed)
         on_device = {id(batch): batch.to(self.space.device) for batch in batches}
         start = per_task(self.space.shared, 1)
         with seeded(self.config.seed, "adapt", device=self.space.device):
@@ -173,7 +175,9 @@ def load_run(folder: str | Path, *, dtype: str | None = None, device: str | None
         raise UserError(Fault("not the weights this adapter was trained on", f"model {place}", loaded.fingerprint))
     space = Session(_for_one_task(config), loaded, [], [], [], {}).space()
     if isinstance(space, LoraSpace):
-        space.shared = {name: value.to(loaded.model.device) for name, value in read_adapter(exported).items()}
+        stored = read_adapter(exported)
+        # in the space's own order: a file's is another, and a norm over all tensors would end in another last bit
+        space.shared = {name: stored[name].to(loaded.model.device) for name in space.shared}
     return Learned(config, loaded, space, folder)
 
 

@@ -85,7 +85,7 @@ class _Training:
 
     def __init__(self, session: Session, journal: Journal, on_step: OnStep | None) -> None:
         self.session, self.journal, self.on_step = session, journal, on_step
-        self.tokens, self.started = 0, time.perf_counter()
+        self.tokens, self.computed, self.started = 0, 0, time.perf_counter()
 
     def run(self, resident_before: int | None) -> Learned:
         """resident_before: bytes, where the first step is measured; None: it isn't."""
@@ -107,7 +107,8 @@ class _Training:
         assert learned is not None
         _keep_last_round(learned)
         seconds = round(time.perf_counter() - self.started, 3)
-        self.journal.finish("done", tokens=self.tokens, seconds=seconds, peak_bytes=peak_memory(), **said)
+        said |= {"tokens": self.tokens, "computed_tokens": self.computed, "seconds": seconds}
+        self.journal.finish("done", peak_bytes=peak_memory(), **said)
         return learned
 
     def _measured(self, trainer: Trainer, batches: TaskBatches, name: str, resident_before: int) -> Taken:
@@ -120,7 +121,7 @@ class _Training:
         return Taken(footprint(tracker.peaks, tracker.host_peak, tracker.flops), resident_before)
 
     def _record(self, name: str, metrics: Metrics) -> None:
-        self.tokens += metrics.tokens
+        self.tokens, self.computed = self.tokens + metrics.tokens, self.computed + metrics.computed_tokens
         adapter, seconds = {"adapter": name} if name else {}, round(time.perf_counter() - self.started, 3)
         self.journal.record(**adapter, **metrics._asdict(), seconds=seconds)
         if self.on_step:

@@ -85,7 +85,23 @@ def test_a_task_batch_holds_the_examples_that_were_drawn() -> None:
     ]
     assert batch.query is not None
     assert batch.query.example_ids == ((pools[2][2].id,), (pools[0][4].id,))
-    assert batch.token_count == 3 * batch.support[0].tokens.numel() + batch.query.tokens.numel()
+    assert batch.computed_tokens == 3 * batch.support[0].tokens.numel() + batch.query.tokens.numel()
+    drawn = [[pools[2][p] for p in (5, 1, 5, 1, 5, 1, 2)], [pools[0][p] for p in (0, 3, 0, 3, 0, 3, 4)]]
+    assert batch.token_count == sum(len(example.tokens) for task in drawn for example in task) < batch.computed_tokens
+
+
+def test_packed_tasks_come_in_the_order_of_their_lengths() -> None:
+    pools = examples(tasks=3, per_task=6)
+    draw = Draw([2, 0, 1], [[5, 1], [0, 3], [2, 4]], [[2], [4], [0]])
+    batch = task_batch(pools, ["c", "a", "b"], draw, inner_steps=1, batch_size=2, packed=True)
+    assert batch.query is not None
+    tokens = [sum(a) + sum(b) for a, b in zip(batch.support[0].lengths, batch.query.lengths, strict=True)]
+    assert tokens == sorted(tokens)
+    assert sorted(batch.names) == ["a", "b", "c"]
+    of = {"c": (pools[0], 1), "a": (pools[1], 2), "b": (pools[2], 0)}
+    for name, ids in zip(batch.names, batch.support[0].example_ids, strict=True):
+        pool, place = of[name]
+        assert ids == tuple(pool[p].id for p in draw.support[place])
 
 
 def test_a_task_batch_without_inner_loop_or_without_query() -> None:

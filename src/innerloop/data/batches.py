@@ -15,14 +15,18 @@ from dataclasses import replace
 import torch
 
 from innerloop.data.encoding import Encoded
+from innerloop.data.packing import pack
 from innerloop.data.sampler import Draw
 from innerloop.data.tasks import Batch, TaskBatch
 
 PAD = 0  # any id does: on the right of a causal model, a padding token is read by nothing that is scored
 
 
-def collate(examples: Sequence[Sequence[Encoded]]) -> Batch:
-    """A batch of T tasks with equally many examples, padded on the right to the longest."""
+def collate(examples: Sequence[Sequence[Encoded]], *, packed: bool = False) -> Batch:
+    """A batch of T tasks with equally many examples, padded on the right to the longest.
+
+    packed: side by side, where padding would cost much.
+    """
     tasks, per_task = len(examples), len(examples[0])
     length = max(len(example.tokens) for task in examples for example in task)
     tokens = torch.full((tasks, per_task, length), PAD)
@@ -35,35 +39,59 @@ def collate(examples: Sequence[Sequence[Encoded]]) -> Batch:
     # Position i predicts token i + 1: a row is scored where its right neighbour has a label.
     scored = (labels[..., 1:] != -100).nonzero()
     rows = (scored[:, 0] * per_task + scored[:, 1]) * length + scored[:, 2]
-    ids = tuple(tuple(example.id for example in task) for task in examples)
-    return Batch(tokens=tokens, labels=labels, scored_rows=rows, row_task=scored[:, 0].contiguous(), example_ids=ids)
+    lengths = tuple(tuple(len(example.tokens) for example in task) for task in examples)
+    return Batch(
+        tokens=tokens,
+        labels=labels,
+        scored_rows=rows,
+        row_task=scored[:, 0].contiguous(),
+        example_ids=tuple(tuple(example.id for example in task) for task in examples),
+        lengths=lengths,
+        packed=packed,
+        packing=pack(lengths, width=length, scored=rows) if packed else None,
+    )
 
 
-def inner_batches(support: Sequence[Sequence[Encoded]], *, steps: int, batch_size: int) -> list[Batch]:
+def inner_batches(
+    support: Sequence[Sequence[Encoded]], *, steps: int, batch_size: int, packed: bool = False
+) -> list[Batch]:
     """`steps` support batches of `batch_size` examples a task, going round the support in order.
 
     With batch_size = all of it, every step shares one batch.
     """
     count = len(support[0])
     if batch_size == count:
-        return [collate(support)] * steps
+        return [collate(support, packed=packed)] * steps
     batches: list[Batch] = []
     for step in range(steps):
         positions = [(step * batch_size + i) % count for i in range(batch_size)]
-        batches.append(collate([[task[p] for p in positions] for task in support]))
+        batches.append(collate([[task[p] for p in positions] for task in support], packed=packed))
     return batches
 
 
 def task_batch(
-    pools: Sequence[Sequence[Encoded]], names: Sequence[str], draw: Draw, *, inner_steps: int, batch_size: int
+    pools: Sequence[Sequence[Encoded]],
+    names: Sequence[str],
+    draw: Draw,
+    *,
+    inner_steps: int,
+    batch_size: int,
+    packed: bool = False,
 ) -> TaskBatch:
-    """The support batches (none where inner_steps is 0) and the query batch (None where the draw has no query)."""
-    support = [[pools[t][p] for p in positions] for t, positions in zip(draw.tasks, draw.support, strict=True)]
-    query = [[pools[t][p] for p in positions] for t, positions in zip(draw.tasks, draw.query, strict=True)]
+    """The support batches (none where inner_steps is 0) and the query batch (None where the draw has no query).
+
+    packed: also in the order of their lengths, so that tasks which share a forward are filled up little.
+    """
+    drawn = list(zip(draw.tasks, draw.support, draw.query, strict=True))
+    if packed:
+        drawn.sort(key=lambda each: sum(len(pools[each[0]][p].tokens) for p in (*each[1], *each[2])))
+    support = [[pools[t][p] for p in positions] for t, positions, _ in drawn]
+    query = [[pools[t][p] for p in positions] for t, _, positions in drawn]
+    inner = inner_batches(support, steps=inner_steps, batch_size=batch_size, packed=packed) if inner_steps else []
     return TaskBatch(
-        names=tuple(names[t] for t in draw.tasks),
-        support=inner_batches(support, steps=inner_steps, batch_size=batch_size) if inner_steps else [],
-        query=collate(query) if query[0] else None,
+        names=tuple(names[t] for t, _, _ in drawn),
+        support=inner,
+        query=collate(query, packed=packed) if query[0] else None,
     )
 
 

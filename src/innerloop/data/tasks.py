@@ -19,6 +19,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from innerloop.data.packing import Packing, pack
+
 
 class Message(NamedTuple):
     role: str
@@ -75,6 +77,9 @@ class Batch:
     scored_rows  (R,) positions in the flattened (T*B*S) whose next token is scored
     row_task     (R,) the task of each scored row
     example_ids  T tuples of B ids
+    lengths      T tuples of B numbers of tokens
+    packed       whether the examples may lie side by side, in a model that admits it
+    packing      how they do; None = one a row
     mask_seeds   (T,) seeds of the dropout masks; None = no dropout
     """
 
@@ -83,6 +88,9 @@ class Batch:
     scored_rows: Tensor
     row_task: Tensor
     example_ids: tuple[tuple[str, ...], ...]
+    lengths: tuple[tuple[int, ...], ...]
+    packed: bool = False
+    packing: Packing | None = None
     mask_seeds: tuple[int, ...] | None = None
 
     @property
@@ -96,25 +104,36 @@ class Batch:
 
     @property
     def token_count(self) -> int:
+        """Tokens of the examples."""
+        return sum(map(sum, self.lengths))
+
+    @property
+    def computed_tokens(self) -> int:
         """Tokens a forward goes through, padding included."""
-        return self.tokens.numel()
+        return self.packing.source.numel() if self.packing else self.tokens.numel()
 
     def select(self, first: int, last: int) -> "Batch":
         """The tasks first..last-1."""
         per_task = self.tokens[0].numel()
         rows = (self.row_task >= first) & (self.row_task < last)
+        scored = self.scored_rows[rows] - first * per_task
+        lengths = self.lengths[first:last]
+        packing = pack(lengths, width=self.tokens.shape[-1], scored=scored.cpu()) if self.packed else None
         return Batch(
             tokens=self.tokens[first:last],
             labels=self.labels[first:last],
-            scored_rows=self.scored_rows[rows] - first * per_task,
+            scored_rows=scored,
             row_task=self.row_task[rows] - first,
             example_ids=self.example_ids[first:last],
+            lengths=lengths,
+            packed=self.packed,
+            packing=packing and packing.to(self.tokens.device),
             mask_seeds=self.mask_seeds and self.mask_seeds[first:last],
         )
 
     def to(self, device: torch.device | str) -> "Batch":
         moved = {name: getattr(self, name).to(device) for name in ("tokens", "labels", "scored_rows", "row_task")}
-        return replace(self, **moved)
+        return replace(self, **moved, packing=self.packing and self.packing.to(device))
 
 
 class TaskBatch(NamedTuple):
@@ -153,8 +172,13 @@ class TaskBatch(NamedTuple):
 
     @property
     def token_count(self) -> int:
-        """Tokens that go through the model in one outer step, padding included."""
+        """Tokens of the examples that go through the model in one outer step."""
         return sum(batch.token_count for batch in self.batches)
+
+    @property
+    def computed_tokens(self) -> int:
+        """The same, padding included."""
+        return sum(batch.computed_tokens for batch in self.batches)
 
     def to(self, device: torch.device) -> "TaskBatch":
         moved = {id(batch): batch.to(device) for batch in self.batches}

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
+from innerloop.architecture import packs
 from innerloop.data.batches import collate
 from innerloop.data.encoding import NOT_SCORED, Encoded, encode_prompt
 from innerloop.evaluation.scoring import ROWS, continued, end_of
@@ -65,7 +66,7 @@ def continuations(
     for chunk in _parts(starts, ROWS):
         written = continued(model, chunk, ends=[end] * len(chunk), max_new_tokens=new_tokens)
         part = [_example(start, tokens) for start, tokens in zip(chunk, written, strict=True)]
-        hidden.append(loss.scored_hidden(collate([part]).to(cast(torch.device, model.device))))
+        hidden.append(loss.scored_hidden(collate([part], packed=packs(model)).to(cast(torch.device, model.device))))
         examples += part
     # Detached: a Parameter reads what a space puts in its place, this reads the base.
     weight, bias, softcap = loss.head
@@ -89,7 +90,8 @@ def _total(space: ParameterSpace, values: Mapping[str, Tensor], base: Continuati
     total, first = torch.zeros(tasks, dtype=torch.float64, device=device), 0
     with space.installed(values):
         for part in _parts(base.examples, max(1, ROWS // tasks)):
-            hidden_TRD = space.loss.scored_hidden(collate([part] * tasks).to(device)).unflatten(0, (tasks, -1))
+            batch = collate([part] * tasks, packed=packs(space.model)).to(device)
+            hidden_TRD = space.loss.scored_hidden(batch).unflatten(0, (tasks, -1))
             rows = hidden_TRD.shape[1]
             base_RD = base.hidden[first : first + rows]
             for chunk in (slice(start, start + CHUNK_ROWS) for start in range(0, rows, CHUNK_ROWS)):

@@ -20,6 +20,7 @@ from typing import NamedTuple
 import numpy as np
 from torch import Tensor
 
+from innerloop.architecture import packs
 from innerloop.data.batches import collate
 from innerloop.data.encoding import Encoded, EncodedTask
 from innerloop.learning.inner_loop import InnerLoop
@@ -90,7 +91,7 @@ def adapt(
         if not chunk.support[0]:  # k = 0
             look(0, start, chunk)
             continue
-        batch = collate(chunk.support).to(space.device)
+        batch = collate(chunk.support, packed=packs(space.model)).to(space.device)
 
         def before_step(values: TensorSet, _: object, *, chunk: Chunk = chunk) -> None:
             nonlocal taken
@@ -131,7 +132,7 @@ def score(
 ) -> list[TaskScore]:
     """Every task's test examples under its own values (T, ...); correct = greedy decoding gives the answer."""
     assert isinstance(space.loss, AnswerLoss)
-    batch = collate([task.test for task in tasks]).to(space.device)
+    batch = collate([task.test for task in tasks], packed=packs(space.model)).to(space.device)
     with space.installed(values):
         nats, exact = space.loss.score(batch)
     on_pass(batch.token_count)

@@ -160,7 +160,7 @@ class Forecast:
     def _work_lines(self) -> list[str]:
         config, work = self.config, self.workload
         if work.encoded:
-            source = f"the mean of {len(work.steps)} steps, padding included"
+            source = f"the mean of {len(work.steps)} steps"
         else:
             longest = config.tasks.max_length
             source = f"every example taken as {longest} (tasks.max_length), all scored: no tokenizer is here"
@@ -188,7 +188,8 @@ def forecast(work: Workload, device: Device, *, config: RunConfig | None = None,
     tasks_per_forward = min(work.tasks_per_forward(config, kind=device.kind), a_device)
     traced, chunk = _shortened(config, work.largest_chunk(tasks_per_forward))
     found = trace(traced, work.shape, chunk, on_cpu=device.kind == "cpu")
-    flops = sum(found.flops[phase] * times for phase, times in _repetitions(work, chunk).items())
+    repetitions = _repetitions(work, chunk, tasks_per_forward)
+    flops = sum(found.flops[phase] * times for phase, times in repetitions.items())
     return Forecast(config, work, device, gpus, tasks_per_forward, _with_whole_cache(found, work), flops)
 
 
@@ -197,21 +198,24 @@ def _shortened(config: RunConfig, chunk: TaskBatch) -> tuple[RunConfig, TaskBatc
     inner = config.method.inner
     if inner is None or issubclass(METHODS[config.method.name].rule, Maml):
         return config, chunk
-    largest = max(chunk.support, key=lambda batch: (batch.token_count, len(batch.scored_rows)))
+    largest = max(chunk.support, key=lambda batch: (batch.computed_tokens, len(batch.scored_rows)))
     method = config.method.model_copy(update={"inner": inner.model_copy(update={"steps": 1})})
     return config.model_copy(update={"method": method}), chunk._replace(support=[largest])
 
 
-def _repetitions(work: Workload, chunk: TaskBatch) -> dict[str, float]:
+def _repetitions(work: Workload, chunk: TaskBatch, tasks_per_forward: int) -> dict[str, float]:
     """How often a step of the run does what was traced of a phase, by the tokens that go through it."""
-    traced, every = tokens_by_phase(chunk), [tokens_by_phase(step) for step in work.steps]
-    return {phase: sum(step[phase] for step in every) / len(every) / tokens for phase, tokens in traced.items()}
+    every = [tokens_by_phase(part) for step in work.steps for part in step.split(tasks_per_forward)]
+    return {
+        phase: sum(part[phase] for part in every) / len(work.steps) / tokens
+        for phase, tokens in tokens_by_phase(chunk).items()
+    }
 
 
 def tokens_by_phase(tasks: TaskBatch) -> dict[str, int]:
     """Padding included; a phase without a pass is left out."""
-    query = tasks.query.token_count if tasks.query else 0
-    tokens = {"inner": tasks.token_count - query, "query": query}
+    query = tasks.query.computed_tokens if tasks.query else 0
+    tokens = {"inner": tasks.computed_tokens - query, "query": query}
     return {phase: count for phase, count in tokens.items() if count}
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from innerloop.architecture import packs
 from innerloop.data.encoding import Encoded, EncodedTask
 from innerloop.data.roles import assign_roles
 from innerloop.data.suites import suite_task_names
@@ -72,12 +73,12 @@ class Workload:
 
     @property
     def tokens_a_step(self) -> float:
-        """The mean of the steps that were looked at, padding included."""
+        """The mean of the steps that were looked at."""
         return sum(step.token_count for step in self.steps) / len(self.steps)
 
     @property
     def tokens_an_example(self) -> float:
-        """The mean, padding included: what the trunk cache keeps of each."""
+        """The mean: what the trunk cache keeps of each."""
         batches = [batch for step in self.steps for batch in step.batches]
         return sum(batch.token_count for batch in batches) / sum(batch.tokens[..., 0].numel() for batch in batches)
 
@@ -94,13 +95,12 @@ class Workload:
         return tasks_that_fit(config, self.steps[0], torch.device(kind)) if asked == "auto" else asked
 
     def largest_chunk(self, tasks_per_forward: int) -> TaskBatch:
-        """The tasks of the forward with the most tokens: every task of a step is padded to the same length."""
+        """The tasks of the forward with the most tokens; among equals, with the most scored rows."""
 
-        def rows(chunk: TaskBatch) -> int:
-            return max(len(batch.scored_rows) for batch in chunk.batches)
+        def size(chunk: TaskBatch) -> tuple[int, int]:
+            return max((batch.computed_tokens, len(batch.scored_rows)) for batch in chunk.batches)
 
-        longest = max(self.steps, key=lambda step: max(batch.token_count for batch in step.batches))
-        return max(longest.split(tasks_per_forward), key=rows)
+        return max((chunk for step in self.steps for chunk in step.split(tasks_per_forward)), key=size)
 
 
 def look(config: RunConfig) -> Workload:
@@ -124,7 +124,7 @@ def of_session(session: Session, *, encoded: bool = True) -> Workload:
     count = min(config.outer.steps, max(1, STEPS_LOOKED_AT // len(groups))) if encoded else 1
     steps: list[TaskBatch] = []
     for group in groups[:STEPS_LOOKED_AT]:
-        batches = TaskBatches(config, group, torch.device("cpu"))
+        batches = TaskBatches(config, group, torch.device("cpu"), packed=packs(session.model.model))
         steps += [batches[step] for step in range(count)]
     pool = sum(len(task.pool) for task in session.train)
     shape = session.model.model.config

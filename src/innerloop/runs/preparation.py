@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from innerloop.architecture import decoder_layers
+from innerloop.architecture import decoder_layers, packs
 from innerloop.data.batches import task_batch, with_masks
 from innerloop.data.encoding import EncodedTask, encode_all
 from innerloop.data.examples import raise_first, read_tasks
@@ -89,8 +89,11 @@ class Session:
     def streams(self) -> "list[tuple[str, TaskBatches]]":
         """(name, batches) of each adapter to train: one for all tasks, or one a task."""
         if METHODS[self.config.method.name].one_task:
-            return [(task.task.name, TaskBatches(self.config, [task], self.device)) for task in self.train]
-        return [("", TaskBatches(self.config, self.train, self.device))]
+            return [(task.task.name, self._batches([task])) for task in self.train]
+        return [("", self._batches(self.train))]
+
+    def _batches(self, tasks: Sequence[EncodedTask]) -> "TaskBatches":
+        return TaskBatches(self.config, tasks, self.device, packed=packs(self.model.model))
 
     def trainer(self, space: ParameterSpace, batches: "TaskBatches") -> Trainer:
         config = self.config
@@ -110,15 +113,17 @@ def tasks_that_fit(config: RunConfig, first: TaskBatch, device: torch.device) ->
     """Tasks a forward that keep the first step's within the token budget of a device."""
     if METHODS[config.method.name].trains == "all":
         return 1
-    largest = max(batch.token_count // batch.tasks for batch in first.batches)
+    largest = max(batch.computed_tokens // batch.tasks for batch in first.batches)
     return max(1, min(len(first.names), AUTO_TOKENS_PER_FORWARD[device.type] // largest))
 
 
 class TaskBatches:
-    """The batches of each outer step, a pure function of the step's number."""
+    """The batches of each outer step, a pure function of the step's number. packed: for a model that `packs`."""
 
-    def __init__(self, config: RunConfig, tasks: Sequence[EncodedTask], device: torch.device) -> None:
-        self.inner, self.seed, self.device = config.method.inner, config.seed, device
+    def __init__(
+        self, config: RunConfig, tasks: Sequence[EncodedTask], device: torch.device, *, packed: bool = False
+    ) -> None:
+        self.inner, self.seed, self.device, self.packed = config.method.inner, config.seed, device, packed
         self.dropout = config.method.lora is not None and config.method.lora.lora_dropout > 0
         self.names = [task.task.name for task in tasks]
         self.pools = [task.pool for task in tasks]
@@ -134,7 +139,8 @@ class TaskBatches:
 
     def __getitem__(self, step: int) -> TaskBatch:
         steps, size = (self.inner.steps, self.inner.batch_size) if self.inner else (0, 0)
-        batch = task_batch(self.pools, self.names, self.draws.draw(step), inner_steps=steps, batch_size=size)
+        draw = self.draws.draw(step)
+        batch = task_batch(self.pools, self.names, draw, inner_steps=steps, batch_size=size, packed=self.packed)
         batch = with_masks(batch, seed=self.seed, step=step) if self.dropout else batch
         return batch.to(self.device)
 

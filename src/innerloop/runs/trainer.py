@@ -7,6 +7,7 @@ Metrics    what one step measured
 LastRound  META-LORA's stage-1 values of the last step, and the outer gradient they gave
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -23,7 +24,10 @@ from innerloop.spaces.space import ParameterSpace
 
 
 class Metrics(NamedTuple):
-    """loss, and the support loss before the first and the last inner step: nats an answer token, mean over tasks."""
+    """loss, and the support loss before the first and the last inner step: nats an answer token, mean over tasks.
+
+    tokens: of the examples, in every pass; computed_tokens: with the padding that went through the model.
+    """
 
     step: int
     loss: float
@@ -31,6 +35,7 @@ class Metrics(NamedTuple):
     support_loss_last: float | None
     gradient_norm: float
     tokens: int
+    computed_tokens: int
 
 
 @dataclass
@@ -74,7 +79,8 @@ class Trainer:
 
     def _step(self, tasks: TaskBatch) -> Metrics:
         count = len(tasks.names)
-        outcomes = self._outer_gradient(tasks)
+        chunks = tasks.split(self.tasks_per_forward or count)
+        outcomes = self._outer_gradient(chunks)
         gradient = {name: value.div_(count).unsqueeze(0) for name, value in self._gradient.items()}
         gradient_norm = norm(gradient)
         losses = torch.cat([outcome.loss for outcome in outcomes])
@@ -92,15 +98,16 @@ class Trainer:
             support_loss_last=None if support is None else float(support[-1].mean()),
             gradient_norm=float(gradient_norm),
             tokens=tasks.token_count,
+            computed_tokens=sum(chunk.computed_tokens for chunk in chunks),
         )
 
-    def _outer_gradient(self, tasks: TaskBatch) -> list[Outcome]:
+    def _outer_gradient(self, chunks: Sequence[TaskBatch]) -> list[Outcome]:
         """The sum over tasks in self._gradient, chunk by chunk."""
         for value in self._gradient.values():
             value.zero_()
         self.last_round = LastRound()
         outcomes: list[Outcome] = []
-        for chunk in tasks.split(self.tasks_per_forward or len(tasks.names)):
+        for chunk in chunks:
             start = per_task(self.space.shared, len(chunk.names))
             outcome = self.method.outer_gradient(self.space, start, chunk, self._gradient)
             if outcome.adapted is not None:

@@ -8,15 +8,16 @@ Score        nats an answer token (T, B) and whether greedy decoding gives the w
 
 from collections.abc import MutableMapping
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint  # pyright: ignore[reportUnknownVariableType]
 
-from innerloop.architecture import base_model, decoder_layers, head, logit_softcap
+from innerloop.architecture import base_model, head, logit_softcap, packs
 from innerloop.data.tasks import Batch
 from innerloop.numerics.loss import CHUNK_ROWS, Head, plain_cross_entropy, score_rows, task_cross_entropy
+from innerloop.spaces.attention import Attention
 from innerloop.spaces.trunk import Forward, Trunk, with_layers
 
 
@@ -43,7 +44,9 @@ class AnswerLoss:
         logit_rows: int = CHUNK_ROWS,
     ) -> None:
         self.logit_rows = logit_rows
-        base, layers = base_model(model), decoder_layers(model)
+        self.attention = Attention() if packs(model) else None
+        base = self.attention.within(base_model(model)) if self.attention else base_model(model)
+        layers = cast(nn.ModuleList, base.layers)
         weight, bias = head(model)
         self.head = Head(weight, bias, logit_softcap(model))
         self.trunk = Trunk(base, cut, {} if store is None else store) if cut else None
@@ -77,11 +80,18 @@ class AnswerLoss:
 
     def scored_hidden(self, batch: Batch) -> Tensor:
         """(R, D) last hidden states whose next token is scored."""
+        tokens_NS, positions, scored = batch.tokens.flatten(0, 1), None, batch.scored_rows
+        if self.attention is not None:
+            self.attention.packing = None
         if self.trunk is not None:
             self._hidden = self.trunk.hidden(batch)
-        hidden_NSD = self.body(input_ids=batch.tokens.flatten(0, 1), use_cache=False).last_hidden_state
+        if self.attention is not None and (packing := batch.packing) is not None:
+            self.attention.packing = packing  # until the next batch: a recomputation in the backward wants it too
+            tokens_NS, positions, scored = tokens_NS.flatten()[packing.source], packing.positions, packing.scored
+            self._hidden = None if self._hidden is None else self._hidden.flatten(0, 1)[packing.source]
+        hidden = self.body(input_ids=tokens_NS, position_ids=positions, use_cache=False).last_hidden_state
         self._hidden = None
-        return hidden_NSD.flatten(0, 1)[batch.scored_rows]
+        return hidden.flatten(0, 1)[scored]
 
     def _enter(self, *args: object, **kwargs: object) -> Tensor:
         assert self._hidden is not None

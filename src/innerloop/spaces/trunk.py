@@ -56,15 +56,16 @@ class Trunk:
         """(N, S, D) hidden states that enter layer `cut`, from the store; what is missing is computed and stored."""
         ids = [example_id for task in batch.example_ids for example_id in task]
         tokens_NS = batch.tokens.flatten(0, 1)
+        lengths = [length for task in batch.lengths for length in task]
         missing = {example_id: row for row, example_id in enumerate(ids) if example_id not in self.store}
         if missing:
             computed = self._run(tokens_NS[list(missing.values())])
-            self.store.update(zip(missing, computed.unbind(0), strict=True))
+            kept = [states[: lengths[row]].clone() for states, row in zip(computed, missing.values(), strict=True)]
+            self.store.update(zip(missing, kept, strict=True))
         first = self.store[ids[0]]
         hidden = torch.zeros(*tokens_NS.shape, first.shape[-1], dtype=first.dtype, device=tokens_NS.device)
         for row, example_id in enumerate(ids):
-            stored = self.store[example_id][: hidden.shape[1]]  # what is cut off here was padding
-            hidden[row, : len(stored)] = stored
+            hidden[row, : lengths[row]] = self.store[example_id]
         return hidden
 
     @torch.no_grad()

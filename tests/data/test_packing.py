@@ -1,0 +1,115 @@
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from helpers import examples
+from innerloop.data.batches import collate
+from innerloop.data.encoding import Encoded
+from innerloop.data.packing import WORTH, pack
+from innerloop.data.tasks import Batch
+
+LENGTHS = st.integers(1, 4).flatmap(
+    lambda count: st.lists(st.lists(st.integers(1, 12), min_size=count, max_size=count), min_size=1, max_size=4)
+)
+
+
+def ragged(lengths: list[list[int]]) -> list[list[Encoded]]:
+    """Examples of these lengths, no two tokens alike, each scored from its second token on."""
+    count = iter(range(10**6))
+
+    def one(length: int) -> Encoded:
+        tokens = tuple(next(count) for _ in range(length))
+        return Encoded(str(tokens[0]), tokens, (-100, *tokens[1:]))
+
+    return [[one(length) for length in task] for task in lengths]
+
+
+def whole(lengths: list[list[int]]) -> tuple[list[list[Encoded]], Batch]:
+    drawn = ragged(lengths)
+    return drawn, collate(drawn, packed=True)
+
+
+@settings(max_examples=200, deadline=None)
+@given(LENGTHS)
+def test_every_token_is_there_once_at_its_position(lengths: list[list[int]]) -> None:
+    drawn, batch = whole(lengths)
+    packing = batch.packing
+    if packing is None:
+        return
+    per_task = max(map(sum, lengths))
+    assert packing.source.shape == (len(lengths), per_task)
+    packed = batch.tokens.flatten()[packing.source]
+    for t, task in enumerate(drawn):
+        tokens = [token for example in task for token in example.tokens]
+        assert packed[t, : len(tokens)].tolist() == tokens
+        positions = [place for example in task for place in range(len(example.tokens))]
+        assert packing.positions[t, : len(tokens)].tolist() == positions
+
+
+@settings(max_examples=200, deadline=None)
+@given(LENGTHS)
+def test_a_row_of_attention_holds_one_example_from_its_start(lengths: list[list[int]]) -> None:
+    drawn, batch = whole(lengths)
+    packing = batch.packing
+    if packing is None:
+        return
+    packed = batch.tokens.flatten()[packing.source].flatten()
+    rows = packed[packing.grid].index_fill_(0, packing.holes, -1).view(-1, packing.longest)
+    found = {tuple(row[row >= 0].tolist()): row for row in rows}
+    for task in drawn:
+        for example in task:
+            row = found[example.tokens]
+            assert row[: len(example.tokens)].tolist() == list(example.tokens)
+            assert (row[len(example.tokens) :] == -1).all()
+    assert torch.equal(packing.grid[packing.place], torch.arange(len(packed)))
+    assert len(packing.holes) == rows.numel() - len(packed)
+
+
+@settings(max_examples=200, deadline=None)
+@given(LENGTHS)
+def test_scored_rows_predict_the_same_tokens(lengths: list[list[int]]) -> None:
+    _, batch = whole(lengths)
+    if batch.packing is None:
+        return
+    packed = batch.tokens.flatten()[batch.packing.source].flatten()
+    assert torch.equal(packed[batch.packing.scored], batch.tokens.flatten()[batch.scored_rows])
+
+
+@settings(max_examples=200, deadline=None)
+@given(LENGTHS)
+def test_it_is_made_where_it_saves_a_tenth(lengths: list[list[int]]) -> None:
+    _, batch = whole(lengths)
+    saves = max(map(sum, lengths)) <= WORTH * max(map(max, lengths)) * len(lengths[0])
+    assert (batch.packing is not None) == saves
+    assert batch.token_count == sum(map(sum, lengths))
+    assert batch.token_count <= batch.computed_tokens <= batch.tokens.numel()
+    assert (batch.computed_tokens < batch.tokens.numel()) == saves
+
+
+def test_without_being_asked_for_nothing_is_packed() -> None:
+    assert collate(ragged([[1, 9]])).packing is None
+    assert collate(ragged([[1, 9]]), packed=True).packing is not None
+
+
+def test_a_part_of_a_batch_is_filled_up_to_its_own_longest_task() -> None:
+    batch = collate(ragged([[2, 9], [1, 3], [9, 9]]), packed=True)
+    assert batch.packing is None  # the last task has no padding to save
+    batch = collate(ragged([[2, 9], [1, 3], [1, 5]]), packed=True)
+    part = batch.select(1, 3)
+    assert [batch.computed_tokens, part.computed_tokens, part.token_count] == [33, 12, 10]
+    assert part.packing is not None
+    alone = collate(ragged([[1, 3], [1, 5]]), packed=True)
+    assert alone.packing is not None
+    assert torch.equal(part.packing.positions, alone.packing.positions)
+
+
+def test_it_moves_with_its_batch() -> None:
+    moved = collate(examples(tasks=1, per_task=4, longest_prompt=30), packed=True).to("meta").packing
+    assert moved is not None
+    tensors = [value for value in vars(moved).values() if isinstance(value, torch.Tensor)]
+    assert {tensor.device.type for tensor in tensors} == {"meta"}
+    assert len(tensors) == 6
+
+
+def test_pack_refuses_nothing_of_equal_length() -> None:
+    assert pack([[5, 5], [5, 5]], width=5, scored=torch.tensor([0])) is None
