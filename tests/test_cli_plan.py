@@ -72,7 +72,8 @@ def test_a_budget_gives_the_keys_to_set(cli: Cli, world: World, tmp_path: Path) 
 
 
 def test_more_gpus_take_less_time(cli: Cli, world: World, tmp_path: Path) -> None:
-    plan = ("plan", config_file(world, tmp_path), "--device", "a100-80", "--json")
+    config = config_file(world, tmp_path, changes={"memory.tasks_per_forward": 1})
+    plan = ("plan", config, "--device", "a100-80", "--json")
     one, two = (json.loads(cli(*plan, "--gpus", gpus).out) for gpus in ("1", "2"))
     assert two["seconds"] == pytest.approx(one["seconds"] / 2, rel=0.02)
     assert two["device"]["gpus"] == 2

@@ -7,7 +7,7 @@ from innerloop.runs.trainer import Metrics
 
 
 def metrics(step: int, loss: float) -> Metrics:
-    return Metrics(step, loss, None, None, 1.0, 10)
+    return Metrics(step, loss, None, None, 1.0, 10, 12)
 
 
 def test_a_bar_of_steps_shows_the_last_loss(capsys: pytest.CaptureFixture[str]) -> None:

@@ -45,7 +45,7 @@ def spent(session: Session, steps: int) -> tuple[int, int]:
             read = batches[step]
             for batch in read.batches:
                 ids = [id_ for task in batch.example_ids for id_ in task]
-                tokens += len(ids) * max(length[id_] for id_ in ids)
+                tokens += sum(length[id_] for id_ in ids)
             seen = {id_ for batch in read.batches for task in batch.example_ids for id_ in task}
             examples += len(seen)
     return tokens, examples

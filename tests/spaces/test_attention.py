@@ -137,6 +137,6 @@ def test_parts_without_a_config_are_shared() -> None:
     base = base_model(tiny_model("llama"))
     twin = Attention().within(base)
     assert isinstance(base, nn.Module)
-    assert twin.layers[0].mlp is base.layers[0].mlp
+    assert twin.layers[0].input_layernorm is base.layers[0].input_layernorm
     assert twin.layers[0].self_attn is not base.layers[0].self_attn
     assert twin.layers[0].self_attn.q_proj is base.layers[0].self_attn.q_proj

@@ -22,7 +22,7 @@ OnStep = Callable[[str, Metrics], None]  # (adapter's name, what was measured)
 @dataclass(frozen=True)
 class Plan:
     """algorithm: in words; examples_per_task: of the smallest pool; adapters: trained one after the other;
-    tokens_a_step: of the first, padding included; cached_layers: the lowest layers, which run once for each example;
+    tokens_a_step: of the first; cached_layers: the lowest layers, which run once for each example;
     whole_gradients: an inner step needs all of a task's gradient at once, of all parameters."""
 
     method: str
