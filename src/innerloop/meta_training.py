@@ -22,6 +22,7 @@ from innerloop.planning.watching import watched
 from innerloop.planning.workload import of_session
 from innerloop.runs.config import RunConfig, load_config
 from innerloop.runs.journal import Journal, peak_memory, reset_peak_memory, write_text
+from innerloop.runs.pace import paced
 from innerloop.runs.preparation import Session, Store, TaskBatches, prepare, roles
 from innerloop.runs.trainer import Metrics, Trainer
 from innerloop.runs.training import OnStep, Plan, fit, plan
@@ -53,7 +54,8 @@ def meta_train(
     if isinstance(config, str):
         config = Path(config)
     settings = config if isinstance(config, RunConfig) else load_config(config)
-    session = prepare(settings, model=model, store=store)
+    session = paced(prepare(settings, model=model, store=store))
+    settings = session.config
     what, expected = plan(session), None
     if on_plan:
         on_plan(what)

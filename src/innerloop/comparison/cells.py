@@ -45,6 +45,7 @@ from innerloop.meta_training import meta_train
 from innerloop.outputs.export import read_adapter
 from innerloop.runs.config import RunConfig
 from innerloop.runs.journal import MANIFEST
+from innerloop.runs.pace import paced
 from innerloop.runs.preparation import Session, prepare
 from innerloop.spaces.space import ParameterSpace
 
@@ -108,7 +109,9 @@ class _Run:
         if not note.exists():
             session = prepare(self._config(None), model=self.common.model, store=self.common.store)
             amount = self.matrix.given_budgets[budget]
-            steps = timed_steps(session, amount) if budget == "seconds" else budget_steps(session, budget, amount)
+            steps = (
+                timed_steps(paced(session), amount) if budget == "seconds" else budget_steps(session, budget, amount)
+            )
             write_json(note, {"budget": budget, "amount": amount, "steps": steps})
         return json.loads(note.read_text())["steps"]
 

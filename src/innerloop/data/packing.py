@@ -5,6 +5,7 @@ G = examples and fillers of all tasks, L = tokens of the longest of them.
 
 Packing   where every token of T tasks goes
 pack      lengths -> Packing; None where padding costs little
+moved_to  a tensor on another device
 
 A task with fewer tokens than the longest task is filled up with padding. Fillers are treated like further examples,
 so that every packed token belongs to one of G rows: attention alone works on rows, everything else on packed tokens.
@@ -45,7 +46,13 @@ class Packing:
 
     def to(self, device: torch.device | str) -> "Packing":
         tensors = {field.name: getattr(self, field.name) for field in fields(self)}
-        return replace(self, **{name: value.to(device) for name, value in tensors.items() if name != "longest"})
+        return replace(self, **{name: moved_to(value, device) for name, value in tensors.items() if name != "longest"})
+
+
+def moved_to(tensor: Tensor, device: torch.device | str) -> Tensor:
+    """On the way to a GPU a tensor waits in pinned memory, so that the host needn't wait for the GPU."""
+    leaves_host = torch.device(device).type == "cuda" and tensor.device.type == "cpu"
+    return (tensor.pin_memory() if leaves_host else tensor).to(device, non_blocking=leaves_host)
 
 
 def pack(lengths: Lengths, *, width: int, scored: Tensor) -> Packing | None:

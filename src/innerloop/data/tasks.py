@@ -19,7 +19,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from innerloop.data.packing import Packing, pack
+from innerloop.data.packing import Packing, moved_to, pack
 
 
 class Message(NamedTuple):
@@ -113,12 +113,11 @@ class Batch:
         return self.packing.source.numel() if self.packing else self.tokens.numel()
 
     def select(self, first: int, last: int) -> "Batch":
-        """The tasks first..last-1."""
+        """The tasks first..last-1, of a batch in host memory: what is cut out is found by looking."""
         per_task = self.tokens[0].numel()
         rows = (self.row_task >= first) & (self.row_task < last)
         scored = self.scored_rows[rows] - first * per_task
         lengths = self.lengths[first:last]
-        packing = pack(lengths, width=self.tokens.shape[-1], scored=scored.cpu()) if self.packed else None
         return Batch(
             tokens=self.tokens[first:last],
             labels=self.labels[first:last],
@@ -127,12 +126,13 @@ class Batch:
             example_ids=self.example_ids[first:last],
             lengths=lengths,
             packed=self.packed,
-            packing=packing and packing.to(self.tokens.device),
+            packing=pack(lengths, width=self.tokens.shape[-1], scored=scored) if self.packed else None,
             mask_seeds=self.mask_seeds and self.mask_seeds[first:last],
         )
 
     def to(self, device: torch.device | str) -> "Batch":
-        moved = {name: getattr(self, name).to(device) for name in ("tokens", "labels", "scored_rows", "row_task")}
+        names = ("tokens", "labels", "scored_rows", "row_task")
+        moved = {name: moved_to(getattr(self, name), device) for name in names}
         return replace(self, **moved, packing=self.packing and self.packing.to(device))
 
 
@@ -152,9 +152,10 @@ class TaskBatch(NamedTuple):
         if len(self.names) <= tasks_per_forward:
             return [self]
         starts = range(0, len(self.names), tasks_per_forward)
-        return [self._select(first, min(first + tasks_per_forward, len(self.names))) for first in starts]
+        return [self.select(first, min(first + tasks_per_forward, len(self.names))) for first in starts]
 
-    def _select(self, first: int, last: int) -> "TaskBatch":
+    def select(self, first: int, last: int) -> "TaskBatch":
+        """The tasks first..last-1."""
         chosen: dict[int, Batch] = {}  # the same batch K times stays one object
         for batch in self.support:
             if id(batch) not in chosen:
@@ -180,7 +181,7 @@ class TaskBatch(NamedTuple):
         """The same, padding included."""
         return sum(batch.computed_tokens for batch in self.batches)
 
-    def to(self, device: torch.device) -> "TaskBatch":
+    def to(self, device: torch.device | str) -> "TaskBatch":
         moved = {id(batch): batch.to(device) for batch in self.batches}
         query = self.query and moved[id(self.query)]
         return TaskBatch(self.names, [moved[id(batch)] for batch in self.support], query)

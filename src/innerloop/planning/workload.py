@@ -124,7 +124,7 @@ def of_session(session: Session, *, encoded: bool = True) -> Workload:
     count = min(config.outer.steps, max(1, STEPS_LOOKED_AT // len(groups))) if encoded else 1
     steps: list[TaskBatch] = []
     for group in groups[:STEPS_LOOKED_AT]:
-        batches = TaskBatches(config, group, torch.device("cpu"), packed=packs(session.model.model))
+        batches = TaskBatches(config, group, packed=packs(session.model.model))
         steps += [batches[step] for step in range(count)]
     pool = sum(len(task.pool) for task in session.train)
     shape = session.model.model.config

@@ -93,7 +93,7 @@ class Session:
         return [("", self._batches(self.train))]
 
     def _batches(self, tasks: Sequence[EncodedTask]) -> "TaskBatches":
-        return TaskBatches(self.config, tasks, self.device, packed=packs(self.model.model))
+        return TaskBatches(self.config, tasks, packed=packs(self.model.model))
 
     def trainer(self, space: ParameterSpace, batches: "TaskBatches") -> Trainer:
         config = self.config
@@ -102,7 +102,7 @@ class Session:
         return Trainer(space, method, optimizer, tasks_per_forward=tasks_per_forward, seed=config.seed)
 
     def tasks_per_forward(self, batches: "TaskBatches") -> int:
-        """As configured; `auto` is as many tasks as keep the first step's forwards within a token budget."""
+        """As configured; before it was measured (runs/pace.py), `auto` is what fits a token budget."""
         asked = self.config.memory.tasks_per_forward
         if asked != "auto":
             return asked
@@ -118,12 +118,13 @@ def tasks_that_fit(config: RunConfig, first: TaskBatch, device: torch.device) ->
 
 
 class TaskBatches:
-    """The batches of each outer step, a pure function of the step's number. packed: for a model that `packs`."""
+    """The batches of each outer step in host memory, a pure function of the step's number.
 
-    def __init__(
-        self, config: RunConfig, tasks: Sequence[EncodedTask], device: torch.device, *, packed: bool = False
-    ) -> None:
-        self.inner, self.seed, self.device, self.packed = config.method.inner, config.seed, device, packed
+    packed: for a model that `packs`.
+    """
+
+    def __init__(self, config: RunConfig, tasks: Sequence[EncodedTask], *, packed: bool = False) -> None:
+        self.inner, self.seed, self.packed = config.method.inner, config.seed, packed
         self.dropout = config.method.lora is not None and config.method.lora.lora_dropout > 0
         self.names = [task.task.name for task in tasks]
         self.pools = [task.pool for task in tasks]
@@ -141,8 +142,7 @@ class TaskBatches:
         steps, size = (self.inner.steps, self.inner.batch_size) if self.inner else (0, 0)
         draw = self.draws.draw(step)
         batch = task_batch(self.pools, self.names, draw, inner_steps=steps, batch_size=size, packed=self.packed)
-        batch = with_masks(batch, seed=self.seed, step=step) if self.dropout else batch
-        return batch.to(self.device)
+        return with_masks(batch, seed=self.seed, step=step) if self.dropout else batch
 
 
 def examples_a_round(config: RunConfig) -> tuple[int, int]:

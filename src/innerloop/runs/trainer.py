@@ -73,7 +73,10 @@ class Trainer:
         self._state = optimizer.init(self._shared)
 
     def step(self, tasks: TaskBatch) -> Metrics:
-        """One outer step. Raises RunError, with the shared values untouched, when a loss or gradient isn't finite."""
+        """One outer step on tasks in host memory: they are split there, so that the device never has to be asked.
+
+        Raises RunError, with the shared values untouched, when a loss or gradient isn't finite.
+        """
         with seeded(self.seed, self.steps, device=self.space.device):
             return self._step(tasks)
 
@@ -109,7 +112,7 @@ class Trainer:
         outcomes: list[Outcome] = []
         for chunk in chunks:
             start = per_task(self.space.shared, len(chunk.names))
-            outcome = self.method.outer_gradient(self.space, start, chunk, self._gradient)
+            outcome = self.method.outer_gradient(self.space, start, chunk.to(self.space.device), self._gradient)
             if outcome.adapted is not None:
                 self._keep(chunk, outcome.adapted)
             outcomes.append(outcome._replace(adapted=None))
