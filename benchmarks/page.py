@@ -1,0 +1,170 @@
+"""docs/measurements.md, of the committed results: `python docs/generate.py` writes it.
+
+page       the whole of it
+Section    a heading, what was done, and the tables of a result; "not yet measured" where there is none
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from gpu import gpu_table
+from growth import growth_table
+from padding import padding_table
+from race import race_table
+from start import start_table
+
+RESULTS = Path(__file__).parent / "results"
+FIGURE = "\n![Seconds a step against what grows](../benchmarks/results/growth.svg)"
+
+TITLE = """\
+# Measurements
+
+What was measured, with which command, and what was aimed at, wins and losses alike. Every number is from a file of
+[benchmarks/results](../benchmarks/results), which has the single times, the hardware and the versions.
+"""
+
+
+class Section(NamedTuple):
+    """words: the first line of the script's own docstring and more; tables: of the result."""
+
+    title: str
+    result: str
+    command: str
+    words: str
+    tables: Callable[[dict[str, Any]], list[str]]
+
+
+def page(results: Path = RESULTS) -> str:
+    return "\n".join([TITLE, *(_section(section, results) for section in SECTIONS)])
+
+
+def _section(section: Section, results: Path) -> str:
+    path = results / f"{section.result}.json"
+    parts = [f"## {section.title}\n", section.words, f"```bash\n{section.command}\n```\n"]
+    if path.is_file():
+        found = json.loads(path.read_text(encoding="utf-8"))
+        parts += ["\n".join(section.tables(found)) + "\n", f"{_where(found)}: [{path.name}]({_link(path)}).\n"]
+    else:
+        parts += ["\n".join(gpu_table(None)) + "\n" if section.result == "gpu" else "Not yet measured.\n"]
+    return "\n".join(parts)
+
+
+def _link(path: Path) -> str:
+    return f"../benchmarks/results/{path.name}"
+
+
+def _where(found: dict[str, Any]) -> str:
+    """Date, machine, versions and commit, as `record.header` had them."""
+    if "date" not in found:  # every row has its own
+        found = next(iter(found["rows"].values()))["environment"]
+    packages = found["packages"]
+    versions = ", ".join(f"{name} {packages[name]}" for name in ("torch", "transformers", "peft"))
+    machine = found["cuda"] or f"{found['cores']} cores of an {found['cpu']}"
+    return f"{found['date']}, {machine}, {versions}, commit `{found['commit']}`"
+
+
+def race_tables(found: dict[str, Any]) -> list[str]:
+    lines = race_table(found)
+    mixed = found["rows"].get("mixed lengths")
+    if mixed:
+        data = mixed["data"]
+        histogram = ", ".join(f"{span}: {count}" for span, count in data["histogram"].items())
+        lines += [
+            "",
+            f"Lengths of the row `mixed lengths`, tokens: examples. {histogram}. Useful tokens of all that went through "
+            f"the model: {data['useful_padded']:.2f} padded, {data['useful_ours']:.2f} packed.",
+        ]
+    return lines
+
+
+def memory_table(found: dict[str, Any]) -> list[str]:
+    lines = ["| case | peak RSS, GB | above an idle process, GB |", "|---|--:|--:|"]
+    lines += [f"| {name} | {r['peak_rss'] / 1e9:.2f} | {r['used'] / 1e9:.2f} |" for name, r in found["rows"].items()]
+    lines += ["", "| peak RSS of | beside | ratio | aim |", "|---|---|--:|--:|"]
+    for ratio in found["ratios"]:
+        aim = f"at most {ratio['target']:.2f}" if ratio["target"] else ""
+        lines.append(f"| {ratio['case']} | {ratio['beside']} | {ratio['peak_rss']:.2f} | {aim} |")
+    return lines
+
+
+def plan_table(found: dict[str, Any]) -> list[str]:
+    """A row an architecture: how many plans were within 10 % or 64 MB, and the farthest."""
+    lines = ["| architecture | plans | within 10 % or 64 MB | from | to |", "|---|--:|--:|--:|--:|"]
+    names = dict.fromkeys(row["config"] for row in found["rows"])
+    for name in names:
+        rows = [row for row in found["rows"] if row["config"] == name]
+        off = [100 * (row["planned"] / row["measured"] - 1) for row in rows]
+        within = sum(row["within"] for row in rows)
+        family = name.removesuffix("Config")
+        lines.append(f"| {family} | {len(rows)} | {within} | {min(off):+.1f} % | {max(off):+.1f} % |")
+    return lines
+
+
+SECTIONS = [
+    Section(
+        "Races",
+        "race",
+        "pip install torchopt trl    # and learn2learn's unpacked source archive on PYTHONPATH\n"
+        "python benchmarks/race.py --gsm8k FOLDER --output benchmarks/results/race.json    # half an hour",
+        "One meta-step of `fomaml-lora` on SmolLM2-135M beside other ways to take the same step: 8 tasks x (3 + 1) passes "
+        "x 4 examples\nof at most 64 tokens, LoRA r=16 on all linears, float32. A contender is timed only after it gave "
+        "the same loss and outer\ngradient, to 1e-5. All take turns on the same batches; medians, and the ratio of theirs "
+        "to ours. What each one is, and\nwhat the rows are: [race.py](../benchmarks/race.py), "
+        "[contenders.py](../benchmarks/contenders.py), [trainers.py](../benchmarks/trainers.py).\n",
+        race_tables,
+    ),
+    Section(
+        "Useful tokens",
+        "padding",
+        "python benchmarks/padding.py --gsm8k FOLDER --output benchmarks/results/padding.json    # half a minute",
+        "GSM8K: tokens of the examples, of all that go through the model.\n",
+        padding_table,
+    ),
+    Section(
+        "Growth",
+        "growth",
+        "python benchmarks/growth.py --output benchmarks/results/growth.json    # a quarter of an hour",
+        "Seconds a step of `fomaml-lora` against what grows, the rest held: Llama shapes with random weights. A slope of "
+        "1 is\nproportional.\n",
+        lambda found: [*growth_table(found), FIGURE],
+    ),
+    Section(
+        "Start",
+        "start",
+        "python benchmarks/start.py --output benchmarks/results/start.json",
+        "From the command `innerloop train` to the first step, SmolLM2-135M, warm caches.\n",
+        start_table,
+    ),
+    Section(
+        "On a GPU",
+        "gpu",
+        "python benchmarks/gpu.py --output benchmarks/results/gpu.json    # at most 8 minutes",
+        "Llama-3.2-1B's shape with random weights, bfloat16, eager.\n",
+        gpu_table,
+    ),
+    Section(
+        "Memory",
+        "memory",
+        "python benchmarks/memory.py --output benchmarks/results/memory.json    # 20 minutes",
+        "`fomaml` on SmolLM2-135M's shape: 4 tasks x (3 + 1) passes x 8 examples x 64 tokens, two outer steps, on the "
+        "CPU. What\nthe cases are: [memory.py](../benchmarks/memory.py).\n",
+        memory_table,
+    ),
+    Section(
+        "Plans",
+        "plan-cpu",
+        "python benchmarks/plan.py --output benchmarks/results/plan-cpu.json    # 15 minutes",
+        "Peak memory that a [plan](plan.md) says, against the resident set of a process that takes the step: every "
+        "method, with and\nwithout checkpointing, models of 17 million parameters.\n",
+        plan_table,
+    ),
+    Section(
+        "Plans on a GPU",
+        "plan-cuda",
+        "python benchmarks/plan.py --cuda --output benchmarks/results/plan-cuda.json",
+        "The same on Llama-3.2-1B's shape at 8 x 512 tokens a pass, bfloat16.\n",
+        plan_table,
+    ),
+]
