@@ -54,6 +54,9 @@ def unread(values: Values) -> Iterator[Objection]:
         yield _without("tasks.verifier", "tasks.folder", "a folder")
     if values.get("tasks.suite") != HIDDEN_RULES:
         yield _without("tasks.instances", "tasks.suite", f"the suite {HIDDEN_RULES}")
+    if values.get(TRUNK_CACHE) is not True:
+        keys = ("memory.trunk_cache_gb", TRUNK_CACHE)
+        yield Objection(keys, "there is no cache that it could bound", f"leave it out, or {TRUNK_CACHE}: true")
 
 
 def conflicts(values: Values) -> Iterator[Objection]:
