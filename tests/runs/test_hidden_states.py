@@ -266,6 +266,21 @@ def test_a_model_that_comes_after_another_gets_none_of_its_states() -> None:
 # in a trunk
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device is here")
+@pytest.mark.usefixtures("small_segments")
+@pytest.mark.parametrize("most", [0, 2 * PAGE, MUCH])
+def test_beside_a_gpu_states_are_kept_on_the_host(most: int) -> None:
+    model, batch = tiny_model("llama", layers=3).cuda(), collate(examples(tasks=2, per_task=4)).to("cuda")
+    store = HiddenStates().below(model, 2, most=most)
+    whole, trunk = Trunk(base_model(model), 2, {}), Trunk(base_model(model), 2, store)
+    for _ in range(3):
+        found = trunk.hidden(batch)
+        assert found.device == batch.tokens.device
+        assert close(found.cpu(), whole.hidden(batch).cpu())
+    kept = [states for task in batch.keys for key in task if (states := store.get(key)) is not None]
+    assert all(states.device.type == "cpu" for states in kept)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.usefixtures("small_segments")
 def test_a_full_file_changes_no_number(dtype: torch.dtype) -> None:
