@@ -154,6 +154,7 @@ def joined(parts: tuple[Batch, ...]) -> Batch:
         scored_rows=torch.cat(rows),
         row_task=torch.cat([part.row_task + task for task, part in enumerate(parts)]),
         example_ids=tuple(ids for part in parts for ids in part.example_ids),
+        keys=tuple(keys for part in parts for keys in part.keys),
         lengths=tuple(lengths for part in parts for lengths in part.lengths),
     )
 

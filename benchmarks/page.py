@@ -25,6 +25,14 @@ What was measured, with which command, and what was aimed at, wins and losses al
 [benchmarks/results](../benchmarks/results), which has the single times, the hardware and the versions.
 """
 
+RACES = """\
+One meta-step of `fomaml-lora` on SmolLM2-135M beside other ways to take the same step: 8 tasks x (3 + 1) passes x 4
+examples of at most 64 tokens, LoRA r=16 on all linears, float32. A contender is timed only after it gave the same loss
+and outer gradient, to 1e-5. All take turns on the same batches; medians, and the ratio of theirs to ours. What each one
+is, and what the rows are: [race.py](../benchmarks/race.py), [contenders.py](../benchmarks/contenders.py),
+[trainers.py](../benchmarks/trainers.py).
+"""
+
 
 class Section(NamedTuple):
     """words: the first line of the script's own docstring and more; tables: of the result."""
@@ -73,7 +81,7 @@ def race_tables(found: dict[str, Any]) -> list[str]:
         histogram = ", ".join(f"{span}: {count}" for span, count in data["histogram"].items())
         lines += [
             "",
-            f"Lengths of the row `mixed lengths`, tokens: examples. {histogram}. Useful tokens of all that went through "
+            f"Lengths in the row `mixed lengths`, tokens: examples. {histogram}. Useful tokens of all that went through",
             f"the model: {data['useful_padded']:.2f} padded, {data['useful_ours']:.2f} packed.",
         ]
     return lines
@@ -108,11 +116,7 @@ SECTIONS = [
         "race",
         "pip install torchopt trl    # and learn2learn's unpacked source archive on PYTHONPATH\n"
         "python benchmarks/race.py --gsm8k FOLDER --output benchmarks/results/race.json    # half an hour",
-        "One meta-step of `fomaml-lora` on SmolLM2-135M beside other ways to take the same step: 8 tasks x (3 + 1) passes "
-        "x 4 examples\nof at most 64 tokens, LoRA r=16 on all linears, float32. A contender is timed only after it gave "
-        "the same loss and outer\ngradient, to 1e-5. All take turns on the same batches; medians, and the ratio of theirs "
-        "to ours. What each one is, and\nwhat the rows are: [race.py](../benchmarks/race.py), "
-        "[contenders.py](../benchmarks/contenders.py), [trainers.py](../benchmarks/trainers.py).\n",
+        RACES,
         race_tables,
     ),
     Section(
@@ -126,8 +130,8 @@ SECTIONS = [
         "Growth",
         "growth",
         "python benchmarks/growth.py --output benchmarks/results/growth.json    # a quarter of an hour",
-        "Seconds a step of `fomaml-lora` against what grows, the rest held: Llama shapes with random weights. A slope of "
-        "1 is\nproportional.\n",
+        "Seconds a step of `fomaml-lora` against what grows, the rest held: Llama shapes with random weights, float32. A\n"
+        "slope of 1 is proportional.\n",
         lambda found: [*growth_table(found), FIGURE],
     ),
     Section(

@@ -121,6 +121,7 @@ def _permuted(batch: Batch, order: list[int]) -> Batch:
         scored_rows=(scored[:, 0] * per_task + scored[:, 1]) * length + scored[:, 2],
         row_task=scored[:, 0],
         example_ids=tuple(batch.example_ids[t] for t in order),
+        keys=tuple(batch.keys[t] for t in order),
         lengths=tuple(batch.lengths[t] for t in order),
         mask_seeds=batch.mask_seeds and tuple(batch.mask_seeds[t] for t in order),
     )

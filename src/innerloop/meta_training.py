@@ -21,9 +21,10 @@ from innerloop.planning.tracking import Tracker, footprint
 from innerloop.planning.watching import watched
 from innerloop.planning.workload import of_session
 from innerloop.runs.config import RunConfig, load_config
+from innerloop.runs.hidden_states import HiddenStates
 from innerloop.runs.journal import Journal, peak_memory, reset_peak_memory, write_text
 from innerloop.runs.pace import paced
-from innerloop.runs.preparation import Session, Store, TaskBatches, prepare, roles
+from innerloop.runs.preparation import Session, TaskBatches, prepare, roles
 from innerloop.runs.trainer import Metrics, Trainer
 from innerloop.runs.training import OnStep, Plan, fit, plan
 from innerloop.runs.yaml import to_yaml
@@ -33,7 +34,7 @@ def meta_train(
     config: RunConfig | Path | str | Mapping[str, Any],
     *,
     model: LoadedModel | None = None,
-    store: Store | None = None,
+    store: HiddenStates | None = None,
     on_plan: Callable[[Plan], None] | None = None,
     on_forecast: Callable[[Forecast], None] | None = None,
     on_step: OnStep | None = None,
@@ -120,7 +121,9 @@ class _Training:
             fit(trainer, batches, 1, name=name, on_step=self._record)
         if self.session.config.outer.steps > 1:
             reset_peak_memory()  # a watched backward adds up a tied head's gradients out of place
-        return Taken(footprint(tracker.peaks, tracker.host_peak, tracker.flops), resident_before)
+        found, device = footprint(tracker.peaks, tracker.host_peak, tracker.flops), self.session.device
+        whole = found.with_cache(self.session.store.kept, on_host=device.type != "cpu")
+        return Taken(whole, resident_before)
 
     def _record(self, name: str, metrics: Metrics) -> None:
         self.tokens, self.computed = self.tokens + metrics.tokens, self.computed + metrics.computed_tokens

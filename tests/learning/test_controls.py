@@ -57,7 +57,9 @@ def batch(features: Tensor, classes: Tensor) -> Batch:
     """Features take the place of tokens; no row is scored by a language model's head."""
     none, ids = torch.empty(0, dtype=torch.long), ((),) * len(features)
     lengths = ((1,) * features.shape[1],) * len(features)
-    return Batch(tokens=features, labels=classes, scored_rows=none, row_task=none, example_ids=ids, lengths=lengths)
+    return Batch(
+        tokens=features, labels=classes, scored_rows=none, row_task=none, example_ids=ids, keys=ids, lengths=lengths
+    )
 
 
 def new_space() -> AllParameters:

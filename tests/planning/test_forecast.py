@@ -19,6 +19,7 @@ from innerloop.planning.forecast import SLACK, Forecast, _shortened, duration, f
 from innerloop.planning.tracing import trace
 from innerloop.planning.workload import look
 from innerloop.runs.config import load_config
+from innerloop.runs.hidden_states import HiddenStates
 from innerloop.runs.preparation import prepare
 from small_runs import World, settings, small_run, tensors_of
 
@@ -98,14 +99,45 @@ def test_disk_is_what_a_run_writes(world: World, predict: Predict, tmp_path: Pat
 
 def test_the_trunk_cache_is_counted_as_it_is_in_the_end(world: World, predict: Predict, tmp_path: Path) -> None:
     changes = {"method.lora.layers": "last-1", "memory.trunk_cache": True, "outer.steps": 12}
-    store: dict[str, torch.Tensor] = {}
+    store = HiddenStates()
     meta_train(settings(world, "fomaml-lora", tmp_path / "run", changes), model=world.model, store=store)
-    kept = sum(value.numel() * value.element_size() for value in store.values())
+    kept = store.kept
     found = predict(**changes)
     assert found.footprint.peaks["outer"]["cache"] == pytest.approx(kept, rel=0.25)
     after_a_step = predict(**changes | {"outer.steps": 1}).footprint.peaks["outer"]["cache"]
     assert after_a_step < 0.6 * kept
     assert "cache" not in found.footprint.peaks["load"]
+
+
+def test_the_trunk_cache_is_no_larger_than_its_bound(predict: Predict) -> None:
+    changes = {"method.lora.layers": "last-1", "memory.trunk_cache": True, "outer.steps": 12}
+    whole, bounded = predict(**changes), predict(**changes, **{"memory.trunk_cache_gb": 1e-6})
+    assert bounded.footprint.peaks["outer"]["cache"] == bounded.disk["hidden_states"] == 1000
+    assert whole.footprint.peaks["outer"]["cache"] == whole.disk["hidden_states"] > 1000
+    assert whole.peak > bounded.peak
+
+
+def test_beside_a_gpu_the_trunk_cache_is_in_host_memory(predict: Predict) -> None:
+    changes = {"method.lora.layers": "last-1", "memory.trunk_cache": True, "outer.steps": 12}
+    found, none = predict(device=H200, **changes), predict(device=H200, **changes | {"memory.trunk_cache": False})
+    kept = predict(**changes).footprint.peaks["outer"]["cache"]
+    assert found.footprint.host == {"cache": kept}
+    assert all("cache" not in parts for parts in found.phases.values())
+    assert none.footprint.host == {}
+    assert f"host     {shown(kept)} beside it: cache {shown(kept)}" in found.lines()
+    assert any(line.startswith("disk ") and line.endswith(f", {shown(kept)} hidden_states") for line in found.lines())
+    assert set(none.disk) == {"adapter"}
+
+
+def test_what_a_run_took_has_its_trunk_cache(world: World, tmp_path: Path) -> None:
+    changes = {"method.lora.layers": "last-1", "memory.trunk_cache": True, "outer.steps": 1}
+    tree = settings(world, "fomaml-lora", tmp_path / "run", changes)
+    store, said = HiddenStates(), list[Forecast]()
+    meta_train(tree, model=world.model, store=store, on_forecast=said.append)
+    manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
+    for phase in ("inner", "query", "outer"):
+        assert manifest["measured"]["phases"][phase]["cache"] == store.kept
+        assert manifest["forecast"]["phases"][phase]["cache"] == pytest.approx(store.kept, rel=0.25)
 
 
 @pytest.mark.parametrize("method", ["fomaml", "fomaml-lora", "meta-lora", "reptile", "reptile-lora"])

@@ -162,7 +162,10 @@ def test_no_more_logits_than_memory_logit_rows(rows: int) -> None:
 def test_the_trunk_cache_is_a_part_of_its_own() -> None:
     case = small("llama", "fomaml-lora", "method.lora.layers=last-1", CACHE, layers=3, tasks=2)
     states = 2 * 2 * 24 * 32 * 4  # tasks, examples, tokens, width, float32; support and query are the same examples
-    assert traced(case).peaks["outer"]["cache"] == states
+    assert traced(case, on_cpu=True).peaks["outer"]["cache"] == states
+    beside = traced(case)
+    assert beside.host == {"cache": states}
+    assert all("cache" not in parts for parts in beside.peaks.values())
 
 
 @pytest.mark.parametrize("method", ["fomaml", "joint", "reptile"])

@@ -59,6 +59,7 @@ OTHER: dict[str, Any] = {
     "memory.tasks_per_forward": 2,
     "memory.checkpointing": True,
     "memory.trunk_cache": True,
+    "memory.trunk_cache_gb": 0.5,
     "memory.logit_rows": 100,
     "memory.lean": True,
     "memory.offload": True,

@@ -110,6 +110,8 @@ def test_a_changed_value_of_every_key_shows_in_the_resolved_config(key: str) -> 
         before["tasks"] = {"folder": "data"}
     if key == "tasks.instances":
         before["tasks"] = {"suite": "hidden-rules"}
+    if key == "memory.trunk_cache_gb":
+        before["memory"] = {"trunk_cache": True}
     if key in ("memory.lean", "memory.offload"):
         before |= {"model": {"name": "m", "dtype": "bfloat16"}, "method": {"name": "fomaml"}}
     after = load_config(before, [f"{key}={json.dumps(OTHER[key])}"])

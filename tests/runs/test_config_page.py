@@ -22,6 +22,7 @@ OTHERS = {
     "tasks.instances",
     "tasks.query",
     "method.keep_task_adapters",
+    "memory.trunk_cache_gb",
     "outer.optimizer.betas",
 }
 OTHERS |= {f"method.inner.optimizer.{option}" for option in ("weight_decay", "loraplus_lr_ratio")}
@@ -39,7 +40,10 @@ def test_the_page_has_the_defaults() -> None:
         if key in DEFAULTS:
             assert _value(default) == json.loads(json.dumps(DEFAULTS[key])), key
     assert [row[0] for row in _rows() if row[2] == "required"] == ["model.name", "method.name", "output_dir"]
-    resolved = load_config(minimal("meta-lora", tasks={"suite": "hidden-rules"})).resolved()
+    upper, cached = {"name": "meta-lora", "lora": {"layers": "last-8"}}, {"trunk_cache": True}
+    resolved = load_config(
+        {**minimal(""), "tasks": {"suite": "hidden-rules"}, "method": upper, "memory": cached}
+    ).resolved()
     for key, _, default, _, _ in _rows():
         if key in OTHERS:
             assert _value(default) == get(resolved, key), key
@@ -88,7 +92,8 @@ def _readers(key: str) -> list[str]:
 def _reads(method: str, source: dict[str, str], key: str) -> bool:
     inner = "sgd" if METHODS[method].rule is Maml else "adamw"
     optimizers = {"method.inner.optimizer.name": inner, "outer.optimizer.name": "adamw"}
-    gone = [objection.keys[0] for objection in unread({"method.name": method, **optimizers, **source})]
+    values = {"method.name": method, **optimizers, **source, "memory.trunk_cache": METHODS[method].trains == "lora"}
+    gone = [objection.keys[0] for objection in unread(values)]
     return not any(f"{key}.".startswith(f"{other}.") for other in gone)
 
 

@@ -37,6 +37,7 @@ RUNS: dict[str, tuple[str, dict[str, Any]]] = {
     "meta-lora": ("meta-lora", {**STEPS, **ADAMW}),
     "fomaml-lora": ("fomaml-lora", STEPS),
     "upper layer": ("fomaml-lora", {**STEPS, "method.lora.layers": "last-1"}),
+    "cached": ("fomaml-lora", {**STEPS, "method.lora.layers": "last-1", "memory.trunk_cache": True}),
     "all of bfloat16": ("fomaml", {**STEPS, "model.dtype": "bfloat16"}),
     "suite": ("joint-lora", {**SUITE, **SHORT}),
     "truncated": ("joint-lora", {"tasks.max_length": 12, "tasks.on_too_long": "truncate"}),
@@ -103,6 +104,7 @@ CHANGES: dict[str, Change] = {
     "memory.tasks_per_forward": Change(1, shows="plan"),
     "memory.checkpointing": of("memory.checkpointing"),
     "memory.trunk_cache": of("memory.trunk_cache", run="upper layer", shows="plan"),
+    "memory.trunk_cache_gb": Change(1e-6, run="cached", shows="plan"),
     "memory.logit_rows": Change(2),
     "memory.lean": of("memory.lean", run="all of bfloat16"),
     "memory.offload": of("memory.offload", run="all of bfloat16"),
@@ -119,7 +121,9 @@ EXCEPTIONS = {
     "output_dir": "the same run in another place",
 }
 NEEDS_A_GPU = {"memory.offload"}
-LAW_5 = {"memory.tasks_per_forward", "memory.checkpointing", "memory.trunk_cache", "memory.logit_rows"}
+LAW_5 = {
+    f"memory.{key}" for key in ("tasks_per_forward", "checkpointing", "trunk_cache", "trunk_cache_gb", "logit_rows")
+}
 
 
 class Seen(NamedTuple):

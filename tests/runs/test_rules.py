@@ -36,7 +36,7 @@ def unread_keys(**changes: Any) -> set[str]:
 @pytest.mark.parametrize("method", METHODS)
 def test_what_a_method_does_not_read_follows_from_its_row(method: str) -> None:
     row = METHODS[method]
-    expected = {"tasks.columns", "tasks.verifier"}
+    expected = {"tasks.columns", "tasks.verifier", "memory.trunk_cache_gb"}
     expected |= set() if row.trains == "lora" else {"method.lora", "method.inner.optimizer.loraplus_lr_ratio"}
     expected |= set() if row.rule.reads_query else {"tasks.query"}
     expected |= {f"method.{option}" for option in ("inner", "keep_task_adapters") if option not in row.rule.options()}
@@ -56,11 +56,16 @@ def test_what_other_values_leave_unread() -> None:
     folder = unread_keys(**{"tasks.suite": None, "tasks.folder": "x"})
     assert folder - always == {"tasks.difficulty", "tasks.instances"}
     assert always - folder == {"tasks.columns", "tasks.verifier"}
+    assert always - unread_keys(**{"memory.trunk_cache": True}) == {"memory.trunk_cache_gb"}
 
 
 def test_without_a_method_nothing_is_said_of_it() -> None:
     values = {key: value for key, value in VALUES.items() if key != "method.name"}
-    assert {objection.keys[0] for objection in unread(values)} == {"tasks.columns", "tasks.verifier"}
+    assert {objection.keys[0] for objection in unread(values)} == {
+        "tasks.columns",
+        "tasks.verifier",
+        "memory.trunk_cache_gb",
+    }
     assert not list(conflicts(values))
 
 

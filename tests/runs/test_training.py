@@ -61,7 +61,7 @@ def test_the_plan_counts_what_was_dropped_and_cached(world: World, tmp_path: Pat
     what = plan(session_of(world, "fomaml-lora", **changes))
     assert what.dropped["repeated"] == 4
     assert what.dropped["too long"] > 0
-    assert "cache    layers 0-0 run once for each example" in what.lines()
+    assert "cache    layers 0-0 run once for each example; at most 16 GB of hidden states are kept" in what.lines()
     assert f"dropped  {what.dropped['too long']} too long" in what.lines()
     plain = plan(session_of(world, "fomaml-lora"))
     assert (plain.dropped, plain.cached_layers) == ({}, 0)

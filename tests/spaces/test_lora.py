@@ -141,6 +141,7 @@ def test_padding_changes_nothing() -> None:
         scored_rows=short.scored_rows // short.tokens.shape[-1] * padded + short.scored_rows % short.tokens.shape[-1],
         row_task=short.row_task,
         example_ids=short.example_ids,
+        keys=short.keys,
         lengths=short.lengths,
     )
     assert padded > short.tokens.shape[-1]

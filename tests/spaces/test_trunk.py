@@ -1,5 +1,9 @@
 """Hidden states looked up at the cut = the layers below run again (law 5), for every family."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -22,7 +26,7 @@ def batch(seed: int = 0, *, longest_prompt: int = 24) -> Batch:
 
 
 def space(
-    family: str, *, cut: int = 0, store: dict[str, Tensor] | None = None, checkpointing: bool = False
+    family: str, *, cut: int = 0, store: dict[bytes, Tensor] | None = None, checkpointing: bool = False
 ) -> LoraSpace:
     model = tiny_model(family, layers=LAYERS)
     loss = {"cut": cut, "store": store, "checkpointing": checkpointing}
@@ -36,10 +40,21 @@ def result(space: LoraSpace, batch: Batch) -> TensorSet:
     return {"losses": losses, **gradient}
 
 
+@contextmanager
+def computed_rows(model: Any) -> Iterator[list[int]]:
+    """How many rows went through the lowest layer in each forward inside."""
+    rows: list[int] = []
+    handle = model.model.layers[0].self_attn.q_proj.register_forward_hook(
+        lambda _m, inputs, _o: rows.append(len(inputs[0]))
+    )
+    yield rows
+    handle.remove()
+
+
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_trunk_changes_no_number(family: str, checkpointing: bool) -> None:
-    store: dict[str, Tensor] = {}
+    store: dict[bytes, Tensor] = {}
     whole, cut = space(family), space(family, cut=CUT, store=store, checkpointing=checkpointing)
     expected = result(whole, batch())
     with untouched(cut.model):
@@ -47,7 +62,7 @@ def test_the_trunk_changes_no_number(family: str, checkpointing: bool) -> None:
         looked_up = result(cut, batch())
     assert close(computed, expected)
     assert same(looked_up, computed)
-    assert set(store) == {example_id for task in batch().example_ids for example_id in task}
+    assert set(store) == {key for task in batch().keys for key in task}
     for value in store.values():
         value[0] *= 1.1
     assert relative_error(result(cut, batch()), expected) > 1e-3, "the store isn't read"
@@ -56,7 +71,7 @@ def test_the_trunk_changes_no_number(family: str, checkpointing: bool) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_hidden_state_does_not_depend_on_the_batch_it_was_computed_in(family: str) -> None:
     """Stored in one company and padding, read in others."""
-    store: dict[str, Tensor] = {}
+    store: dict[bytes, Tensor] = {}
     cut, short, long = space(family, cut=CUT, store=store), examples(tasks=TASKS, per_task=1), batch(1)
     alone = collate(short)
     mixed = collate(
@@ -78,16 +93,10 @@ def test_a_hidden_state_does_not_depend_on_the_batch_it_was_computed_in(family: 
 
 def test_each_example_is_computed_once() -> None:
     """A row is computed when its example is not in the store, and only then."""
-    store: dict[str, Tensor] = {}
+    store: dict[bytes, Tensor] = {}
     model = tiny_model("llama", layers=LAYERS)
-    rows: list[int] = []
-    handle = model.model.layers[0].self_attn.q_proj.register_forward_hook(
-        lambda _m, inputs, _o: rows.append(len(inputs[0]))
-    )
     trunk = Trunk(base_model(model), CUT, store)
     first = collate(examples(tasks=TASKS, per_task=2))
-    trunk.hidden(first)
-    trunk.hidden(first.select(1, 2))
     more = collate(
         [
             [*task, *other]
@@ -96,13 +105,48 @@ def test_each_example_is_computed_once() -> None:
             )
         ]
     )
-    trunk.hidden(more)
-    handle.remove()
+    with computed_rows(model) as rows:
+        trunk.hidden(first)
+        trunk.hidden(first.select(1, 2))
+        trunk.hidden(more)
     assert rows == [2 * TASKS, TASKS]
 
 
+class Full(dict[bytes, Tensor]):
+    """Keeps as many as it has room for."""
+
+    def __init__(self, room: int) -> None:
+        self.room = room
+
+    def __setitem__(self, key: bytes, states: Tensor) -> None:
+        if len(self) < self.room:
+            super().__setitem__(key, states)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_a_store_does_not_keep_is_computed_each_time(family: str) -> None:
+    store = Full(2)
+    cut, expected = space(family, cut=CUT, store=store), result(space(family), batch())
+    for _ in range(2):
+        assert close(result(cut, batch()), expected)
+    assert len(store) == 2
+
+
+def test_the_same_tokens_under_another_name_are_the_same_example() -> None:
+    """Computed once, also where both are in one batch and neither is kept."""
+    ((one, two),) = examples(tasks=1, per_task=2)
+    twice = collate([[one, two, one._replace(id="another")]])
+    for store in ({}, Full(0)):
+        model = tiny_model("llama", layers=LAYERS)
+        with computed_rows(model) as rows:
+            found = Trunk(base_model(model), CUT, store).hidden(twice)
+        assert rows == [2]
+        assert torch.equal(found[2], found[0])
+        assert not torch.equal(found[1], found[0])
+
+
 def test_another_examples_hidden_states_give_another_loss() -> None:
-    store: dict[str, Tensor] = {}
+    store: dict[bytes, Tensor] = {}
     cut = space("llama", cut=CUT, store=store)
     expected = result(cut, batch())
     others = list(store.values())[1:] + list(store.values())[:1]

@@ -6,9 +6,12 @@ collate         T lists of B encoded examples -> Batch
 inner_batches   one support batch an inner step: the whole support each time, or fresh parts of it
 task_batch      what one outer step reads, from a draw
 mask_seed       the seed of a task's dropout masks in one forward
+token_key       a digest of token ids: what hidden states are looked up by
 """
 
+import hashlib
 import zlib
+from array import array
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -46,6 +49,7 @@ def collate(examples: Sequence[Sequence[Encoded]], *, packed: bool = False) -> B
         scored_rows=rows,
         row_task=scored[:, 0].contiguous(),
         example_ids=tuple(tuple(example.id for example in task) for task in examples),
+        keys=tuple(tuple(token_key(example.tokens) for example in task) for task in examples),
         lengths=lengths,
         packed=packed,
         packing=pack(lengths, width=length, scored=rows) if packed else None,
@@ -110,3 +114,8 @@ def with_masks(tasks: TaskBatch, *, seed: int, step: int) -> TaskBatch:
 
 def mask_seed(seed: int, step: int, task: str, inner_step: int) -> int:
     return zlib.crc32(f"{seed}/{step}/{task}/{inner_step}".encode("utf-8", "surrogatepass"))
+
+
+def token_key(tokens: Sequence[int]) -> bytes:
+    """Made with the batch, from tokens on the host: a step would wait for those on a GPU to be copied."""
+    return hashlib.blake2b(array("q", tokens), digest_size=16).digest()

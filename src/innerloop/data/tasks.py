@@ -77,6 +77,7 @@ class Batch:
     scored_rows  (R,) positions in the flattened (T*B*S) whose next token is scored
     row_task     (R,) the task of each scored row
     example_ids  T tuples of B ids
+    keys         T tuples of B digests of an example's tokens, padding left out
     lengths      T tuples of B numbers of tokens
     packed       whether the examples may lie side by side, in a model that admits it
     packing      how they do; None = one a row
@@ -88,6 +89,7 @@ class Batch:
     scored_rows: Tensor
     row_task: Tensor
     example_ids: tuple[tuple[str, ...], ...]
+    keys: tuple[tuple[bytes, ...], ...]
     lengths: tuple[tuple[int, ...], ...]
     packed: bool = False
     packing: Packing | None = None
@@ -124,6 +126,7 @@ class Batch:
             scored_rows=scored,
             row_task=self.row_task[rows] - first,
             example_ids=self.example_ids[first:last],
+            keys=self.keys[first:last],
             lengths=lengths,
             packed=self.packed,
             packing=pack(lengths, width=self.tokens.shape[-1], scored=scored) if self.packed else None,

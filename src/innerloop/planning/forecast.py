@@ -7,10 +7,8 @@ GB are 10^9 bytes. Nothing here loads weights: the memory is that of the real st
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
-
-import torch
 
 from innerloop.data.tasks import TaskBatch
 from innerloop.errors import Fault, UserError
@@ -67,7 +65,7 @@ class Forecast:
 
     @property
     def disk(self) -> dict[str, int]:
-        """Bytes of the weights that the run writes."""
+        """Bytes of the weights that the run writes, and of the hidden states that lie there while it runs."""
         work, method = self.workload, self.config.method
         if METHODS[method.name].trains == "all":
             return {"model": work.base_bytes}
@@ -75,6 +73,8 @@ class Forecast:
         written = {"adapters" if work.adapters > 1 else "adapter": work.adapters * adapter}
         if method.keep_task_adapters:  # beside them the outer gradient, of the same size
             written["task_adapters"] = (self.config.outer.tasks_per_step + 1) * adapter
+        if work.cached_bytes:
+            written["hidden_states"] = work.cached_bytes
         return written
 
     def facts(self) -> dict[str, Any]:
@@ -190,7 +190,8 @@ def forecast(work: Workload, device: Device, *, config: RunConfig | None = None,
     found = trace(traced, work.shape, chunk, on_cpu=device.kind == "cpu")
     repetitions = _repetitions(work, chunk, tasks_per_forward)
     flops = sum(found.flops[phase] * times for phase, times in repetitions.items())
-    return Forecast(config, work, device, gpus, tasks_per_forward, _with_whole_cache(found, work), flops)
+    whole = found.with_cache(work.cached_bytes, on_host=device.kind != "cpu")
+    return Forecast(config, work, device, gpus, tasks_per_forward, whole, flops)
 
 
 def _shortened(config: RunConfig, chunk: TaskBatch) -> tuple[RunConfig, TaskBatch]:
@@ -217,16 +218,6 @@ def tokens_by_phase(tasks: TaskBatch) -> dict[str, int]:
     query = tasks.query.computed_tokens if tasks.query else 0
     tokens = {"inner": tasks.computed_tokens - query, "query": query}
     return {phase: count for phase, count in tokens.items() if count}
-
-
-def _with_whole_cache(found: Footprint, work: Workload) -> Footprint:
-    """The trunk cache as it is in the end, not after the one step that was traced."""
-    itemsize = getattr(torch, work.session.config.model.dtype).itemsize
-    kept = round(work.cached_examples * work.tokens_an_example) * work.shape.hidden_size * itemsize
-    if not kept:
-        return found
-    full = {phase: parts | ({"cache": kept} if phase != "load" else {}) for phase, parts in found.peaks.items()}
-    return replace(found, peaks=full)
 
 
 def shown(size: float) -> str:

@@ -25,6 +25,7 @@ from innerloop.models import LoadedModel
 from innerloop.planning.tracking import Footprint, Tracker, Window, footprint
 from innerloop.planning.watching import watched
 from innerloop.runs.config import RunConfig
+from innerloop.runs.hidden_states import HiddenStates
 from innerloop.runs.preparation import Session, TaskBatches
 from innerloop.spaces.all_parameters import AllParameters
 from innerloop.spaces.lora import chosen_layers
@@ -122,7 +123,8 @@ def _measure(
     with FakeTensorMode(allow_non_fake_inputs=True), _taken_for_real():
         with tracker:
             model = _load(cut, dtype, tracker, on_cpu=on_cpu)
-            session = Session(config, LoadedModel(model, cast(Any, None), "", "", ""), [], [], [], {}, _Cache(tracker))
+            loaded, cache = LoadedModel(model, cast(Any, None), "", "", ""), _Cache(tracker, host=not on_cpu)
+            session = Session(config, loaded, [], [], [], {}, cache)
             tracker.part = "shared values"
             space = session.space()
             tracker.part = "meta-optimizer"
@@ -225,17 +227,16 @@ def _on_gradient(hidden: Tensor, tracker: Tracker, *, below: str, above: str) ->
     hidden.register_hook(hook)
 
 
-class _Cache(dict[str, Tensor]):
-    """Hidden states below the cut."""
+class _Cache(HiddenStates):
+    """Keeps all of them; host: in the memory beside the device."""
 
-    def __init__(self, tracker: Tracker) -> None:
+    def __init__(self, tracker: Tracker, *, host: bool) -> None:
         super().__init__()
-        self.tracker = tracker
+        self.tracker, self.host = tracker, host
 
-    def update(self, states: Any, /) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        for example_id, hidden in states:
-            self.tracker.adopt("cache", [hidden])
-            self[example_id] = hidden
+    def keep(self, key: Any, states: Tensor, *, most: int) -> None:
+        self._known[key] = states.clone()
+        self.tracker.adopt("cache", [self._known[key]], host=self.host)
 
 
 def _table(tracker: Tracker) -> Measured:

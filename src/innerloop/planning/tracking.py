@@ -21,7 +21,7 @@ A storage is seen when an operator returns it; what a kernel takes and gives bac
 import weakref
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -50,7 +50,7 @@ class Footprint:
     """What a run takes.
 
     peaks   phase -> part -> bytes on the device at that phase's peak; a part of no bytes is left out
-    host    part -> bytes in host memory beside a GPU (memory.offload), the largest over the run
+    host    part -> bytes in host memory beside a GPU, the largest over the run
     flops   phase -> floating-point operations of one outer step over the chunk of tasks that was looked at
     """
 
@@ -70,6 +70,15 @@ class Footprint:
     @property
     def peak(self) -> int:
         return sum(self.parts.values())
+
+    def with_cache(self, size: int, *, on_host: bool) -> "Footprint":
+        """The same with hidden states of so many bytes in every phase after loading, or in host memory beside a GPU."""
+        if not size:
+            return self
+        if on_host:
+            return replace(self, host=self.host | {"cache": size})
+        peaks = {phase: parts | ({"cache": size} if phase != "load" else {}) for phase, parts in self.peaks.items()}
+        return replace(self, peaks=peaks)
 
     @property
     def total_flops(self) -> float:

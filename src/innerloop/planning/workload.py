@@ -89,6 +89,14 @@ class Workload:
         drawn = config.outer.steps * config.outer.tasks_per_step * sum(examples_a_round(config))
         return min(self.pool, drawn * self.adapters) if self.session.cut else 0
 
+    @property
+    def cached_bytes(self) -> int:
+        """Of their hidden states, in the end and at most."""
+        config, width = self.session.config, self.shape.hidden_size
+        itemsize = getattr(torch, config.model.dtype).itemsize
+        whole = round(self.cached_examples * self.tokens_an_example) * width * itemsize
+        return min(whole, config.memory.trunk_cache_bytes)
+
     def tasks_per_forward(self, config: RunConfig, *, kind: str) -> int:
         """As the run would choose it on a device of this kind, "cpu" or "cuda"."""
         asked = config.memory.tasks_per_forward

@@ -44,6 +44,7 @@ DEFAULT_OUTER: dict[str, dict[str, Any]] = {
     "lora": {"name": "adamw", "lr": 2e-3},
 }
 DEFAULT_TASKS_PER_STEP = 4  # 1 for a method that trains on one task
+DEFAULT_TRUNK_CACHE_GB = 16
 
 # How people abbreviate LoRA options, with or without "lora_" in front.
 _LORA_WORDS = {option.removeprefix("lora_"): option for option in LoraSection.model_fields} | {"rank": "r"}
@@ -171,6 +172,7 @@ def _defaults(given: Mapping[str, Any]) -> dict[str, Any]:
         "method.inner.batch_size": given.get("tasks.support", DEFAULTS["tasks.support"]),
         "method.keep_task_adapters": False,
         "outer.tasks_per_step": 1 if row.one_task else DEFAULT_TASKS_PER_STEP,
+        "memory.trunk_cache_gb": DEFAULT_TRUNK_CACHE_GB,
         **_optimizer("method.inner.optimizer", inner["optimizer"], given),
         "method.inner.optimizer.loraplus_lr_ratio": Optimizer.loraplus_lr_ratio,
         **_optimizer("outer.optimizer", DEFAULT_OUTER[row.trains], given),

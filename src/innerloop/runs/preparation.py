@@ -6,12 +6,11 @@ prepare       config -> Session, with all faults of the data in one error
 """
 
 import copy
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from innerloop.architecture import decoder_layers, packs
 from innerloop.data.batches import task_batch, with_masks
@@ -26,13 +25,12 @@ from innerloop.errors import Fault, Faults, UserError
 from innerloop.learning.methods import METHODS
 from innerloop.models import LoadedModel, load
 from innerloop.runs.config import RunConfig
+from innerloop.runs.hidden_states import HiddenStates
 from innerloop.runs.trainer import Trainer
 from innerloop.spaces.all_parameters import AllParameters
 from innerloop.spaces.answers import AnswerLoss
 from innerloop.spaces.lora import LoraSpace, chosen_layers
 from innerloop.spaces.space import ParameterSpace
-
-Store = MutableMapping[str, Tensor]
 
 # On two cores 1,024 tokens a forward were slower than 512 and took half as much memory again (benchmarks/step.py).
 # A GPU is assumed, not measured, to be busy from about 8,192 on.
@@ -45,7 +43,7 @@ class Session:
 
     train     what meta-training reads; for a method that trains one task at a time, the held-out tasks
     dropped   records left out on the way, by reason
-    store     hidden states below the cut, by example id
+    store     hidden states below the cut
     """
 
     config: RunConfig
@@ -54,7 +52,7 @@ class Session:
     validation: list[EncodedTask]
     held_out: list[EncodedTask]
     dropped: dict[str, int]
-    store: Store = field(default_factory=dict[str, Tensor])
+    store: HiddenStates = field(default_factory=HiddenStates)
     device: torch.device = field(init=False)
     dtype: torch.dtype = field(init=False)
 
@@ -67,7 +65,8 @@ class Session:
         settings, memory, model = self.config.method.lora_settings(), self.config.memory, self.model.model
         options: dict[str, Any] = {"checkpointing": memory.checkpointing, "logit_rows": memory.logit_rows}
         if settings is not None:
-            loss = AnswerLoss(model, cut=self.cut, store=self.store, **options)
+            below = self.store.below(model, self.cut, most=memory.trunk_cache_bytes)
+            loss = AnswerLoss(model, cut=self.cut, store=below, **options)
             return LoraSpace(model, loss, settings, seed=self.config.seed)
         return AllParameters(
             model,
@@ -151,7 +150,7 @@ def examples_a_round(config: RunConfig) -> tuple[int, int]:
     return (support, query) if config.method.inner else (0, support + query)
 
 
-def prepare(config: RunConfig, *, model: LoadedModel | None = None, store: Store | None = None) -> Session:
+def prepare(config: RunConfig, *, model: LoadedModel | None = None, store: HiddenStates | None = None) -> Session:
     """Read and encode the tasks, give them roles, load the model (unless one is passed in), check the sizes.
 
     Raises UserError with all faults of the tasks.
@@ -184,7 +183,7 @@ def prepare(config: RunConfig, *, model: LoadedModel | None = None, store: Store
         validation=validation,
         held_out=held_out,
         dropped={reason: count for reason, count in dropped.items() if count},
-        store={} if store is None else store,
+        store=HiddenStates() if store is None else store,
     )
     check_sizes(session)
     if config.memory.offload and session.device.type == "cpu":

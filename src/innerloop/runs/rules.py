@@ -54,6 +54,9 @@ def unread(values: Values) -> Iterator[Objection]:
         yield _without("tasks.verifier", "tasks.folder", "a folder")
     if values.get("tasks.suite") != HIDDEN_RULES:
         yield _without("tasks.instances", "tasks.suite", f"the suite {HIDDEN_RULES}")
+    if values.get(TRUNK_CACHE) is not True:
+        keys = ("memory.trunk_cache_gb", TRUNK_CACHE)
+        yield Objection(keys, f"read only with {TRUNK_CACHE}: true", f"leave it out, or true in {TRUNK_CACHE}")
 
 
 def conflicts(values: Values) -> Iterator[Objection]:

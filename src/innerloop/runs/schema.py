@@ -175,8 +175,13 @@ class MemorySection(Section):
     checkpointing: bool = _key(False, means="true or false")
     logit_rows: int = _count(CHUNK_ROWS)
     trunk_cache: bool = _key(False, means="true or false")
+    trunk_cache_gb: float | None = _positive(None)
     lean: bool = _key(False, means="true or false")
     offload: bool = _key(False, means="true or false")
+
+    @property
+    def trunk_cache_bytes(self) -> int:
+        return int(min(1e9 * (self.trunk_cache_gb or 0), 2**62))
 
 
 class RunConfig(Section):

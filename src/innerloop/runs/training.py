@@ -23,6 +23,7 @@ OnStep = Callable[[str, Metrics], None]  # (adapter's name, what was measured)
 class Plan:
     """algorithm: in words; examples_per_task: of the smallest pool; adapters: trained one after the other;
     tokens_a_step: of the first; cached_layers: the lowest layers, which run once for each example;
+    cache_gb: of their hidden states that are kept at most;
     whole_gradients: an inner step needs all of a task's gradient at once, of all parameters."""
 
     method: str
@@ -36,6 +37,7 @@ class Plan:
     tasks_per_forward: int
     tokens_a_step: int
     cached_layers: int
+    cache_gb: float
     whole_gradients: bool
     dropped: dict[str, int]
 
@@ -58,7 +60,8 @@ class Plan:
         if self.adapters > 1:
             lines.append(f"adapters {self.adapters}, one a task, trained one after the other")
         if self.cached_layers:
-            lines.append(f"cache    layers 0-{self.cached_layers - 1} run once for each example")
+            kept = f"at most {self.cache_gb:g} GB of hidden states are kept"
+            lines.append(f"cache    layers 0-{self.cached_layers - 1} run once for each example; {kept}")
         if self.whole_gradients:
             lines.append("inner    each task's whole gradient is kept: only plain sgd applies it piece by piece")
         return lines + [f"dropped  {count} {reason}" for reason, count in self.dropped.items()]
@@ -82,6 +85,7 @@ def plan(session: Session) -> Plan:
         tasks_per_forward=session.tasks_per_forward(batches),
         tokens_a_step=batches[0].token_count,
         cached_layers=session.cut,
+        cache_gb=config.memory.trunk_cache_gb or 0,
         whole_gradients=METHODS[config.method.name].trains == "all" and not _is_plain_sgd(config.method.inner),
         dropped=session.dropped,
     )

@@ -6,7 +6,6 @@ AnswerLoss   (T,) mean nats an answer token, through the model as it stands (a s
 Score        nats an answer token (T, B) and whether greedy decoding gives the whole answer (T, B)
 """
 
-from collections.abc import MutableMapping
 from functools import partial
 from typing import NamedTuple, cast
 
@@ -18,7 +17,7 @@ from innerloop.architecture import base_model, head, logit_softcap, packs
 from innerloop.data.tasks import Batch
 from innerloop.numerics.loss import CHUNK_ROWS, Head, plain_cross_entropy, score_rows, task_cross_entropy
 from innerloop.spaces.attention import Attention
-from innerloop.spaces.trunk import Forward, Trunk, with_layers
+from innerloop.spaces.trunk import Forward, Store, Trunk, with_layers
 
 
 class Score(NamedTuple):
@@ -29,7 +28,7 @@ class Score(NamedTuple):
 class AnswerLoss:
     """The task loss of a causal language model.
 
-    cut            run only the layers from here on; the hidden states below come from `store` (example id -> (S, D))
+    cut            run only the layers from here on; the hidden states below come from `store`
     checkpointing  recompute each layer in the backward pass instead of keeping its activations
     logit_rows     scored rows whose logits exist at a time
     """
@@ -39,7 +38,7 @@ class AnswerLoss:
         model: nn.Module,
         *,
         cut: int = 0,
-        store: MutableMapping[str, Tensor] | None = None,
+        store: Store | None = None,
         checkpointing: bool = False,
         logit_rows: int = CHUNK_ROWS,
     ) -> None:

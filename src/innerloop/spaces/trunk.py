@@ -3,14 +3,16 @@
 Legend: N = rows (tasks x examples), S = tokens, D = width of the model.
 
 with_layers   a model that shares every weight with another but runs other callables as its decoder layers
+Store         where hidden states of examples are kept, by a digest of their tokens
 Trunk         hidden states (N, S, D) at the cut, from a store passed in; a causal model that starts there
 
 Padding is on the right and the model is causal, so a hidden state doesn't depend on the batch it was computed in.
 """
 
 import copy
-from collections.abc import Callable, MutableMapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from itertools import chain
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +20,16 @@ from torch import Tensor, nn
 from innerloop.data.tasks import Batch
 
 Forward = Callable[..., Any]
+
+
+class Store(Protocol):
+    """Hidden states (S, D) of one model at one cut. It copies what it keeps, and need not keep all that it is given.
+
+    A dict will do where every batch may stay in memory.
+    """
+
+    def get(self, key: bytes, /) -> Tensor | None: ...
+    def __setitem__(self, key: bytes, states: Tensor, /) -> None: ...
 
 
 def with_layers(base: nn.Module, forwards: Sequence[Forward | None]) -> nn.Module:
@@ -44,7 +56,7 @@ def with_layers(base: nn.Module, forwards: Sequence[Forward | None]) -> nn.Modul
 class Trunk:
     """Decoder layers 0..cut-1 of a model that never change during a run."""
 
-    def __init__(self, base: nn.Module, cut: int, store: MutableMapping[str, Tensor]) -> None:
+    def __init__(self, base: nn.Module, cut: int, store: Store) -> None:
         self.cut = cut
         self.store = store
         self._captured: Tensor | None = None
@@ -53,20 +65,16 @@ class Trunk:
         self._lower = with_layers(base, [None] * cut + [self._capture] + [_pass_on] * (len(layers) - cut - 1))
 
     def hidden(self, batch: Batch) -> Tensor:
-        """(N, S, D) hidden states that enter layer `cut`, from the store; what is missing is computed and stored."""
-        ids = [example_id for task in batch.example_ids for example_id in task]
-        tokens_NS = batch.tokens.flatten(0, 1)
-        lengths = [length for task in batch.lengths for length in task]
-        missing = {example_id: row for row, example_id in enumerate(ids) if example_id not in self.store}
+        """(N, S, D) hidden states that enter layer `cut`: from the store, or computed and offered to it."""
+        keys, lengths = list(chain.from_iterable(batch.keys)), list(chain.from_iterable(batch.lengths))
+        found = {key: states for key in keys if (states := self.store.get(key)) is not None}
+        missing = {key: row for row, key in enumerate(keys) if key not in found}
         if missing:
-            computed = self._run(tokens_NS[list(missing.values())])
-            kept = [states[: lengths[row]].clone() for states, row in zip(computed, missing.values(), strict=True)]
-            self.store.update(zip(missing, kept, strict=True))
-        first = self.store[ids[0]]
-        hidden = torch.zeros(*tokens_NS.shape, first.shape[-1], dtype=first.dtype, device=tokens_NS.device)
-        for row, example_id in enumerate(ids):
-            hidden[row, : lengths[row]] = self.store[example_id]
-        return hidden
+            computed = self._run(batch.tokens.flatten(0, 1)[list(missing.values())])
+            for states, (key, row) in zip(computed, missing.items(), strict=True):
+                found[key] = states[: lengths[row]]
+                self.store[key] = found[key]
+        return _side_by_side([found[key] for key in keys], batch.tokens.shape[-1], batch.tokens.device)
 
     @torch.no_grad()
     def _run(self, tokens_NS: Tensor) -> Tensor:
@@ -82,3 +90,17 @@ class Trunk:
 
 def _pass_on(hidden_NSD: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     return hidden_NSD
+
+
+def _side_by_side(rows: Sequence[Tensor], length: int, device: torch.device) -> Tensor:
+    """(N, S, D) on the device, zeros behind each example. What is in host memory goes to a GPU in one copy."""
+    apart = any(states.device != device for states in rows)
+    places = [torch.device("cpu"), device] if apart else [device]
+    shape, dtype = (len(rows), length, rows[0].shape[-1]), rows[0].dtype
+    hidden = torch.zeros(shape, dtype=dtype, device=places[0], pin_memory=apart)
+    for place in places:
+        hidden = hidden.to(place, non_blocking=True)
+        for row, states in enumerate(rows):
+            if states.device == place:
+                hidden[row, : len(states)] = states
+    return hidden
