@@ -5,6 +5,7 @@ runs    method -> a trained run, made when it is first asked for
 cli     the command line in this process
 """
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 import torch
 
 torch.set_num_threads(1)
+os.environ["INNERLOOP_TOKEN_CACHE"] = "0"  # no test writes into the cache of whoever runs it
 
 
 @pytest.fixture(scope="session")

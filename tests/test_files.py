@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import innerloop.files
-from innerloop.files import MANIFEST, at_home, built_once, replaced_folder
+from innerloop.files import MANIFEST, at_home, built_once, replaced_folder, write_whole
 
 CONTENT = {"weights": bytes(range(200)), "config.json": b"{}\n", "sub/tokens": b"abc" * 40, "empty": b""}
 
@@ -133,3 +133,14 @@ def test_a_home_that_is_not_here_is_left_as_it_was_written(monkeypatch: pytest.M
     assert at_home("~/model") == tmp_path / "model"
     assert at_home("~nobody-of-this-name/model") == Path("~nobody-of-this-name/model")
     assert at_home("a~b") == Path("a~b")
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "file"
+    for data in (b"first", b"", bytes(range(256)) * 100):
+        write_whole(path, data)
+        assert path.read_bytes() == data
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OSError, match="folder"):
+        write_whole(tmp_path / "folder", b"x")
+    assert sorted(each.name for each in (*tmp_path.iterdir(), *path.parent.iterdir())) == ["file", "folder", "new"]

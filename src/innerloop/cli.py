@@ -5,6 +5,7 @@ data, 3 a check failed, 130 interrupted. With --json, standard output is one JSO
 Everything heavy is imported inside the verbs, so that --help answers at once.
 """
 
+import gc
 import json
 import sys
 from pathlib import Path
@@ -44,6 +45,14 @@ def train(
     json_: Json = False,
 ) -> None:
     """Train an initialization and write it to the config's output_dir."""
+    gc.disable()  # what is imported and loaded stays: looking through it for garbage is a tenth of that time
+    try:
+        _train(config, set_, dry_run=dry_run, json_=json_)
+    finally:
+        gc.enable()
+
+
+def _train(config: Path, set_: list[str], *, dry_run: bool, json_: bool) -> None:
     from innerloop.meta_training import meta_train
     from innerloop.planning.outcome import beside
     from innerloop.runs.config import load_config
@@ -54,6 +63,7 @@ def train(
     said: dict[str, Any] = {}
 
     def on_plan(what: "Plan") -> None:
+        gc.enable()
         said["plan"] = what.facts()
         if not json_:
             print("\n".join(what.lines()), flush=True)

@@ -1,5 +1,6 @@
-"""Folders on disk that are whole or absent, whatever happens while they are written.
+"""Folders and files on disk that are whole or absent, whatever happens while they are written.
 
+write_whole       a file of these bytes, in place of what was there
 replaced_folder   a fresh folder that takes its place only when everything in it is written
 built_once        a folder of derived files, built where missing or damaged; racing processes build it once
 file_digest       sha256 of a file
@@ -21,6 +22,20 @@ MANIFEST = "manifest.json"
 def at_home(text: str) -> Path:
     """`~` and `~name` at its start stand for a home folder; of a user who is not here they stay as they are."""
     return Path(os.path.expanduser(text))  # Path.expanduser raises for that user
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Written beside `path`, flushed to disk, then renamed over it. Raises OSError where the disk refuses."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -58,8 +58,10 @@ def load(name: str, *, dtype: str = "float32", device: str = "cpu") -> LoadedMod
     or device, and an architecture that `check_architecture` refuses.
     """
     folder, source = _find(name, weights=True)
-    model = _frozen_model(folder, name, dtype=dtype, device=device)
-    return LoadedModel(model, _read_tokenizer(folder, name), name, source, fingerprint(folder))
+    with ThreadPoolExecutor(1) as beside:  # another core reads the bytes while this one is busy with Python
+        digest = beside.submit(fingerprint, folder)
+        model = _frozen_model(folder, name, dtype=dtype, device=device)
+        return LoadedModel(model, _read_tokenizer(folder, name), name, source, digest.result())
 
 
 def load_model(name: str, *, dtype: str = "float32", device: str = "cpu") -> "PreTrainedModel":

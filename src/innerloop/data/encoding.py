@@ -9,6 +9,7 @@ encode_all     every example of every task, fitted to a length
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal, NamedTuple, cast
 
 from innerloop.data.examples import raise_first
@@ -51,29 +52,17 @@ def encode(example: Example, tokenizer: "PreTrainedTokenizerBase") -> Encoded:
     end token. A conversation is what the chat template makes of it, up to the end token of the answer's turn.
     Raises UserError where the tokenizer lacks what this needs, or nothing is left to score.
     """
-    prompt = encode_prompt(example.prompt, tokenizer)
-    if isinstance(example.prompt, str):
-        ends = [tokenizer.eos_token] if isinstance(tokenizer.eos_token, str) else []
-        answer = _ended(example.answer, ends, tokenizer)
-    else:
-        ends = [str(token) for token in tokenizer.added_tokens_decoder.values() if token.special]
-        answer = _ended(_last_turn(example.prompt, example.answer, tokenizer), ends, tokenizer)
-    if not prompt:
-        raise UserError(Fault("no token comes before the answer", value=example.prompt, expected="a prompt"))
-    if len(answer) < 2:
-        raise UserError(Fault("the tokenizer leaves nothing of the answer", value=example.answer))
-    return Encoded(example.id, prompt + answer, (NOT_SCORED,) * len(prompt) + answer)
+    encoded = _Reader(tokenizer).encoded([example])[0]
+    if isinstance(encoded, UserError):
+        raise encoded
+    return encoded
 
 
 def encode_prompt(prompt: str | tuple[Message, ...], tokenizer: "PreTrainedTokenizerBase") -> tuple[int, ...]:
     """The ids that stand before the answer, in training and in generation."""
-    if not isinstance(prompt, str):
-        return tuple(_ids(_render(prompt, tokenizer, add_generation_prompt=True), tokenizer))
-    ids = _ids(prompt, tokenizer)
-    begin = cast(int, tokenizer.bos_token_id)
-    probe = _ids("x", tokenizer)
-    adds_begin = tokenizer.encode("x")[: len(probe) + 1] == [begin, *probe]
-    return tuple([begin, *ids] if adds_begin and ids[:1] != [begin] else ids)
+    text = prompt if isinstance(prompt, str) else _render(prompt, tokenizer, add_generation_prompt=True)
+    reader = _Reader(tokenizer)
+    return reader.begun(prompt, reader.ids([text])[0])
 
 
 def encode_all(
@@ -86,7 +75,7 @@ def encode_all(
     truncate  its prompt is cut on the left and it is counted; an answer that is too long alone is a fault
     Raises UserError with the faults of all tasks.
     """
-    fitting = _Fitting(tokenizer, max_length, on_too_long, Faults())
+    fitting = _Fitting(_Reader(tokenizer), max_length, on_too_long, Faults())
     encoded = [fitting.task(task) for task in tasks]
     raise_first(fitting.faults)
     return encoded
@@ -96,7 +85,7 @@ def encode_all(
 class _Fitting:
     """Encodes task by task; `dropped` and `truncated` count in the task at hand."""
 
-    tokenizer: "PreTrainedTokenizerBase"
+    reader: "_Reader"
     max_length: int
     on_too_long: OnTooLong
     faults: Faults
@@ -112,21 +101,20 @@ class _Fitting:
         return EncodedTask(left, *encoded, dropped=self.dropped, truncated=self.truncated)
 
     def _side(self, examples: Sequence[Example], task: str) -> list[tuple[Example, Encoded]]:
-        fitted = [(example, self._fit(example, f"task {task}: example {example.id}")) for example in examples]
+        both = zip(examples, self.reader.encoded(examples), strict=True)
+        fitted = [(example, self._fit(example, found, f"task {task}: example {example.id}")) for example, found in both]
         return [(example, encoded) for example, encoded in fitted if encoded is not None]
 
-    def _fit(self, example: Example, where: str) -> Encoded | None:
-        try:
-            encoded = encode(example, self.tokenizer)
-        except UserError as error:
-            self.faults.extend(fault if fault.where else replace(fault, where=where) for fault in error.faults)
+    def _fit(self, example: Example, encoded: Encoded | UserError, where: str) -> Encoded | None:
+        if isinstance(encoded, UserError):
+            self.faults.extend(fault if fault.where else replace(fault, where=where) for fault in encoded.faults)
             return None
         if len(encoded.tokens) <= self.max_length:
             return encoded
         if self.on_too_long == "drop":
             self.dropped += 1
             return None
-        shorter = _cut(encoded, self.max_length, self.tokenizer) if self.on_too_long == "truncate" else None
+        shorter = _cut(encoded, self.max_length, self.reader.tokenizer) if self.on_too_long == "truncate" else None
         if shorter is None:
             self._add_too_long(example, encoded, where)
         else:
@@ -154,30 +142,89 @@ def _cut(encoded: Encoded, max_length: int, tokenizer: "PreTrainedTokenizerBase"
     return Encoded(encoded.id, begin + encoded.tokens[first:], encoded.labels[prompt - room :])
 
 
-def _ended(text: str, ends: Sequence[str], tokenizer: "PreTrainedTokenizerBase") -> tuple[int, ...]:
-    """The ids of what follows a prompt; the end token is appended where it closes with none of `ends`.
+class _Reader:
+    """A tokenizer and what is asked of it once: a call takes longer than a short text in it, so texts go together."""
 
-    A template's white space after the end token is cut: a generation stops before it.
-    """
-    if text.rstrip().endswith(tuple(ends)):
-        return tuple(_continuation(text.rstrip(), tokenizer))
-    if tokenizer.eos_token is None:
-        raise UserError(Fault("names no end token", _named(tokenizer), expected="a tokenizer with eos_token set"))
-    return (*_continuation(text, tokenizer), cast(int, tokenizer.eos_token_id))
+    def __init__(self, tokenizer: "PreTrainedTokenizerBase") -> None:
+        self.tokenizer = tokenizer
+
+    def encoded(self, examples: Sequence[Example]) -> list[Encoded | UserError]:
+        """Each example's encoding, or why it has none."""
+        texts = [self._texts(example) for example in examples]
+        whole = iter(self.ids([text for each in texts if not isinstance(each, UserError) for text in each[:2]]))
+        return [
+            each if isinstance(each, UserError) else self._joined(example, each, next(whole), next(whole))
+            for example, each in zip(examples, texts, strict=True)
+        ]
+
+    def ids(self, texts: list[str]) -> list[list[int]]:
+        if not texts:
+            return []
+        return cast(
+            list[list[int]], self.tokenizer(texts, add_special_tokens=False, return_attention_mask=False)["input_ids"]
+        )
+
+    def begun(self, prompt: str | tuple[Message, ...], ids: list[int]) -> tuple[int, ...]:
+        """A text prompt's ids with the begin token; a conversation's template has written it."""
+        begin = cast(int, self.tokenizer.bos_token_id)
+        lacks_begin = isinstance(prompt, str) and self._adds_begin and ids[:1] != [begin]
+        return tuple([begin, *ids] if lacks_begin else ids)
+
+    def _texts(self, example: Example) -> tuple[str, str, bool] | UserError:
+        """The prompt, the answer behind a newline, and whether the end token is still to be appended to it.
+
+        A template's white space after the end token is cut: a generation stops before it.
+        """
+        prompt, answer, ends = example.prompt, example.answer, self._text_ends
+        try:
+            if not isinstance(prompt, str):
+                text, ends = _render(prompt, self.tokenizer, add_generation_prompt=True), self._turn_ends
+                prompt, answer = text, _last_turn(text, prompt, answer, self.tokenizer)
+        except UserError as error:
+            return error
+        closed = answer.rstrip().endswith(ends)
+        if not closed and self.tokenizer.eos_token is None:
+            right = "a tokenizer with eos_token set"
+            return UserError(Fault("names no end token", _named(self.tokenizer), expected=right))
+        return prompt, "\n" + (answer.rstrip() if closed else answer), not closed
+
+    def _joined(
+        self, example: Example, texts: tuple[str, str, bool], prompt_ids: list[int], answer_ids: list[int]
+    ) -> Encoded | UserError:
+        """Behind a newline, because by itself some tokenizers would put a space before an answer."""
+        _, text, endless = texts
+        newline = self._newline
+        behind = answer_ids[: len(newline)] == newline
+        ids = answer_ids[len(newline) :] if behind else self.ids([text[1:]])[0]
+        prompt = self.begun(example.prompt, prompt_ids)
+        answer = (*ids, cast(int, self.tokenizer.eos_token_id)) if endless else tuple(ids)
+        if not prompt:
+            return UserError(Fault("no token comes before the answer", value=example.prompt, expected="a prompt"))
+        if len(answer) < 2:
+            return UserError(Fault("the tokenizer leaves nothing of the answer", value=example.answer))
+        return Encoded(example.id, prompt + answer, (NOT_SCORED,) * len(prompt) + answer)
+
+    @cached_property
+    def _newline(self) -> list[int]:
+        return self.ids(["\n"])[0]
+
+    @cached_property
+    def _adds_begin(self) -> bool:
+        probe = self.ids(["x"])[0]
+        return self.tokenizer.encode("x")[: len(probe) + 1] == [self.tokenizer.bos_token_id, *probe]
+
+    @cached_property
+    def _text_ends(self) -> tuple[str, ...]:
+        end = self.tokenizer.eos_token
+        return (end,) if isinstance(end, str) else ()
+
+    @cached_property
+    def _turn_ends(self) -> tuple[str, ...]:
+        return tuple(str(token) for token in self.tokenizer.added_tokens_decoder.values() if token.special)
 
 
-def _continuation(text: str, tokenizer: "PreTrainedTokenizerBase") -> list[int]:
-    """The ids of text behind other text: by itself, some tokenizers would put a space before it."""
-    before = _ids("\n", tokenizer)
-    ids = _ids("\n" + text, tokenizer)
-    if ids[: len(before)] == before:
-        return ids[len(before) :]
-    return _ids(text, tokenizer)
-
-
-def _last_turn(prompt: tuple[Message, ...], answer: str, tokenizer: "PreTrainedTokenizerBase") -> str:
-    """What the chat template writes behind the prompt when the answer is known."""
-    before = _render(prompt, tokenizer, add_generation_prompt=True)
+def _last_turn(before: str, prompt: tuple[Message, ...], answer: str, tokenizer: "PreTrainedTokenizerBase") -> str:
+    """What the chat template writes behind the prompt, `before`, when the answer is known."""
     whole = _render((*prompt, Message("assistant", answer)), tokenizer, add_generation_prompt=False)
     if not whole.startswith(before):
         raise UserError(
@@ -213,10 +260,6 @@ def _render(messages: tuple[Message, ...], tokenizer: "PreTrainedTokenizerBase",
     if len(text) > limit:
         raise UserError(Fault(f"the chat template writes {len(text)} characters", expected=f"at most {limit}"))
     return str(text)
-
-
-def _ids(text: str, tokenizer: "PreTrainedTokenizerBase") -> list[int]:
-    return tokenizer.encode(text, add_special_tokens=False)
 
 
 def _named(tokenizer: "PreTrainedTokenizerBase") -> str:

@@ -9,12 +9,10 @@ write_text    a file appears whole or not at all
 
 import importlib.metadata
 import json
-import os
 import platform
 import resource
 import subprocess
 import sys
-import uuid
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -23,6 +21,7 @@ from typing import Any
 import torch
 
 from innerloop.errors import Fault, UserError
+from innerloop.files import write_whole
 
 MANIFEST, METRICS = "manifest.json", "metrics.jsonl"
 PACKAGES = ("innerloop", "torch", "transformers", "peft", "numpy", "safetensors")
@@ -109,13 +108,5 @@ def reset_peak_memory() -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Written beside the target, flushed to disk, then renamed over it."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    """The file appears whole or not at all."""
+    write_whole(path, text.encode("utf-8"))

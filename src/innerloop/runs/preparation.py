@@ -14,12 +14,13 @@ import torch
 
 from innerloop.architecture import decoder_layers, packs
 from innerloop.data.batches import task_batch, with_masks
-from innerloop.data.encoding import EncodedTask, encode_all
+from innerloop.data.encoding import EncodedTask
 from innerloop.data.examples import raise_first, read_tasks
 from innerloop.data.roles import assign_roles
 from innerloop.data.sampler import TaskStream
 from innerloop.data.suites import build_suite
 from innerloop.data.tasks import Task, TaskBatch
+from innerloop.data.token_cache import encode_cached
 from innerloop.data.verifiers import unreadable, verifier_of
 from innerloop.errors import Fault, Faults, UserError
 from innerloop.learning.methods import METHODS
@@ -165,12 +166,10 @@ def prepare(config: RunConfig, *, model: LoadedModel | None = None, store: Hidde
         loaded = replace(model, model=copy.deepcopy(model.model))
     else:
         loaded = model
-
-    def encoded(group: list[Task]) -> list[EncodedTask]:
-        return encode_all(group, loaded.tokenizer, max_length=names.max_length, on_too_long=names.on_too_long)
-
-    train, validation, held_out = encoded(roles.train), encoded(roles.validation), encoded(roles.held_out)
-    every = [*train, *validation, *held_out]
+    given = [task for group in roles for task in group]
+    every = encode_cached(given, loaded.tokenizer, max_length=names.max_length, on_too_long=names.on_too_long)
+    rest = iter(every)
+    train, validation, held_out = ([next(rest) for _ in group] for group in roles)
     dropped |= {
         "too long": sum(task.dropped for task in every),
         "truncated": sum(task.truncated for task in every),

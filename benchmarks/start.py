@@ -1,0 +1,78 @@
+"""Seconds from the command to the first step of SmolLM2-135M, with warm caches.
+
+    python benchmarks/start.py --output benchmarks/results/NAME.json
+
+`innerloop train examples/demo.yaml` with one outer step, each time in a process and an output folder of its own, as a
+user would call it. One run that isn't counted fills the caches. Seconds are those of a clock beside the process: the
+step has begun when run.yaml is there, the last file that is written before it, and has ended when metrics.jsonl has
+its first line. The step that is timed is the one that the command takes, with its measurement of memory.
+"""
+
+import argparse
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from record import header, write_result
+
+CONFIG = Path(__file__).parents[1] / "examples" / "demo.yaml"
+POLL = 0.01  # seconds between two looks
+LIMIT = 600.0  # seconds until a run counts as stuck
+
+
+def start(folder: Path) -> dict[str, float]:
+    """Seconds until the first step began and ended; cpu: the whole run's, of all threads."""
+    command = [sys.executable, "-m", "innerloop", "train", str(CONFIG)]
+    command += ["--set", "outer.steps=1", "--set", f"output_dir={folder}"]
+    before, started = _cpu_of_children(), time.perf_counter()
+    child = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    try:
+        began = _wait(child, started, lambda: (folder / "run.yaml").exists())
+        ended = _wait(child, started, lambda: "\n" in (folder / "metrics.jsonl").read_text())
+    except BaseException:
+        child.kill()
+        raise
+    finally:
+        code = child.wait()
+    if code:
+        raise SystemExit(f"innerloop train ended with {code}")
+    return {"began": began, "ended": ended, "cpu": _cpu_of_children() - before}
+
+
+def _wait(child: "subprocess.Popen[bytes]", started: float, done: Callable[[], bool]) -> float:
+    while not done():
+        if (child.poll() is not None and not done()) or time.perf_counter() - started > LIMIT:
+            raise SystemExit(f"no first step: innerloop train ended with {child.poll()}")
+        time.sleep(POLL)
+    return time.perf_counter() - started
+
+
+def _cpu_of_children() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path)
+    parser.add_argument("--repeats", type=int, default=5)
+    options = parser.parse_args()
+    load = os.getloadavg()[0]
+    with TemporaryDirectory() as folder:
+        runs = [start(Path(folder) / str(number)) for number in range(options.repeats + 1)][1:]
+    medians = {what: statistics.median(run[what] for run in runs) for what in runs[0]}
+    for what, unit in (("began", "s to the first step"), ("ended", "s to its end"), ("cpu", "s of CPU in all")):
+        values = [run[what] for run in runs]
+        print(f"{medians[what]:6.2f} {unit} ({min(values):.2f} to {max(values):.2f} in {len(runs)} runs)")
+    if options.output:
+        write_result(options.output, header() | {"load_before": load, "medians": medians, "runs": runs})
+
+
+if __name__ == "__main__":
+    main()

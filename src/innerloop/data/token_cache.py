@@ -1,0 +1,187 @@
+"""Encoded tasks on disk: a large pool is tokenized once, and read by every later run that would get the same tokens.
+
+encode_cached  what encode_all gives, from the cache where it is there
+content_key    a digest of all that the tokens follow from; None where that can't be told
+limit_bytes    how much is kept: INNERLOOP_TOKEN_CACHE in MB, 256 by default, 0 for none
+
+An entry is one file in tokens/ of the cache folder: a sha256 and the safetensors bytes it is of. One that is damaged,
+of another key or gone is written again, and a folder that can't be written is none: nothing here is ever an error.
+Only what encode_all returns is kept, so faults are found and said as without a cache. Whoever writes removes the
+entries that were read longest ago until the rest is within the limit.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from importlib.metadata import version
+from itertools import accumulate, pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from innerloop.data.encoding import NOT_SCORED, Encoded, EncodedTask, OnTooLong, encode_all
+from innerloop.data.tasks import Example, Task
+from innerloop.files import write_whole
+from innerloop.gguf_files import cache_folder
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+FORMAT = 1  # raise it when what `_packed` writes changes, or what `encode_all` makes of the same input
+# Below, the tokenizer is done before its own digest is: writing out a vocabulary of 49,000 takes as long as reading
+# about 50,000 characters with it.
+WORTH_CHARACTERS = 100_000
+SUFFIX = ".tokens"
+
+_DIGEST = hashlib.sha256().digest_size
+
+
+def encode_cached(
+    tasks: Sequence[Task], tokenizer: "PreTrainedTokenizerBase", *, max_length: int, on_too_long: OnTooLong
+) -> list[EncodedTask]:
+    """Equal to `encode_all` of the same arguments, and raises what it raises."""
+    limit = limit_bytes()
+    key = None
+    if limit and _characters(tasks) >= WORTH_CHARACTERS:
+        key = content_key(tasks, tokenizer, max_length=max_length, on_too_long=on_too_long)
+    if key is None:
+        return encode_all(tasks, tokenizer, max_length=max_length, on_too_long=on_too_long)
+    folder = cache_folder() / "tokens"
+    entry = folder / (key + SUFFIX)
+    if (found := _read(entry, key)) is not None:
+        return _unpacked(tasks, found)
+    encoded = encode_all(tasks, tokenizer, max_length=max_length, on_too_long=on_too_long)
+    with suppress(OSError):
+        write_whole(entry, _sealed(key, _packed(tasks, encoded)))
+        _remove_oldest(folder, limit)
+    return encoded
+
+
+def content_key(
+    tasks: Sequence[Task], tokenizer: "PreTrainedTokenizerBase", *, max_length: int, on_too_long: OnTooLong
+) -> str | None:
+    """Of the tokenizer's whole content, the examples' in their order, and how they are fitted.
+
+    Names, of tasks as of tokenizers, don't count. None where the tokenizer is more than what it writes about itself.
+    """
+    known = _tokenizer_content(tokenizer)
+    if known is None:
+        return None
+    examples = [[[example.id for example in side] for side in (task.pool, task.test)] for task in tasks]
+    parts = [FORMAT, known, max_length, on_too_long, examples]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def limit_bytes() -> int:
+    """Raises nothing: what is no number is the default."""
+    try:
+        megabytes = float(os.environ.get("INNERLOOP_TOKEN_CACHE") or 256)
+        return max(0, int(megabytes * 1e6))
+    except (ValueError, OverflowError):
+        return 256_000_000
+
+
+def _tokenizer_content(tokenizer: "PreTrainedTokenizerBase") -> list[object] | None:
+    kind, template = type(tokenizer), tokenizer.chat_template
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None or not kind.__module__.startswith("transformers."):
+        return None
+    if "strftime_now" in json.dumps(template):  # it writes the date
+        return None
+    tokenizer("x", add_special_tokens=False)  # an earlier call may have left its padding and truncation behind
+    return [
+        f"{kind.__module__}.{kind.__qualname__}",
+        [version(package) for package in ("transformers", "tokenizers", "jinja2")],
+        backend.to_str(),
+        template,
+        {name: str(token) for name, token in tokenizer.special_tokens_map.items()},
+        [tokenizer.bos_token_id, tokenizer.eos_token_id, getattr(tokenizer, "split_special_tokens", False)],
+        [[str(token), token.special] for token in tokenizer.added_tokens_decoder.values()],
+    ]
+
+
+def _characters(tasks: Sequence[Task]) -> int:
+    def length(example: Example) -> int:
+        prompt = example.prompt
+        asked = len(prompt) if isinstance(prompt, str) else sum(len(message.content) for message in prompt)
+        return asked + len(example.answer)
+
+    return sum(length(example) for task in tasks for example in (*task.pool, *task.test))
+
+
+def _packed(tasks: Sequence[Task], encoded: Sequence[EncodedTask]) -> bytes:
+    """kept: whether each example is in; size and prompt: tokens of each that is, and those not scored."""
+    from safetensors.numpy import save
+
+    rows = [row for each in encoded for row in (*each.pool, *each.test)]
+    ids = [{row.id for row in (*each.pool, *each.test)} for each in encoded]
+    examples = [(place, example) for place, task in enumerate(tasks) for example in (*task.pool, *task.test)]
+    arrays = {
+        "kept": np.array([example.id in ids[place] for place, example in examples], dtype=np.bool_),
+        "size": np.array([len(row.tokens) for row in rows], dtype=np.int32),
+        "prompt": np.array([row.labels.count(NOT_SCORED) for row in rows], dtype=np.int32),
+        "tokens": np.array([token for row in rows for token in row.tokens], dtype=np.int32),
+        "truncated": np.array([each.truncated for each in encoded], dtype=np.int32),
+    }
+    return save(arrays)
+
+
+def _sealed(key: str, data: bytes) -> bytes:
+    """With a digest that the same bytes under another key don't have."""
+    return hashlib.sha256(key.encode() + data).digest() + data
+
+
+def _read(entry: Path, key: str) -> dict[str, list[int]] | None:
+    """The entry's arrays; None unless it holds, byte for byte, what was written for this key."""
+    from safetensors.numpy import load
+
+    try:
+        whole = entry.read_bytes()
+    except OSError:
+        return None
+    if whole != _sealed(key, whole[_DIGEST:]):
+        return None
+    with suppress(OSError):  # in a folder that can only be read
+        os.utime(entry)  # when it was last read
+    return {name: array.tolist() for name, array in load(whole[_DIGEST:]).items()}
+
+
+def _unpacked(tasks: Sequence[Task], found: dict[str, list[int]]) -> list[EncodedTask]:
+    bounds = pairwise(accumulate(found["size"], initial=0))
+    kept, rows, tokens = iter(found["kept"]), zip(bounds, found["prompt"], strict=True), tuple(found["tokens"])
+
+    def side(examples: tuple[Example, ...]) -> tuple[tuple[Example, ...], tuple[Encoded, ...]]:
+        left = tuple(example for example in examples if next(kept))
+        encoded: list[Encoded] = []
+        for example in left:
+            (first, last), prompt = next(rows)
+            labels = (NOT_SCORED,) * prompt + tokens[first + prompt : last]
+            encoded.append(Encoded(example.id, tokens[first:last], labels))
+        return left, tuple(encoded)
+
+    read: list[EncodedTask] = []
+    for task, truncated in zip(tasks, found["truncated"], strict=True):
+        (pool, pool_rows), (test, test_rows) = side(task.pool), side(task.test)
+        dropped = len(task.pool) + len(task.test) - len(pool) - len(test)
+        left = replace(task, pool=pool, test=test)
+        read.append(EncodedTask(left, pool_rows, test_rows, dropped=dropped, truncated=truncated))
+    return read
+
+
+def _remove_oldest(folder: Path, limit: int) -> None:
+    """Files of killed writers count as entries."""
+    stats = []
+    for path in folder.iterdir():
+        with suppress(OSError):  # another process may have removed it
+            stats.append((path.stat().st_mtime_ns, path.stat().st_size, path))
+    size = sum(each for _, each, _ in stats)
+    for _, freed, path in sorted(stats):
+        if size <= limit:
+            return
+        with suppress(OSError):
+            path.unlink()
+            size -= freed
