@@ -81,8 +81,8 @@ def race_tables(found: dict[str, Any]) -> list[str]:
         histogram = ", ".join(f"{span}: {count}" for span, count in data["histogram"].items())
         lines += [
             "",
-            f"Lengths in the row `mixed lengths`, tokens: examples. {histogram}. Useful tokens of all that went through",
-            f"the model: {data['useful_padded']:.2f} padded, {data['useful_ours']:.2f} packed.",
+            f"Lengths in the row `mixed lengths`, tokens: examples. {histogram}. Useful tokens of all that went",
+            f"through the model: {data['useful_padded']:.2f} padded, {data['useful_ours']:.2f} packed.",
         ]
     return lines
 
@@ -130,8 +130,8 @@ SECTIONS = [
         "Growth",
         "growth",
         "python benchmarks/growth.py --output benchmarks/results/growth.json    # a quarter of an hour",
-        "Seconds a step of `fomaml-lora` against what grows, the rest held: Llama shapes with random weights, float32. A\n"
-        "slope of 1 is proportional.\n",
+        "Seconds a step of `fomaml-lora` against what grows, the rest held: Llama shapes with random weights, float32.\n"
+        "A slope of 1 is proportional.\n",
         lambda found: [*growth_table(found), FIGURE],
     ),
     Section(

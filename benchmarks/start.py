@@ -18,12 +18,18 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from record import header, write_result
 
 CONFIG = Path(__file__).parents[1] / "examples" / "demo.yaml"
 POLL = 0.01  # seconds between two looks
 LIMIT = 600.0  # seconds until a run counts as stuck
+SAID = {  # (in words, what is aimed at)
+    "began": ("seconds to the first step", "at most 12"),
+    "ended": ("seconds to its end", ""),
+    "cpu": ("seconds of CPU, the whole run", ""),
+}
 
 
 def start(folder: Path) -> dict[str, float]:
@@ -58,6 +64,14 @@ def _cpu_of_children() -> float:
     return used.ru_utime + used.ru_stime
 
 
+def start_table(results: dict[str, Any]) -> list[str]:
+    lines = ["| | median | least to greatest | aim |", "|---|--:|--:|--:|"]
+    for what, (said, aim) in SAID.items():
+        values = [run[what] for run in results["runs"]]
+        lines.append(f"| {said} | {statistics.median(values):.1f} | {min(values):.1f} to {max(values):.1f} | {aim} |")
+    return lines
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path)
@@ -66,12 +80,10 @@ def main() -> None:
     load = os.getloadavg()[0]
     with TemporaryDirectory() as folder:
         runs = [start(Path(folder) / str(number)) for number in range(options.repeats + 1)][1:]
-    medians = {what: statistics.median(run[what] for run in runs) for what in runs[0]}
-    for what, unit in (("began", "s to the first step"), ("ended", "s to its end"), ("cpu", "s of CPU in all")):
-        values = [run[what] for run in runs]
-        print(f"{medians[what]:6.2f} {unit} ({min(values):.2f} to {max(values):.2f} in {len(runs)} runs)")
+    results = header() | {"load_before": load, "runs": runs}
+    print("\n".join(start_table(results)))
     if options.output:
-        write_result(options.output, header() | {"load_before": load, "medians": medians, "runs": runs})
+        write_result(options.output, results)
 
 
 if __name__ == "__main__":
