@@ -26,6 +26,7 @@ from innerloop.data.tasks import Example, Task, TaskBatch
 from innerloop.models import LoadedModel
 from innerloop.numerics.tensors import TensorSet, clone
 from innerloop.runs.config import load_config
+from innerloop.runs.pace import paced
 from innerloop.runs.preparation import Session, prepare
 
 MODEL, SEED = "smollm2-135m-q4_1", 7
@@ -64,7 +65,7 @@ class Ours:
     """
 
     def __init__(self, session: Session, *, steps: int = 1) -> None:
-        self.session, self.steps = session, steps
+        self.session, self.steps = paced(session), steps
         _, self.batches = session.streams()[0]
         self.space: Any = session.space()
         generator = torch.Generator().manual_seed(SEED)
@@ -72,7 +73,7 @@ class Ours:
             if name.endswith("lora_B"):
                 value.copy_(0.01 * torch.randn(value.shape, generator=generator))
         self.values = clone(self.space.shared)
-        self.trainer = session.trainer(self.space, self.batches)
+        self.trainer = self.session.trainer(self.space, self.batches)
         self.note = f"tasks_per_forward {self.trainer.tasks_per_forward}"
 
     def gradient(self, index: int) -> LossAndGradient:

@@ -130,7 +130,7 @@ SECTIONS = [
         "Growth",
         "growth",
         "python benchmarks/growth.py --output benchmarks/results/growth.json    # a quarter of an hour",
-        "Seconds a step of `fomaml-lora` against what grows, the rest held: Llama shapes with random weights, float32.\n"
+        "Seconds a step of `fomaml-lora` against what grows, the rest held. Llama shapes, random weights, float32.\n"
         "A slope of 1 is proportional.\n",
         lambda found: [*growth_table(found), FIGURE],
     ),

@@ -17,6 +17,7 @@ from innerloop.data.encoding import Encoded, EncodedTask
 from innerloop.data.tasks import Example, Task, TaskBatch
 from innerloop.models import LoadedModel
 from innerloop.runs.config import load_config
+from innerloop.runs.pace import paced
 from innerloop.runs.preparation import Session
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ class Runner:
         }
         self.model, self.method, self.steps = model, work.method, 0
         tasks = _random_tasks(work, vocabulary=model.model.config.vocab_size)
-        session = Session(load_config(source, work.sets()), model, tasks, [], [], {})
+        session = paced(Session(load_config(source, work.sets()), model, tasks, [], [], {}))
         _, self.batches = session.streams()[0]
         self.device = session.device
         self.trainer = session.trainer(session.space(), self.batches)

@@ -13,6 +13,7 @@ rounding, but a repeated run has the same ones, and with them the same bits.
 
 import hashlib
 import json
+import math
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -130,8 +131,15 @@ def _digest(session: Session) -> str:
         "batch": config.method.inner and config.method.inner.batch_size,
         "tasks": config.tasks.model_dump(mode="json"),
         "tasks_per_step": config.outer.tasks_per_step,
+        "length": _about(session),
     }
     return hashlib.sha256(json.dumps(reads, sort_keys=True).encode()).hexdigest()
+
+
+def _about(session: Session) -> int:
+    """How long examples are, in steps of a fifth: another seed's are hardly ever longer."""
+    lengths = [len(example.tokens) for task in session.train for example in task.pool]
+    return round(4 * math.log2(sum(lengths) / len(lengths)))
 
 
 def _kept(digest: str, measure: Callable[[], int]) -> int:
