@@ -23,6 +23,7 @@ OnStep = Callable[[str, Metrics], None]  # (adapter's name, what was measured)
 class Plan:
     """algorithm: in words; examples_per_task: of the smallest pool; adapters: trained one after the other;
     tokens_a_step: of the first, padding included; cached_layers: the lowest layers, which run once for each example;
+    compiled: whether the decoder layers are, or why not; None = that wasn't asked for;
     whole_gradients: an inner step needs all of a task's gradient at once, of all parameters."""
 
     method: str
@@ -37,6 +38,7 @@ class Plan:
     tokens_a_step: int
     cached_layers: int
     whole_gradients: bool
+    compiled: str | None
     dropped: dict[str, int]
 
     def facts(self) -> dict[str, Any]:
@@ -59,6 +61,8 @@ class Plan:
             lines.append(f"adapters {self.adapters}, one a task, trained one after the other")
         if self.cached_layers:
             lines.append(f"cache    layers 0-{self.cached_layers - 1} run once for each example")
+        if self.compiled:
+            lines.append(f"compiled {self.compiled}")
         if self.whole_gradients:
             lines.append("inner    each task's whole gradient is kept: only plain sgd applies it piece by piece")
         return lines + [f"dropped  {count} {reason}" for reason, count in self.dropped.items()]
@@ -83,6 +87,7 @@ def plan(session: Session) -> Plan:
         tokens_a_step=batches[0].token_count,
         cached_layers=session.cut,
         whole_gradients=METHODS[config.method.name].trains == "all" and not _is_plain_sgd(config.method.inner),
+        compiled=session.compiled,
         dropped=session.dropped,
     )
 
