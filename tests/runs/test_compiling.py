@@ -70,7 +70,7 @@ def test_not_asked_nothing_said(world: World, tmp_path: Path) -> None:
     ],
 )
 def test_what_cannot_be_compiled_is_refused(method: str, lora: dict[str, Any], problem: str, right: str) -> None:
-    config = minimal(method, model={"name": "m", "compile": True}, method={"name": method, **lora})
+    config = minimal(method, model={"name": "m", "compile": True}) | {"method": {"name": method, **lora}}
     (fault,) = faults_of(config)
     assert "model.compile" in fault
     assert problem in fault

@@ -48,7 +48,7 @@ class _Target(nn.Linear):
         assert self.slot.pair is not None
         A_TRI, B_TOR = self.slot.pair
         output = nn.functional.linear(input, self.weight, self.bias)
-        x_TMI, y_TMO = (part.unflatten(0, self.slot.rows).flatten(1, 2) for part in (input, output))
+        x_TMI, y_TMO = (_split(part, self.slot.rows).flatten(1, 2) for part in (input, output))
         low_TMR = torch.bmm(x_TMI, A_TRI.mT.to(x_TMI.dtype))
         return torch.baddbmm(y_TMO, low_TMR, B_TOR.mT.to(x_TMI.dtype), alpha=self.slot.scale).view_as(output)
 
@@ -88,7 +88,7 @@ class CompiledLayers:
             pairs = [(values[f"{slot.name}.lora_A"], values[f"{slot.name}.lora_B"]) for slot in slots]
             packing = None if attention is None else attention.packing
             tasks = len(next(iter(values.values())))
-            hidden_TBSD = hidden_NSD.unflatten(0, (tasks, -1))
+            hidden_TBSD = _split(hidden_NSD, (tasks, -1))
             _free_sizes(hidden_TBSD, pairs, packing, (args, kwargs))
             run = self._kind(hidden_TBSD, packing)
             return run(twin, slots, pairs, attention, packing, hidden_TBSD, args, kwargs)
@@ -133,7 +133,7 @@ def _run(
 ) -> Any:
     """What is compiled. Tensors found on a module would be recorded with their sizes: all that vary are arguments."""
     for slot, pair in zip(slots, pairs, strict=True):
-        slot.pair, slot.rows = pair, hidden_TBSD.shape[:2]
+        slot.pair, slot.rows = pair, (hidden_TBSD.shape[0], hidden_TBSD.shape[1])
     if attention is not None:
         attention.packing = packing
     out = layer.forward(hidden_TBSD.flatten(0, 1), *args, **kwargs)
@@ -155,6 +155,11 @@ def _free_sizes(hidden_TBSD: Tensor, pairs: list[_Pair], packing: Packing | None
         for field in fields(packing):
             tensor: Tensor = getattr(packing, field.name)
             _mark(tensor, *range(tensor.ndim))
+
+
+def _split(rows_NSW: Tensor, rows: tuple[int, int]) -> Tensor:
+    """(T, B, S, W)."""
+    return cast(Tensor, cast(Any, rows_NSW).unflatten(0, rows))
 
 
 def _mark(tensor: Tensor, *places: int) -> None:
