@@ -54,7 +54,7 @@ def test_a_row_of_attention_holds_one_example_from_its_start(lengths: list[list[
     if packing is None:
         return
     packed = batch.tokens.flatten()[packing.source].flatten()
-    rows = packed[packing.grid].index_fill_(0, packing.holes, -1).view(-1, packing.longest)
+    rows = packed[packing.grid.flatten()].index_fill_(0, packing.holes, -1).view(-1, packing.longest)
     found = {tuple(row[row >= 0].tolist()): row for row in rows}
     for task in drawn:
         for example in task:
