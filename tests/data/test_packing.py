@@ -61,7 +61,7 @@ def test_a_row_of_attention_holds_one_example_from_its_start(lengths: list[list[
             row = found[example.tokens]
             assert row[: len(example.tokens)].tolist() == list(example.tokens)
             assert (row[len(example.tokens) :] == -1).all()
-    assert torch.equal(packing.grid[packing.place], torch.arange(len(packed)))
+    assert torch.equal(packing.grid.flatten()[packing.place], torch.arange(len(packed)))
     assert len(packing.holes) == rows.numel() - len(packed)
 
 
