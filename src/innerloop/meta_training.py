@@ -20,6 +20,7 @@ from innerloop.planning.outcome import Taken
 from innerloop.planning.tracking import Tracker, footprint
 from innerloop.planning.watching import watched
 from innerloop.planning.workload import of_session
+from innerloop.runs.compiling import compile_layers
 from innerloop.runs.config import RunConfig, load_config
 from innerloop.runs.hidden_states import HiddenStates
 from innerloop.runs.journal import Journal, peak_memory, reset_peak_memory, write_text
@@ -56,6 +57,7 @@ def meta_train(
         config = Path(config)
     settings = config if isinstance(config, RunConfig) else load_config(config)
     session = paced(prepare(settings, model=model, store=store))
+    compile_layers(session)
     settings = session.config
     what, expected = plan(session), None
     if on_plan:

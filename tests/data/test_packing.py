@@ -54,14 +54,14 @@ def test_a_row_of_attention_holds_one_example_from_its_start(lengths: list[list[
     if packing is None:
         return
     packed = batch.tokens.flatten()[packing.source].flatten()
-    rows = packed[packing.grid].index_fill_(0, packing.holes, -1).view(-1, packing.longest)
+    rows = packed[packing.grid.flatten()].index_fill_(0, packing.holes, -1).view(-1, packing.longest)
     found = {tuple(row[row >= 0].tolist()): row for row in rows}
     for task in drawn:
         for example in task:
             row = found[example.tokens]
             assert row[: len(example.tokens)].tolist() == list(example.tokens)
             assert (row[len(example.tokens) :] == -1).all()
-    assert torch.equal(packing.grid[packing.place], torch.arange(len(packed)))
+    assert torch.equal(packing.grid.flatten()[packing.place], torch.arange(len(packed)))
     assert len(packing.holes) == rows.numel() - len(packed)
 
 

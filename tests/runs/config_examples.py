@@ -18,6 +18,7 @@ OTHER: dict[str, Any] = {
     "model.name": "another",
     "model.dtype": "bfloat16",
     "model.device": "cuda:1",
+    "model.compile": True,
     "tasks.suite": "hidden-rules",
     "tasks.folder": "more",
     "tasks.difficulty": "hard",

@@ -59,7 +59,7 @@ def test_every_method_loads_builds_and_comes_back_from_its_resolved_config(metho
 
 
 COMMON = {"seed", "output_dir", "method.name", "outer.steps", "outer.tasks_per_step", "outer.clip"}
-COMMON |= {f"model.{key}" for key in ("name", "dtype", "device")}
+COMMON |= {f"model.{key}" for key in ("name", "dtype", "device", "compile")}
 COMMON |= {
     f"memory.{key}" for key in ("tasks_per_forward", "checkpointing", "logit_rows", "trunk_cache", "lean", "offload")
 }

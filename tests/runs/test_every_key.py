@@ -40,6 +40,7 @@ RUNS: dict[str, tuple[str, dict[str, Any]]] = {
     "cached": ("fomaml-lora", {**STEPS, "method.lora.layers": "last-1", "memory.trunk_cache": True}),
     "all of bfloat16": ("fomaml", {**STEPS, "model.dtype": "bfloat16"}),
     "suite": ("joint-lora", {**SUITE, **SHORT}),
+    "one module": ("joint-lora", {"method.lora.layers": "last-1", "method.lora.target_modules": ["o_proj"]}),
     "truncated": ("joint-lora", {"tasks.max_length": 12, "tasks.on_too_long": "truncate"}),
     "clipped": ("joint-lora", {f"{OUTER}.name": "sgd", f"{OUTER}.lr": 0.1, "outer.clip": 0.01}),
 }
@@ -63,6 +64,7 @@ CHANGES: dict[str, Change] = {
     "model.name": Change(lambda other: str(other.base)),
     "model.dtype": of("model.dtype"),
     "model.device": Change("cpu"),
+    "model.compile": of("model.compile", run="one module", shows="plan"),
     "tasks.suite": Change("math-science", run="suite", also={"tasks.instances": ABSENT}),
     "tasks.folder": Change(lambda other: str(other.tasks)),
     "tasks.difficulty": of("tasks.difficulty", run="suite"),
@@ -121,7 +123,7 @@ EXCEPTIONS = {
     "output_dir": "the same run in another place",
 }
 NEEDS_A_GPU = {"memory.offload"}
-LAW_5 = {
+LAW_5 = {"model.compile"} | {
     f"memory.{key}" for key in ("tasks_per_forward", "checkpointing", "trunk_cache", "trunk_cache_gb", "logit_rows")
 }
 

@@ -126,7 +126,7 @@ def test_the_way_to_rows_and_back_is_its_own_transpose() -> None:
     def drawn(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=generator, dtype=torch.float64, requires_grad=True)
 
-    packed, rows = drawn(len(packing.place), 2), drawn(len(packing.grid), 2)
+    packed, rows = drawn(len(packing.place), 2), drawn(packing.grid.numel(), 2)
     assert torch.allclose((unpack(packed, packing) * rows).sum(), (packed * repack(rows, packing)).sum())
     assert repack(unpack(packed, packing), packing).equal(packed)
     assert torch.autograd.gradcheck(lambda x: unpack(x, packing), packed)

@@ -30,10 +30,9 @@ class Packing:
     source     (T, M) the padded position a packed token comes from; a filler's is 0
     positions  (T, M) its position in its own example
     place      (T*M,) where it is in the rows
-    grid       (G*L,) the packed token of a place in the rows; 0 where there is none
+    grid       (G, L) the packed token of a place in the rows; 0 where there is none
     holes      (H,) the places in the rows where there is none
     scored     (R,) the scored rows of the batch, as packed positions
-    longest    L
     """
 
     source: Tensor
@@ -42,11 +41,13 @@ class Packing:
     grid: Tensor
     holes: Tensor
     scored: Tensor
-    longest: int
+
+    @property
+    def longest(self) -> int:
+        return self.grid.shape[1]
 
     def to(self, device: torch.device | str) -> "Packing":
-        tensors = {field.name: getattr(self, field.name) for field in fields(self)}
-        return replace(self, **{name: moved_to(value, device) for name, value in tensors.items() if name != "longest"})
+        return replace(self, **{field.name: moved_to(getattr(self, field.name), device) for field in fields(self)})
 
 
 def moved_to(tensor: Tensor, device: torch.device | str) -> Tensor:
@@ -88,10 +89,9 @@ def pack(lengths: Lengths, *, width: int, scored: Tensor) -> Packing | None:
         source=source,
         positions=positions,
         place=place,
-        grid=grid,
+        grid=grid.view(row, longest),
         holes=empty.nonzero().flatten(),
         scored=packed_of[scored],
-        longest=longest,
     )
 
 

@@ -20,6 +20,7 @@ from innerloop.numerics.tensors import TensorSet
 from innerloop.planning.tracking import Tracker
 from innerloop.runs.trainer import Trainer
 from innerloop.spaces.all_parameters import AllParameters
+from innerloop.spaces.lora import LoraSpace
 from innerloop.spaces.space import ParameterSpace, TaskLoss, Trained
 
 
@@ -31,11 +32,16 @@ def watched(trainer: Trainer, tracker: Tracker) -> Generator[None]:
     tracker.at(phase="inner", stage="between")
     trainer.space, trainer.method = _WatchedSpace(space, tracker), _WatchedMethod(method, tracker)
     space.loss = _watched_loss(loss, tracker)
+    compiled = space.compiled if isinstance(space, LoraSpace) else None
+    if isinstance(space, LoraSpace):
+        space.compiled = None  # a tracker sees operators, and compiled layers have none: this step runs without
     try:
         with tracker:
             yield
     finally:
         trainer.space, trainer.method, space.loss = space, method, loss
+        if isinstance(space, LoraSpace):
+            space.compiled = compiled
 
 
 def _adopt(trainer: Trainer, tracker: Tracker) -> None:

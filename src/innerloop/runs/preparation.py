@@ -30,6 +30,7 @@ from innerloop.runs.hidden_states import HiddenStates
 from innerloop.runs.trainer import Trainer
 from innerloop.spaces.all_parameters import AllParameters
 from innerloop.spaces.answers import AnswerLoss
+from innerloop.spaces.compiled import CompiledLayers
 from innerloop.spaces.lora import LoraSpace, chosen_layers
 from innerloop.spaces.space import ParameterSpace
 
@@ -45,6 +46,7 @@ class Session:
     train     what meta-training reads; for a method that trains one task at a time, the held-out tasks
     dropped   records left out on the way, by reason
     store     hidden states below the cut
+    layers    compiled, where `runs.compiling` has made them; compiled: what it says about that, None = wasn't asked
     """
 
     config: RunConfig
@@ -56,6 +58,8 @@ class Session:
     store: HiddenStates = field(default_factory=HiddenStates)
     device: torch.device = field(init=False)
     dtype: torch.dtype = field(init=False)
+    layers: CompiledLayers | None = field(init=False, default=None)
+    compiled: str | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         # of the forward; at rest, a space may keep the model's tensors elsewhere and in another dtype
@@ -67,8 +71,8 @@ class Session:
         options: dict[str, Any] = {"checkpointing": memory.checkpointing, "logit_rows": memory.logit_rows}
         if settings is not None:
             below = self.store.below(model, self.cut, most=memory.trunk_cache_bytes)
-            loss = AnswerLoss(model, cut=self.cut, store=below, **options)
-            return LoraSpace(model, loss, settings, seed=self.config.seed)
+            loss = AnswerLoss(model, cut=self.cut, store=below, compiled=self.layers, **options)
+            return LoraSpace(model, loss, settings, seed=self.config.seed, compiled=self.layers)
         return AllParameters(
             model,
             AnswerLoss(model, **options),

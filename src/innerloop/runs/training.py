@@ -24,6 +24,7 @@ class Plan:
     """algorithm: in words; examples_per_task: of the smallest pool; adapters: trained one after the other;
     tokens_a_step: of the first; cached_layers: the lowest layers, which run once for each example;
     cache_gb: of their hidden states that are kept at most;
+    compiled: whether the decoder layers are, or why not; None = that wasn't asked for;
     whole_gradients: an inner step needs all of a task's gradient at once, of all parameters."""
 
     method: str
@@ -39,6 +40,7 @@ class Plan:
     cached_layers: int
     cache_gb: float
     whole_gradients: bool
+    compiled: str | None
     dropped: dict[str, int]
 
     def facts(self) -> dict[str, Any]:
@@ -62,6 +64,8 @@ class Plan:
         if self.cached_layers:
             kept = f"at most {self.cache_gb:g} GB of hidden states are kept"
             lines.append(f"cache    layers 0-{self.cached_layers - 1} run once for each example; {kept}")
+        if self.compiled:
+            lines.append(f"compiled {self.compiled}")
         if self.whole_gradients:
             lines.append("inner    each task's whole gradient is kept: only plain sgd applies it piece by piece")
         return lines + [f"dropped  {count} {reason}" for reason, count in self.dropped.items()]
@@ -87,6 +91,7 @@ def plan(session: Session) -> Plan:
         cached_layers=session.cut,
         cache_gb=config.memory.trunk_cache_gb or 0,
         whole_gradients=METHODS[config.method.name].trains == "all" and not _is_plain_sgd(config.method.inner),
+        compiled=session.compiled,
         dropped=session.dropped,
     )
 

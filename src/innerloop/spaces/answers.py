@@ -17,6 +17,7 @@ from innerloop.architecture import base_model, head, logit_softcap, packs
 from innerloop.data.tasks import Batch
 from innerloop.numerics.loss import CHUNK_ROWS, Head, plain_cross_entropy, score_rows, task_cross_entropy
 from innerloop.spaces.attention import Attention
+from innerloop.spaces.compiled import CompiledLayers
 from innerloop.spaces.trunk import Forward, Store, Trunk, with_layers
 
 
@@ -31,6 +32,7 @@ class AnswerLoss:
     cut            run only the layers from here on; the hidden states below come from `store`
     checkpointing  recompute each layer in the backward pass instead of keeping its activations
     logit_rows     scored rows whose logits exist at a time
+    compiled       what makes compiled layers of those that aren't cut off, for the space that holds values in them
     """
 
     def __init__(
@@ -41,6 +43,7 @@ class AnswerLoss:
         store: Store | None = None,
         checkpointing: bool = False,
         logit_rows: int = CHUNK_ROWS,
+        compiled: CompiledLayers | None = None,
     ) -> None:
         self.logit_rows = logit_rows
         self.attention = Attention() if packs(model) else None
@@ -52,8 +55,13 @@ class AnswerLoss:
         self._hidden: Tensor | None = None
         below: list[Forward | None] = [self._enter] * cut
         above: list[Forward | None] = [
-            partial(checkpoint, layer, use_reentrant=False) if checkpointing else None for layer in layers[cut:]
+            compiled.layer(layer, self.attention) if compiled else None for layer in layers[cut:]
         ]
+        if checkpointing:
+            above = [
+                partial(checkpoint, forward or layer, use_reentrant=False)
+                for forward, layer in zip(above, layers[cut:], strict=True)
+            ]
         self.body = with_layers(base, below + above)
 
     def __call__(self, batch: Batch, *, twice: bool = False) -> Tensor:

@@ -78,7 +78,7 @@ class _Unpack(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, packed: Tensor, packing: Packing) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx.packing = packing
-        return packed.index_select(0, packing.grid).index_fill_(0, packing.holes, 0.0)
+        return packed.index_select(0, packing.grid.flatten()).index_fill_(0, packing.holes, 0.0)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]

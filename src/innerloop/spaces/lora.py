@@ -25,6 +25,7 @@ from innerloop.architecture import decoder_layers
 from innerloop.data.tasks import Batch
 from innerloop.errors import Fault, UserError, did_you_mean
 from innerloop.numerics.tensors import TensorSet
+from innerloop.spaces.compiled import CompiledLayers
 from innerloop.spaces.space import ParameterSpace, TaskLoss, Trained, gradients, math_attention
 
 ALL_LINEAR = "all-linear"
@@ -48,13 +49,26 @@ class LoraSettings:
 
 
 class LoraSpace(ParameterSpace):
-    """The LoRA matrices of the target modules; any number of tasks a forward."""
+    """The LoRA matrices of the target modules; any number of tasks a forward.
+
+    compiled   the layers that `loss` runs, for losses with their gradient; None, and in anything else: hooks
+    """
 
     limit = None
 
-    def __init__(self, model: nn.Module, loss: TaskLoss, settings: LoraSettings, *, seed: int) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: TaskLoss,
+        settings: LoraSettings,
+        *,
+        seed: int,
+        compiled: CompiledLayers | None = None,
+    ) -> None:
         super().__init__(model, loss)
-        self.settings = settings
+        if compiled and settings.lora_dropout:
+            raise ValueError("dropout masks are drawn from seeds, which can't be compiled")
+        self.settings, self.compiled = settings, compiled
         self.targets = find_targets(model, settings)
         self.shared = fresh_lora(self.targets, settings, seed=seed)
 
@@ -67,7 +81,7 @@ class LoraSpace(ParameterSpace):
         self, values: Mapping[str, Tensor], batch: Batch, *, into: TensorSet | None = None
     ) -> tuple[Tensor, TensorSet | None]:
         leaves = _leaves(values, batch)
-        with torch.enable_grad(), self._hooked(leaves, batch.mask_seeds):
+        with torch.enable_grad(), self._in_place(leaves, batch.mask_seeds):
             loss = self.loss(batch)
             gradient = gradients(loss, list(leaves.values()))
         return loss.detach(), self._hand_over(dict(zip(leaves, gradient, strict=True)), into)
@@ -93,20 +107,37 @@ class LoraSpace(ParameterSpace):
         )
 
     @contextmanager
+    def _in_place(self, leaves: Mapping[str, Tensor], mask_seeds: Sequence[int] | None) -> Generator[None]:
+        if self.compiled is None:
+            with self._hooked(leaves, mask_seeds):
+                yield
+        else:
+            with self._frozen(), self.compiled.holding(leaves):
+                yield
+
+    @contextmanager
     def _hooked(self, values: Mapping[str, Tensor], mask_seeds: Sequence[int] | None) -> Generator[None]:
         handles: list[RemovableHandle] = []
+        with self._frozen():
+            try:
+                for name, module in self.targets.items():
+                    handles.append(module.register_forward_hook(self._hook(name, values, mask_seeds)))
+                yield
+            finally:
+                for handle in handles:
+                    handle.remove()
+
+    @contextmanager
+    def _frozen(self) -> Generator[None]:
+        """The base, whatever the caller's model is elsewhere."""
         thawed = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         try:
-            for parameter in thawed:  # the base is frozen here, whatever the caller's model is elsewhere
+            for parameter in thawed:
                 parameter.requires_grad_(False)
-            for name, module in self.targets.items():
-                handles.append(module.register_forward_hook(self._hook(name, values, mask_seeds)))
             yield
         finally:
             for parameter in thawed:
                 parameter.requires_grad_(True)
-            for handle in handles:
-                handle.remove()
 
     def _hook(
         self, name: str, values: Mapping[str, Tensor], mask_seeds: Sequence[int] | None
