@@ -6,7 +6,7 @@ Racer                     what can be timed, and shown to take the same step
 Ours                      a session's own trainer
 session                   of a run of fomaml-lora on tasks that are passed in
 gsm8k                     of a run of `lora` on GSM8K
-mixed, as_made, equal     tasks to race on
+mixed, equal              tasks to race on
 meta_tasks, lengths       the examples of a batch as contenders take them, and how long they are
 """
 
@@ -97,15 +97,18 @@ class Ours:
         return kind(self.session.model.model, rounds, values=self.values, settings=self.space.settings, rates=rates)
 
 
-def session(model: LoadedModel, tasks: list[EncodedTask], *, layers: str = "all", trunk_cache: bool = False) -> Session:
+def session(
+    model: LoadedModel, pool: list[EncodedTask], *, tasks: int = TASKS, layers: str = "all", trunk_cache: bool = False
+) -> Session:
+    """Steps of `tasks` tasks of the pool."""
     inner = {"steps": META.steps, "clip": None, "optimizer": {"name": "sgd", "lr": META.inner}}
     config = _config(
         {"suite": SUITES[0], "support": EXAMPLES, "query": EXAMPLES, "max_length": TOKENS},
         {"name": "fomaml-lora", "inner": inner, "lora": {"r": 16, "lora_alpha": 32, "layers": layers}},
-        tasks_per_step=TASKS,
+        tasks_per_step=tasks,
         memory={"trunk_cache": trunk_cache},
     )
-    return Session(config, model, tasks, [], [], {})
+    return Session(config, model, pool, [], [], {})
 
 
 def gsm8k(model: LoadedModel, folder: Path) -> Session:
@@ -136,12 +139,6 @@ def _config(tasks: dict[str, Any], method: dict[str, Any], *, tasks_per_step: in
             "output_dir": "unused",
         }
     )
-
-
-def as_made(model: LoadedModel) -> list[EncodedTask]:
-    """The tasks of both suites as they are: examples of a task are alike in length."""
-    encoded = [task for suite in SUITES for task in _encoded(model, suite)]
-    return [task for task in encoded if len(task.pool) >= 2 * EXAMPLES]
 
 
 def mixed(model: LoadedModel) -> list[EncodedTask]:

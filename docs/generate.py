@@ -1,6 +1,6 @@
-"""Writes docs/methods.md from the table of methods and docs/cli.md from the command line's --help.
+"""Writes methods.md from the table of methods, cli.md from --help, measurements.md from benchmarks/results.
 
-python docs/generate.py            write both
+python docs/generate.py            write them
 python docs/generate.py --plan     write the predicted table of docs/plan.md as well: about a minute
 python docs/generate.py --check    write nothing; exit 1 where a page is not what would be written
 """
@@ -133,7 +133,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def pages() -> dict[str, str]:
     """File name -> what it has to hold."""
-    return {"methods.md": methods_page(), "cli.md": cli_page()}
+    return {"methods.md": methods_page(), "cli.md": cli_page(), "measurements.md": measurements_page()}
+
+
+def measurements_page() -> str:
+    sys.path.insert(0, str(DOCS.parent / "benchmarks"))
+    from page import page  # pyright: ignore[reportMissingImports]
+
+    return page()
 
 
 def stale(folder: Path, wanted: dict[str, str]) -> list[str]:
