@@ -207,28 +207,40 @@ def child(name: str, *, tiny: bool) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path)
+    parser.add_argument("--output", type=Path, help="cases that it has are not run again")
     parser.add_argument("--tiny", action="store_true", help="a model of a few thousand parameters, to try the script")
     parser.add_argument("--child", choices=list(CASES))
     options = parser.parse_args()
     if options.child:
         child(options.child, tiny=options.tiny)
         return
-    rows: dict[str, dict[str, int]] = {}
+    begun = options.output and options.output.exists()
+    rows: dict[str, dict[str, int]] = json.loads(options.output.read_text())["rows"] if begun else {}
     for name in CASES:
-        command = [sys.executable, __file__, "--child", name, *["--tiny"] * options.tiny]
-        printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=os.environ | ENVIRONMENT)
-        rows[name] = json.loads(printed.stdout.splitlines()[-1])
+        if name not in rows:
+            rows[name] = measured(name, tiny=options.tiny)
+            if options.output:
+                write_result(options.output, header() | {"rows": rows, "ratios": ratios(rows)})
         print(f"{name:32} {rows[name]['peak_rss'] / 1e9:6.2f} GB peak RSS, {rows[name]['used'] / 1e9:6.2f} GB used")
-    ratios = [
-        {"case": case, "beside": beside, "peak_rss": rows[case]["peak_rss"] / rows[beside]["peak_rss"], "target": most}
-        for case, beside, most in TARGETS
-    ]
-    for ratio in ratios:
+    for ratio in ratios(rows):
         aimed = f", aimed at {ratio['target']:.2f}" if ratio["target"] else ""
         print(f"{ratio['case']} / {ratio['beside']}: {ratio['peak_rss']:.2f}{aimed}")
-    if options.output:
-        write_result(options.output, header() | {"rows": rows, "ratios": ratios})
+
+
+def measured(name: str, *, tiny: bool) -> dict[str, int]:
+    """Of a process of its own."""
+    command = [sys.executable, __file__, "--child", name, *["--tiny"] * tiny]
+    printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=os.environ | ENVIRONMENT)
+    return json.loads(printed.stdout.splitlines()[-1])
+
+
+def ratios(rows: dict[str, dict[str, int]]) -> list[dict[str, Any]]:
+    """Of the cases that are done."""
+    return [
+        {"case": case, "beside": beside, "peak_rss": rows[case]["peak_rss"] / rows[beside]["peak_rss"], "target": most}
+        for case, beside, most in TARGETS
+        if case in rows and beside in rows
+    ]
 
 
 if __name__ == "__main__":

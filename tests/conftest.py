@@ -8,13 +8,15 @@ cli     the command line in this process
 import os
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 import torch
 
 torch.set_num_threads(1)
-os.environ["INNERLOOP_TOKEN_CACHE"] = "0"  # no test writes into the cache of whoever runs it
+_CACHE = TemporaryDirectory()  # no test writes into the cache of whoever runs it
+os.environ["INNERLOOP_CACHE"] = _CACHE.name
 
 
 @pytest.fixture(scope="session")
