@@ -20,6 +20,7 @@ from helpers import (
     untouched,
 )
 from innerloop.data.batches import collate
+from innerloop.data.batches import token_key
 from innerloop.data.encoding import encode_prompt
 from innerloop.evaluation import forgetting as module
 from innerloop.evaluation.forgetting import Continuations, continuations, forgetting, shipped_prompts
@@ -143,14 +144,14 @@ def test_how_it_is_cut_up_changes_nothing(monkeypatch: pytest.MonkeyPatch, rows:
 
 
 def test_a_cached_trunk_changes_nothing() -> None:
-    model, store = tiny_model("llama"), dict[str, Tensor]()
+    model, store = tiny_model("llama"), dict[bytes, Tensor]()
     base, layers = base_of(model), {"layers": "last-1"}
     cached = lora_space(model, loss={"cut": 2, "store": store}, **layers)
     values = perturbed(cached.shared, TASKS, scale=1.0)
     found = forgetting(cached, values, base)
     assert close(found, forgetting(lora_space(model, **layers), values, base), 1e-5)
     assert close(found, divergences(cached, values, model, base), 1e-4)
-    assert set(store) == {example.id for example in base.examples}
+    assert set(store) == {token_key(example.tokens) for example in base.examples}
     for kept in store.values():
         kept.zero_()
     assert relative_error(forgetting(cached, values, base), found) > 1e-2, "the store is what was read"
