@@ -19,8 +19,7 @@ from helpers import (
     relative_error,
     untouched,
 )
-from innerloop.data.batches import collate
-from innerloop.data.batches import token_key
+from innerloop.data.batches import collate, token_key
 from innerloop.data.encoding import encode_prompt
 from innerloop.evaluation import forgetting as module
 from innerloop.evaluation.forgetting import Continuations, continuations, forgetting, shipped_prompts
