@@ -11,7 +11,7 @@ each kind and, for each kind, one with a layer more are enough. The highest wind
 
 import copy
 from collections import Counter
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -22,6 +22,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from innerloop.architecture import decoder_layers
 from innerloop.data.tasks import TaskBatch
 from innerloop.models import LoadedModel
+from innerloop.numerics import eight_bit, rounding
 from innerloop.planning.tracking import Footprint, Tracker, Window, footprint
 from innerloop.planning.watching import watched
 from innerloop.runs.config import RunConfig
@@ -120,7 +121,7 @@ def _measure(
     cut, config = _with_layers(shape, layers), _for_layers(config, kinds, layers, tasks=len(tasks.names))
     tracker = Tracker(_DEVICE, fake=True, host_follows=config.memory.offload)
     dtype = getattr(torch, config.model.dtype)
-    with FakeTensorMode(allow_non_fake_inputs=True), _taken_for_real():
+    with FakeTensorMode(allow_non_fake_inputs=True), _taken_for_real(), _few_slices():
         with tracker:
             model = _load(cut, dtype, tracker, on_cpu=on_cpu)
             loaded, cache = LoadedModel(model, cast(Any, None), "", "", ""), _Cache(tracker, host=not on_cpu)
@@ -189,6 +190,26 @@ def _taken_for_real() -> Generator[None]:
         yield
     finally:
         import_utils.is_fake_tensor = asked
+
+
+@contextmanager
+def _few_slices() -> Generator[None]:
+    """Of a large tensor that is worked on slice by slice, the first and the last: those between take no more memory."""
+    whole = rounding.slices, eight_bit.windows
+    rounding.slices, eight_bit.windows = _ends(rounding.slices), _ends(eight_bit.windows)
+    try:
+        yield
+    finally:
+        rounding.slices, eight_bit.windows = whole
+
+
+def _ends(parts: Callable[..., Iterable[Any]]) -> Callable[..., Any]:
+    def ends(*args: Any) -> Generator[Any]:
+        first, *rest = parts(*args)
+        yield first
+        yield from rest[-1:]
+
+    return ends
 
 
 def _name_places(model: nn.Module, tracker: Tracker, kinds: Sequence[str]) -> None:
