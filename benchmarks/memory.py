@@ -1,6 +1,6 @@
 """Peak memory of one way to do first-order MAML on all parameters, beside two others. Writes results/memory.json.
 
-python benchmarks/memory.py --output benchmarks/results/memory.json     (about 20 minutes on two cores)
+python benchmarks/memory.py --output benchmarks/results/memory.json     (half an hour on two cores)
 
 SmolLM2-135M's shape with random weights, on the CPU: two outer steps of 4 tasks x (3 + 1) passes x 8 examples x 64
 tokens, 16 of them scored, AdamW outside. Each case is a process of its own.
@@ -9,8 +9,8 @@ the literature's way   weights cloned for each task in one graph, full logits, o
                        losses. Checkpointing is left out: under functional_call its recomputation reads other weights
 deepcopy               a copy of the model and torch.optim for one task at a time, full logits
 innerloop              the run's own trainer
-2 passes               of one task with one inner step, in place of 4 x (3 + 1): the peak is the same, as the float32 case
-                       shows, and a CPU without bfloat16 products would take hours for more lean ones
+2 passes               of one task with one inner step, in place of 4 x (3 + 1). The peak is the same, as the float32
+                       case shows, and a CPU without bfloat16 products would take hours for more of the lean ones
 
 Peaks are those of the resident set. `used` is above the process's own share, taken after a step of a tiny model.
 MALLOC_MMAP_THRESHOLD_ is set so that freed memory is given back at once, for all cases alike.

@@ -1,4 +1,4 @@
-"""Seconds from the command to the first step of SmolLM2-135M, with warm caches.
+"""Seconds from the command to the first step of SmolLM2-135M, with warm caches, and to the plan of a larger model.
 
     python benchmarks/start.py --output benchmarks/results/NAME.json
 
@@ -6,6 +6,9 @@
 user would call it. One run that isn't counted fills the caches. Seconds are those of a clock beside the process: the
 step has begun when run.yaml is there, the last file that is written before it, and has ended when metrics.jsonl has
 its first line. The step that is timed is the one that the command takes, with its measurement of memory.
+
+`innerloop plan` of fomaml on Llama-3.2-1B: one setting (--device h200), and the search for one that fits (--device
+rtx4090 --budget 13GB, which the fourth setting does).
 """
 
 import argparse
@@ -26,10 +29,20 @@ CONFIG = Path(__file__).parents[1] / "examples" / "demo.yaml"
 POLL = 0.01  # seconds between two looks
 LIMIT = 600.0  # seconds until a run counts as stuck
 SAID = {  # (in words, what is aimed at)
-    "began": ("seconds to the first step", "at most 12"),
+    "began": ("`train`: seconds to the first step", "at most 12"),
     "ended": ("seconds to its end", ""),
     "cpu": ("seconds of CPU, the whole run", ""),
+    "plan": ("`plan`: seconds for one setting", "at most 8"),
+    "budget": ("seconds for a setting that fits", "at most 20"),
+    "plan_gb": ("peak RSS, GB", "below 1.5"),
 }
+LLAMA = """\
+model: {name: meta-llama/Llama-3.2-1B, dtype: bfloat16}
+tasks: {suite: hidden-rules, held_out: [affine]}
+method: {name: fomaml}
+output_dir: unused
+"""
+PLANS = {"plan": ["--device", "h200"], "budget": ["--device", "rtx4090", "--budget", "13GB"]}
 
 
 def start(folder: Path) -> dict[str, float]:
@@ -49,6 +62,18 @@ def start(folder: Path) -> dict[str, float]:
     if code:
         raise SystemExit(f"innerloop train ended with {code}")
     return {"began": began, "ended": ended, "cpu": _cpu_of_children() - before}
+
+
+def plan(folder: Path) -> dict[str, float]:
+    config = folder / "llama.yaml"
+    config.write_text(LLAMA)
+    seconds: dict[str, float] = {}
+    for name, options in PLANS.items():
+        started = time.perf_counter()
+        command = [sys.executable, "-m", "innerloop", "plan", str(config), *options]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        seconds[name] = time.perf_counter() - started
+    return seconds
 
 
 def _wait(child: "subprocess.Popen[bytes]", started: float, done: Callable[[], bool]) -> float:
@@ -79,7 +104,10 @@ def main() -> None:
     options = parser.parse_args()
     load = os.getloadavg()[0]
     with TemporaryDirectory() as folder:
-        runs = [start(Path(folder) / str(number)) for number in range(options.repeats + 1)][1:]
+        plans = [plan(Path(folder)) for _ in range(options.repeats)]
+        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6  # of the largest of them
+        starts = [start(Path(folder) / str(number)) for number in range(options.repeats + 1)][1:]
+    runs = [{**one, **other, "plan_gb": peak} for one, other in zip(starts, plans, strict=True)]
     results = header() | {"load_before": load, "runs": runs}
     print("\n".join(start_table(results)))
     if options.output:
