@@ -1,0 +1,40 @@
+"""benchmarks/page.py: every section says its result, or that there is none yet."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+import page  # pyright: ignore[reportMissingImports]
+from record import header  # pyright: ignore[reportMissingImports]
+
+
+def test_without_results_nothing_is_measured(tmp_path: Path) -> None:
+    text = page.page(tmp_path)
+    assert text.lower().count("not yet measured") >= len(page.SECTIONS)
+    assert all(f"## {section.title}\n" in text and section.command in text for section in page.SECTIONS)
+
+
+def test_a_plan_is_within_where_it_is_near_what_was_taken(tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = [
+        {"config": "LlamaConfig", "planned": 1000e6, "allocated": 1100e6},
+        {"config": "LlamaConfig", "planned": 3000e6, "allocated": 2000e6},
+        {"config": "Qwen2Config", "planned": 60e6, "measured": 120e6},
+    ]
+    assert page.plan_table({"rows": rows})[2:] == [
+        "| Llama | 2 | 1 | -9.1 % | +50.0 % |",
+        "| Qwen2 | 1 | 1 | -50.0 % | -50.0 % |",
+    ]
+    (tmp_path / "plan-cuda.json").write_text(json.dumps(header() | {"rows": rows}))
+    section = page.page(tmp_path).split("## Plans on a GPU")[1]
+    assert "| Llama | 2 | 1 |" in section
+    assert "commit `" in section
+
+
+def test_memory_is_shown_beside_its_aim() -> None:
+    rows = {"a": {"peak_rss": 2e9, "used": 1e9}, "b": {"peak_rss": 4e9, "used": 3e9}}
+    ratios = [{"case": "a", "beside": "b", "peak_rss": 0.5, "target": 0.55}]
+    table = page.memory_table({"rows": rows, "ratios": ratios})
+    assert "| a | 2.00 | 1.00 |" in table
+    assert "| a | b | 0.50 | at most 0.55 |" in table
