@@ -12,6 +12,7 @@ import torch
 
 from innerloop.learning.methods import METHODS, Joint
 from innerloop.models import LoadedModel
+from innerloop.numerics import rounding
 from innerloop.planning import tracing
 from innerloop.planning.tracing import trace
 from innerloop.planning.tracking import PARTS, PHASES, Footprint, Tracker, footprint
@@ -135,6 +136,18 @@ def test_a_fake_tensor_is_taken_for_a_real_one(monkeypatch: pytest.MonkeyPatch) 
     assert import_utils.is_fake_tensor is asked
     monkeypatch.setattr(tracing, "_taken_for_real", nullcontext)
     assert traced(case).parts["activations"] > 1.1 * right.parts["activations"]
+
+
+def test_the_slices_of_a_large_tensor_that_are_left_out_take_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With slices so small that a tiny model's tensors have many."""
+    monkeypatch.setattr(rounding, "SLICE", 256)
+    case = small("llama", "fomaml", ONE_STEP, "memory.lean=true", layers=2, dtype="bfloat16")
+    asked, ends = rounding.slices, traced(case)
+    assert rounding.slices is asked
+    monkeypatch.setattr(tracing, "_few_slices", nullcontext)
+    assert traced(case) == ends
+    monkeypatch.setattr(rounding, "SLICE", 2**22)
+    assert traced(case) != ends  # the control: whole tensors at a time take more
 
 
 # what a footprint says
