@@ -9,8 +9,8 @@ the literature's way   weights cloned for each task in one graph, full logits, o
                        losses. Checkpointing is left out: under functional_call its recomputation reads other weights
 deepcopy               a copy of the model and torch.optim for one task at a time, full logits
 innerloop              the run's own trainer
-2 passes               of one task with one inner step, once, in place of two steps of 4 x (3 + 1). The peak is the same, as the float32
-                       case shows, and a CPU without bfloat16 products would take hours for the lean one
+2 passes               of one task with one inner step, once, in place of two steps of 4 x (3 + 1). The peak is the
+                       same, as the float32 case shows; a CPU without bfloat16 products would take hours for more
 
 Peaks are those of the resident set. `used` is above the process's own share, taken after a step of a tiny model.
 MALLOC_MMAP_THRESHOLD_ is set so that freed memory is given back at once, for all cases alike.
