@@ -38,7 +38,7 @@ from innerloop.data.encoding import Encoded
 from innerloop.data.tasks import Batch, TaskBatch
 from innerloop.models import LoadedModel
 from innerloop.runs.config import load_config
-from innerloop.runs.journal import peak_memory, reset_peak_memory
+from innerloop.runs.journal import commit, peak_memory, reset_peak_memory
 from innerloop.runs.preparation import Session, TaskBatches
 from innerloop.shapes import model_shape
 
@@ -220,7 +220,7 @@ def main() -> None:
         child(options.child, tiny=options.tiny)
         return
     begun = options.output and options.output.exists()
-    rows: dict[str, dict[str, int]] = json.loads(options.output.read_text())["rows"] if begun else {}
+    rows: dict[str, dict[str, Any]] = json.loads(options.output.read_text())["rows"] if begun else {}
     for name in CASES:
         rows[name] = rows.get(name) or measured(name, tiny=options.tiny)
         if options.output:
@@ -231,14 +231,16 @@ def main() -> None:
         print(f"{ratio['case']} / {ratio['beside']}: {ratio['peak_rss']:.2f}{aimed}")
 
 
-def measured(name: str, *, tiny: bool) -> dict[str, int]:
-    """Of a process of its own."""
+def measured(name: str, *, tiny: bool) -> dict[str, Any]:
+    """Of a process of its own, and what ran: a file may be filled over several commits."""
     command = [sys.executable, __file__, "--child", name, *["--tiny"] * tiny]
     printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=os.environ | ENVIRONMENT)
-    return json.loads(printed.stdout.splitlines()[-1])
+    steps = 1 if FEWEST in name else OUTER_STEPS
+    ran = {"commit": commit(), "threads": torch.get_num_threads(), "outer_steps": steps}
+    return json.loads(printed.stdout.splitlines()[-1]) | ran
 
 
-def ratios(rows: dict[str, dict[str, int]]) -> list[dict[str, Any]]:
+def ratios(rows: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
     """Of the cases that are done."""
     return [
         {"case": case, "beside": beside, "peak_rss": rows[case]["peak_rss"] / rows[beside]["peak_rss"], "target": most}

@@ -88,8 +88,10 @@ def race_tables(found: dict[str, Any]) -> list[str]:
 
 
 def memory_table(found: dict[str, Any]) -> list[str]:
-    lines = ["| case | peak RSS, GB | above an idle process, GB |", "|---|--:|--:|"]
-    lines += [f"| {name} | {r['peak_rss'] / 1e9:.2f} | {r['used'] / 1e9:.2f} |" for name, r in found["rows"].items()]
+    lines = ["| case | peak RSS, GB | above an idle process, GB | outer steps | commit |", "|---|--:|--:|--:|---|"]
+    for name, row in found["rows"].items():
+        sizes = f"{row['peak_rss'] / 1e9:.2f} | {row['used'] / 1e9:.2f}"
+        lines.append(f"| {name} | {sizes} | {row['outer_steps']} | `{row['commit']}` |")
     lines += ["", "| peak RSS of | beside | ratio | aim |", "|---|---|--:|--:|"]
     for ratio in found["ratios"]:
         aim = f"at most {ratio['target']:.2f}" if ratio["target"] else ""

@@ -33,8 +33,9 @@ def test_a_plan_is_within_where_it_is_near_what_was_taken(tmp_path: Path) -> Non
 
 
 def test_memory_is_shown_beside_its_aim() -> None:
-    rows = {"a": {"peak_rss": 2e9, "used": 1e9}, "b": {"peak_rss": 4e9, "used": 3e9}}
+    ran = {"outer_steps": 2, "commit": "abc"}
+    rows = {"a": {"peak_rss": 2e9, "used": 1e9} | ran, "b": {"peak_rss": 4e9, "used": 3e9} | ran}
     ratios = [{"case": "a", "beside": "b", "peak_rss": 0.5, "target": 0.55}]
     table = page.memory_table({"rows": rows, "ratios": ratios})
-    assert "| a | 2.00 | 1.00 |" in table
+    assert "| a | 2.00 | 1.00 | 2 | `abc` |" in table
     assert "| a | b | 0.50 | at most 0.55 |" in table
