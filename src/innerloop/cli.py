@@ -1,7 +1,8 @@
 """The command line: each verb is a few lines over the library.
 
 train, check, plan, adapt, eval, compare, report, export, methods. Exit codes: 0 done, 1 failed, 2 usage, config or
-data, 3 a check failed, 130 interrupted. With --json, standard output is one JSON document.
+data, 3 a check failed, 75 stopped on the way and to be gone on with, 130 stopped. With --json, standard output is one
+JSON document.
 Everything heavy is imported inside the verbs, so that --help answers at once.
 """
 
@@ -11,15 +12,17 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from innerloop.errors import RunError, UserError
+from innerloop.errors import Fault, ResumableError, RunError, UserError
 from innerloop.progress import stage_bars, step_bars
+from innerloop.runs.stopping import stoppable
 
 if TYPE_CHECKING:
     from innerloop.planning.forecast import Forecast
+    from innerloop.runs.resuming import Begun
     from innerloop.runs.training import Plan
 
 CHECK_FAILED = 3
@@ -54,27 +57,54 @@ def _collected_from_here() -> None:
     gc.enable()
 
 
+@contextmanager
+def _resumable(go_on: str) -> Iterator[None]:
+    """A signal that asks the command to stop ends it with what goes on with it."""
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        raise ResumableError(f"stopped by {stop.args[0] if stop.args else 'SIGINT'}: {go_on}") from None
+
+
 @app.command()
 def train(
     config: Config,
     set_: Sets = [],  # noqa: B006 (typer reads it, nothing writes it)
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be trained, and stop.")] = False,
+    resume: Annotated[
+        Literal["auto"] | None, typer.Option(help="auto: go on with what an earlier start left; else begin.")
+    ] = None,
+    allow_change: Annotated[
+        list[str], typer.Option(help="A key, or model, data or tokenizer, that may differ from that start. Repeatable.")
+    ] = [],  # noqa: B006
     json_: Json = False,
 ) -> None:
     """Train an initialization and write it to the config's output_dir."""
-    with _uncollected():
-        _train(config, set_, dry_run=dry_run, json_=json_)
+    if allow_change and not resume:
+        raise UserError(Fault("read only with --resume auto", "--allow-change", ", ".join(allow_change)))
+    with _resumable("the same command with --resume auto goes on from there"), _uncollected():
+        _train(config, set_, dry_run=dry_run, resume=resume is not None, allow_change=allow_change, json_=json_)
 
 
-def _train(config: Path, set_: list[str], *, dry_run: bool, json_: bool) -> None:
+def _train(config: Path, set_: list[str], *, dry_run: bool, resume: bool, allow_change: list[str], json_: bool) -> None:
     from innerloop.meta_training import meta_train
     from innerloop.planning.outcome import beside
     from innerloop.runs.config import load_config
+    from innerloop.runs.journal import read_manifest
     from innerloop.runs.preparation import prepare
     from innerloop.runs.training import plan
 
     settings = load_config(config, set_)
-    said: dict[str, Any] = {}
+    folder, said = settings.output_dir, dict[str, Any]()
+    before = read_manifest(folder) if resume else None
+    if before and before["status"] == "done":
+        _say({"output_dir": str(folder), "done": True}, f"{folder} is done already", as_json=json_)
+        return
+
+    def on_resume(begun: "Begun") -> None:
+        said["resumed"] = begun.host()["restarts"][-1]
+        if not json_:
+            print("\n".join([*begun.lines(), ""]), flush=True)
 
     def on_plan(what: "Plan") -> None:
         said["plan"] = what.facts()
@@ -90,12 +120,14 @@ def _train(config: Path, set_: list[str], *, dry_run: bool, json_: bool) -> None
     if dry_run:
         on_plan(plan(prepare(settings)))
     else:
+        told = {"on_resume": on_resume, "on_plan": on_plan, "on_forecast": on_forecast}
         with step_bars(settings.outer.steps) as on_step:
-            folder = meta_train(settings, on_plan=on_plan, on_forecast=on_forecast, on_step=on_step).folder
+            meta_train(settings, resume=resume, allow_change=allow_change, **told, on_step=on_step)
         manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-        said |= {"output_dir": str(folder), "measured": manifest["measured"]}
+        said |= {"output_dir": str(folder), "measured": manifest["host"].get("measured")}
         if not json_:
-            print("\n".join([*beside(manifest), f"wrote {folder}: {_contents(folder)}"]))
+            taken = beside(manifest) if said["measured"] else []  # else Python began it, without a forecast
+            print("\n".join([*taken, f"wrote {folder}: {_contents(folder)}"]))
     if json_:
         print(json.dumps(said))
 
@@ -185,7 +217,7 @@ def evaluate(
 
     learned = load_run(run)
     protocol = protocol_of(learned, k=k, draws=draws, max_new_tokens=max_new_tokens)
-    with stage_bars() as say:
+    with _resumable("what was scored is kept, and the same command goes on from there"), stage_bars() as say:
         found = evaluate(learned, protocol, lambda stage, done, total: say(stage, "", done, total))
     _say(found, "\n".join(lines(found)), as_json=json_)
 
@@ -203,7 +235,7 @@ def compare(
     begun = begin(matrix, output)
     if not json_:
         print("\n".join(begun.lines()), flush=True)
-    with stage_bars() as say:
+    with _resumable("what was measured is kept, and the same command goes on from there"), stage_bars() as say:
         results = compare(
             begun, output, lambda at: say(at.cell, f"{at.number}/{at.cells} {at.stage}", at.done, at.total)
         )
@@ -269,11 +301,12 @@ def methods(json_: Json = False) -> None:
 
 def main() -> None:
     """The `innerloop` command: errors become a message and an exit code, never a traceback."""
-    try:
-        app()
-    except (UserError, RunError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+    with stoppable(second_ends=True):
+        try:
+            app()
+        except (UserError, RunError) as error:
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(error.exit_code)
 
 
 def _say(data: Any, text: str, *, as_json: bool) -> None:
@@ -281,4 +314,5 @@ def _say(data: Any, text: str, *, as_json: bool) -> None:
 
 
 def _contents(folder: Path) -> str:
-    return ", ".join(sorted(path.name + "/" * path.is_dir() for path in folder.iterdir()))
+    shown = (path for path in folder.iterdir() if not path.name.startswith("."))
+    return ", ".join(sorted(path.name + "/" * path.is_dir() for path in shown))

@@ -1,7 +1,8 @@
 """Errors for people: what is wrong, where it was set, the value, and what would be right.
 
-UserError   one or more faults in what the user gave (config, data, model): exit code 2
-RunError    the run itself failed (a loss that is not a number, say): exit code 1
+UserError        one or more faults in what the user gave (config, data, model): exit code 2
+RunError         the run itself failed (a loss that is not a number, say): exit code 1
+ResumableError   it was stopped, or found the disk full, and can be gone on with: exit code 75
 """
 
 import difflib
@@ -44,6 +45,12 @@ class RunError(Exception):
     """The run could not go on; nothing that was saved before is lost."""
 
     exit_code = 1
+
+
+class ResumableError(RunError):
+    """What was reached is kept: the same command goes on from there."""
+
+    exit_code = 75  # EX_TEMPFAIL of sysexits.h
 
 
 class Faults(list[Fault]):

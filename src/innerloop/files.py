@@ -2,7 +2,11 @@
 
 write_whole       a file of these bytes, in place of what was there
 replaced_folder   a fresh folder that takes its place only when everything in it is written
+seal, damage      a folder's manifest, with the size and digest of every file; what no longer agrees with it
 built_once        a folder of derived files, built where missing or damaged; racing processes build it once
+locked            one process at a time in a folder
+make_folder       a folder that is still there after the machine lost power
+is_leftover, remove_leftovers    what killed processes left while they wrote
 file_digest       sha256 of a file
 at_home           a path as a person writes it
 """
@@ -10,13 +14,17 @@ at_home           a path as a person writes it
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-MANIFEST = "manifest.json"
+from innerloop.errors import Fault, UserError
+
+MANIFEST, LOCK = "manifest.json", ".lock"
+_LEFTOVER = re.compile(r"\..+\.[0-9]+-[0-9a-f]{8}(\.old)?")
 
 
 def at_home(text: str) -> Path:
@@ -26,14 +34,15 @@ def at_home(text: str) -> Path:
 
 def write_whole(path: Path, data: bytes) -> None:
     """Written beside `path`, flushed to disk, then renamed over it. Raises OSError where the disk refuses."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
+    make_folder(path.parent)
+    temporary = _beside(path)
     try:
         with temporary.open("wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+        _flush(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -45,8 +54,8 @@ def replaced_folder(target: Path) -> Iterator[Path]:
     A block that raises leaves `target` as it was. What `target` held before is deleted, so the caller decides
     first whether it may be. Raises OSError where the disk refuses.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    fresh = target.parent / f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}"
+    make_folder(target.parent)
+    fresh = _beside(target)
     fresh.mkdir()
     try:
         yield fresh
@@ -57,6 +66,31 @@ def replaced_folder(target: Path) -> Iterator[Path]:
         shutil.rmtree(fresh, ignore_errors=True)
 
 
+def seal(folder: Path) -> None:
+    """Writes the manifest, which is the last file of a folder."""
+    (folder / MANIFEST).write_text(_manifest(folder))
+
+
+def damage(folder: Path) -> str:
+    """What is wrong with a sealed folder, in words; nothing where every byte is as it was sealed.
+
+    Every file's sha256 is read again (about half a second a gigabyte).
+    """
+    try:
+        sealed, found = (folder / MANIFEST).read_text(), _manifest(folder)
+        if sealed == found:  # the manifest's own bytes, too, and no file more
+            return ""
+        before, now = (json.loads(text)["files"] for text in (sealed, found))
+        changed = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
+    except FileNotFoundError as error:
+        return f"no {Path(error.filename or MANIFEST).name}"
+    except OSError as error:
+        return f"can't be read: {error.strerror or error}"
+    except (ValueError, LookupError, TypeError, AttributeError):
+        changed = []
+    return f"{changed[0]} is not as it was written" if changed else f"{MANIFEST} is damaged"
+
+
 def built_once(target: Path, build: Callable[[Path], None]) -> Path:
     """`target`, filled by `build(folder)` unless it holds, byte for byte, what an earlier build wrote.
 
@@ -65,17 +99,58 @@ def built_once(target: Path, build: Callable[[Path], None]) -> Path:
     """
     from filelock import FileLock
 
-    if _intact(target):
+    if not damage(target):
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{target}.lock"):
-        if not _intact(target):  # another process may have built it while this one waited
+        if damage(target):  # another process may have built it while this one waited
             for leftover in target.parent.glob(f".{target.name}.*"):
                 shutil.rmtree(leftover, ignore_errors=True)
             with replaced_folder(target) as folder:
                 build(folder)
-                (folder / MANIFEST).write_text(json.dumps({"files": _digests(folder)}, indent=1))
+                seal(folder)
     return target
+
+
+@contextmanager
+def locked(folder: Path, where: str) -> Iterator[None]:
+    """One process at a time; the lock is gone with the process that holds it, however that ends.
+
+    where: what named the folder. Raises UserError where another process holds it, or it can't be written to.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(folder / LOCK)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        right = "wait for it, or another folder"
+        raise UserError(Fault("another process is at work in this folder", where, str(folder), right)) from None
+    except OSError as error:
+        raise UserError(Fault(f"can't be written to: {error.strerror or error}", where, str(folder))) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def make_folder(folder: Path) -> None:
+    """With its parents, each entered on disk in the one above."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in missing:
+        _flush(path.parent)
+
+
+def is_leftover(path: Path) -> bool:
+    """Whether this is what a process that is writing, or was killed at it, calls its files."""
+    return _LEFTOVER.fullmatch(path.name) is not None
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Only for who holds the folder's lock: another process may be writing them."""
+    for path in [path for path in folder.rglob(".*") if is_leftover(path)]:
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def file_digest(path: Path) -> str:
@@ -84,17 +159,17 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _digests(folder: Path) -> dict[str, str]:
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {path.relative_to(folder).as_posix(): file_digest(path) for path in files}
+def _beside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
 
 
-def _intact(folder: Path) -> bool:
-    try:
-        written = json.loads((folder / MANIFEST).read_text())["files"]
-        return all(file_digest(folder / name) == digest for name, digest in written.items())
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
-        return False
+def _manifest(folder: Path) -> str:
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / MANIFEST)
+    facts = {
+        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": file_digest(path)}
+        for path in files
+    }
+    return json.dumps({"files": facts}, indent=1)
 
 
 def _flush(path: Path) -> None:

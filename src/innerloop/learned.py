@@ -165,7 +165,7 @@ def load_run(folder: str | Path, *, dtype: str | None = None, device: str | None
         one = min((folder / "adapters").glob("*"), default=folder)
         hint = f"a run that shares one initialization; its adapters are ready to use, as {one}"
         raise UserError(Fault(f"{config.method.name} trained one adapter for each task", str(folder), expected=hint))
-    _check_weights(folder, said["weights"])
+    check_weights(folder, said["weights"])
     exported, base = folder / EXPORTED[row.trains], said["model"]
     # A folder may have been named relative to where the run was started.
     named = base["source"] if Path(base["source"]).is_dir() else base["name"]
@@ -212,7 +212,8 @@ def _finished(folder: Path) -> dict[str, Any]:
     return said
 
 
-def _check_weights(folder: Path, written: Mapping[str, str]) -> None:
+def check_weights(folder: Path, written: Mapping[str, str]) -> None:
+    """Raises DamagedError where a file (by its name in `folder`) is not the one that has this digest."""
     problem, right = "not as the run wrote it", "the file as training left it: copy it again, or train again"
     for path, digest in ((folder / name, digest) for name, digest in written.items()):
         if not path.is_file() or file_digest(path) != digest:

@@ -3,8 +3,8 @@
     python -m innerloop.comparison.cells DIR CELL     prints a line of JSON for each advance
 
 A process of its own measures its own peak memory, and takes no other cell down with it. Every piece of a cell is
-written when it is measured, so a cell that was killed goes on behind its last piece; a training that was killed
-begins again, and gives the same numbers.
+written when it is measured, so a cell that was killed goes on behind its last piece, or its training's last checkpoint,
+and gives the same numbers.
 
 run_cell   trains and scores one cell of a comparison, and writes its result.json
 main       the process: ends with its parent, and writes down why a cell failed
@@ -12,9 +12,10 @@ main       the process: ends with its parent, and writes down why a cell failed
 
 import json
 import os
-import shutil
+import signal
 import sys
 import threading
+import time
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -36,20 +37,23 @@ from innerloop.comparison.matrix import (
 )
 from innerloop.comparison.steps import budget_steps, timed_steps
 from innerloop.data.encoding import EncodedTask
-from innerloop.errors import RunError, UserError
+from innerloop.errors import ResumableError, RunError, UserError
 from innerloop.evaluation.in_context import in_context_task
 from innerloop.evaluation.kshot import draw_support
 from innerloop.evaluation.protocol import DEFAULT_ADAPTATION, Initialization, Piece, Protocol, measure, pieces
 from innerloop.learned import file_name, load_run
 from innerloop.meta_training import meta_train
 from innerloop.outputs.export import read_adapter
+from innerloop.runs.checkpoint import newest
 from innerloop.runs.config import RunConfig
 from innerloop.runs.journal import MANIFEST
 from innerloop.runs.pace import paced
 from innerloop.runs.preparation import Session, prepare
+from innerloop.runs.stopping import stoppable
 from innerloop.spaces.space import ParameterSpace
 
 RESULT = "result.json"
+LAST_SECONDS = 10  # to save in, when the comparison has ended
 
 
 def run_cell(folder: Path, name: str, say: Say) -> None:
@@ -89,8 +93,7 @@ class _Run:
         """Train, unless that is done; what training was and took, as the run itself recorded it."""
         output = self.place / "run"
         if not _is_done(output):
-            shutil.rmtree(output, ignore_errors=True)  # what a killed run left
-            config, done = self._config(self._steps()), 0
+            config, done = self._config(self._steps()), _steps_behind(output)
             total = config.outer.steps * (len(self.common.train) if self.cell.arm == STD else 1)
 
             def on_step(*_: object) -> None:
@@ -98,7 +101,7 @@ class _Run:
                 done += 1
                 self.say("training", done, total)
 
-            meta_train(config, model=self.common.model, store=self.common.store, on_step=on_step)
+            meta_train(config, model=self.common.model, store=self.common.store, resume=True, on_step=on_step)
         return run_facts(output)
 
     def _steps(self) -> int | None:
@@ -188,7 +191,10 @@ def main(folder: Path, name: str) -> int:
         print(json.dumps({"cell": name, "stage": stage, "done": done, "total": total}), flush=True)
 
     try:
-        run_cell(folder, name, say)
+        with stoppable(second_ends=True):
+            run_cell(folder, name, say)
+    except KeyboardInterrupt:
+        return ResumableError.exit_code
     except (UserError, RunError) as error:
         print(f"{error}", file=sys.stderr)
         return error.exit_code
@@ -200,9 +206,16 @@ def _is_done(output: Path) -> bool:
     return manifest.is_file() and json.loads(manifest.read_text())["status"] == "done"
 
 
+def _steps_behind(output: Path) -> int:
+    state = newest(output).state
+    return state.step if state else 0
+
+
 def _end_with_parent() -> None:
-    """Its standard input is a pipe that closes with the parent, however that ends."""
+    """Its standard input is a pipe that closes with the parent, however that ends: a checkpoint is saved then."""
     sys.stdin.read()
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(LAST_SECONDS)
     os._exit(1)
 
 

@@ -19,7 +19,7 @@ from innerloop.runs.journal import MANIFEST, METRICS
 def run_facts(output: Path) -> dict[str, Any]:
     said = json.loads((output / MANIFEST).read_text())
     lines = [json.loads(line) for line in (output / METRICS).read_text().splitlines()]
-    config, plan = load_config(said["config"]), said["plan"]
+    config, plan, seconds = load_config(said["config"]), said["plan"], said["timing"]["seconds"]
     row = METHODS[config.method.name]
     inner = config.method.inner.steps if config.method.inner else 0
     folder = output / ("adapters" if row.one_task else EXPORTED[row.trains])
@@ -33,15 +33,15 @@ def run_facts(output: Path) -> dict[str, Any]:
         "passes": len(lines) * plan["tasks_per_step"] * (inner + row.rule.reads_query),
         "steps": plan["steps"],
         "tokens": said["tokens"],
-        "seconds": said["seconds"],
-        "tokens_per_second": said["tokens"] / said["seconds"],
-        "peak_bytes": said["peak_bytes"],
+        "seconds": seconds,
+        "tokens_per_second": said["tokens"] / seconds,
+        "peak_bytes": said["host"]["peak_bytes"],
         "file_bytes": sum(path.stat().st_size for path in folder.rglob("*.safetensors")),
         "config_yaml": (output / "run.yaml").read_text(),
         "command": "innerloop train run.yaml",
         "training": {
             "tokens": list(accumulate(line["tokens"] for line in lines)),
-            "seconds": [line["seconds"] for line in lines],
+            "seconds": [line["timing"]["seconds"] for line in lines],
             "loss": [line["loss"] for line in lines],
             "support_first": [line["support_loss_first"] for line in lines],
             "support_last": [line["support_loss_last"] for line in lines],

@@ -8,6 +8,7 @@ accumulate              into += alpha * (sum over tasks)
 accumulate_difference   into += (sum over tasks of left - right)
 dot, norm               one number a task
 clip_factor             what clipping multiplies a gradient with
+not_finite              which tensors hold NaN or infinity
 """
 
 from collections.abc import Mapping
@@ -82,6 +83,13 @@ def scale_(values: TensorSet, factors: Tensor) -> None:
         # In slices: torch makes a float32 copy of what it multiplies where the dtypes differ
         for part, factor in rounding.slices(value, over(factors.to(value.device), value).expand_as(value)):
             part.mul_(factor)
+
+
+def not_finite(values: Mapping[str, Tensor]) -> list[str]:
+    """The names of tensors with an entry that is no finite number."""
+    # NaN and infinity both show in the extremes, and finding those takes no memory; isfinite takes 7 bytes an entry
+    extremes = {name: torch.stack(torch.aminmax(value.detach())) for name, value in values.items() if value.numel()}
+    return [name for name, pair in extremes.items() if not pair.isfinite().all()]
 
 
 def over(per_task_numbers: Tensor, like: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -167,7 +168,7 @@ def _exported(folder: Path) -> Iterator[Path]:
         with replaced_folder(folder) as fresh:
             yield fresh
             (fresh / MARKER).write_text(json.dumps({"files": _files(fresh)}, indent=1))
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise UserError(Fault(f"can't write the export: {error}", str(folder))) from error
 
 

@@ -33,7 +33,8 @@ class Taken(NamedTuple):
 
 def beside(manifest: Mapping[str, Any]) -> list[str]:
     """Predicted and measured bytes of each part at the peak of a step, and time."""
-    expected, taken, peaks = manifest["forecast"], manifest["measured"], manifest["peak_bytes"]
+    expected, host = manifest["forecast"], manifest["host"]
+    taken, peaks = host["measured"], host["peak_bytes"]
     predicted, measured = highest(expected["phases"]), highest(taken["phases"])
     unit, name = (1e9, "GB") if max(sum(predicted.values()), sum(measured.values())) >= 1e9 else (1e6, "MB")
     parts = [part for part in PARTS if max(predicted.get(part, 0), measured.get(part, 0)) >= unit / 200]
@@ -42,7 +43,7 @@ def beside(manifest: Mapping[str, Any]) -> list[str]:
     rows.append(("together", sum(predicted.get(part, 0) for part in PARTS), sum(measured.values())))
     lines = [f"{f'{name} at the peak of a step':<27}{'predicted':>10}{'measured':>10}"]
     lines += [f"{part:<27}{left / unit:>10.2f}{right / unit:>10.2f}" for part, left, right in rows]
-    return [*lines, _process(taken, peaks), _time(expected["seconds"], manifest["seconds"])]
+    return [*lines, _process(taken, peaks), _time(expected["seconds"], manifest["timing"]["seconds"])]
 
 
 def highest(phases: Mapping[str, Mapping[str, int]]) -> Mapping[str, int]:

@@ -110,6 +110,7 @@ class _WatchedSpace(ParameterSpace):
 class _WatchedMethod(Method):
     def __init__(self, method: Method, tracker: Tracker) -> None:
         self.method, self.tracker = method, tracker
+        self.inner = getattr(method, "inner", None)  # what a trainer says of a loss that is not finite
 
     def outer_gradient(
         self, space: ParameterSpace, start: Mapping[str, Tensor], tasks: TaskBatch, into: TensorSet

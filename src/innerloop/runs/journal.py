@@ -5,6 +5,7 @@ environment   versions, device and threads: what a number depends on
 commit        which source it was
 reset_peak_memory, peak_memory    measured peaks
 write_text    a file appears whole or not at all
+empty_folder, read_manifest    a run's folder before it, and what an earlier start said in it
 """
 
 import importlib.metadata
@@ -21,43 +22,79 @@ from typing import Any
 import torch
 
 from innerloop.errors import Fault, UserError
-from innerloop.files import write_whole
+from innerloop.files import LOCK, MANIFEST, is_leftover, make_folder, write_whole
 
-MANIFEST, METRICS = "manifest.json", "metrics.jsonl"
+METRICS = "metrics.jsonl"
 PACKAGES = ("innerloop", "torch", "transformers", "peft", "numpy", "safetensors")
 
 
 class Journal:
-    """Opens `folder` for a new run. Raises UserError when it already holds something: nothing is overwritten."""
+    """Opens a run's folder, which exists; the caller holds its lock.
 
-    def __init__(self, folder: Path, manifest: Mapping[str, Any]) -> None:
-        right = "a folder that doesn't exist yet, or an empty one"
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            taken = any(folder.iterdir())
-        except OSError as error:
-            problem = f"no folder for a run: {error.strerror}"
-            raise UserError(Fault(problem, "output_dir", str(folder), right)) from None
-        if taken:
-            raise UserError(Fault("this folder is not empty", "output_dir", str(folder), right))
-        self.folder = folder
-        self._manifest: dict[str, Any] = {"status": "running", **manifest, "environment": environment()}
+    Two equal runs have equal manifests and metrics, those parts aside that say `host` or `timing`.
+
+    metrics: the lines of the steps that are behind.
+    """
+
+    def __init__(self, folder: Path, manifest: Mapping[str, Any], *, metrics: str = "") -> None:
+        self.folder, self.metrics = folder, metrics
+        self._manifest: dict[str, Any] = {"status": "running", **manifest}
         self._write_manifest()
-        self._metrics = (folder / METRICS).open("w", encoding="utf-8")
+        write_text(folder / METRICS, metrics)
+        self._file = (folder / METRICS).open("a", encoding="utf-8")
 
     def record(self, **values: Any) -> None:
-        """One line of metrics.jsonl, on disk when this returns."""
-        self._metrics.write(json.dumps(values) + "\n")
-        self._metrics.flush()
+        """One line of metrics.jsonl."""
+        line = json.dumps(values) + "\n"
+        self.metrics += line
+        self._file.write(line)
+        self._file.flush()
 
     def finish(self, status: str, **values: Any) -> None:
-        """The last word: "done" or "failed", with what was measured."""
-        self._manifest |= {"status": status, **values}
+        """The last word, with what was measured; sections that are there already get more entries."""
+        self._file.close()
+        write_text(self.folder / METRICS, self.metrics)
+        for key, value in values.items():
+            known = self._manifest.get(key)
+            self._manifest[key] = known | value if isinstance(known, dict) and isinstance(value, dict) else value
+        self._manifest["status"] = status
         self._write_manifest()
-        self._metrics.close()
 
     def _write_manifest(self) -> None:
         write_text(self.folder / MANIFEST, json.dumps(self._manifest, indent=2) + "\n")
+
+
+def empty_folder(folder: Path, *, unfinished: str) -> None:
+    """Makes a folder for a new run. Raises UserError where it holds something: nothing is overwritten.
+
+    unfinished: what would be right where it holds a run that is not done.
+    """
+    right = "a folder that doesn't exist yet, or an empty one"
+    try:
+        make_folder(folder)
+        names = {path.name for path in folder.iterdir() if not is_leftover(path)} - {LOCK}
+    except OSError as error:
+        problem = f"no folder for a run: {error.strerror}"
+        raise UserError(Fault(problem, "output_dir", str(folder), right)) from None
+    if names:
+        said = read_manifest(folder)
+        if said is not None and said["status"] != "done":
+            right = f"{unfinished}; or {right}"
+        raise UserError(Fault("this folder is not empty", "output_dir", str(folder), right))
+
+
+def read_manifest(folder: Path) -> dict[str, Any] | None:
+    """None where a run never got as far. Raises UserError for a file that no run wrote."""
+    path = folder / MANIFEST
+    try:
+        said = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise UserError(Fault(f"not a manifest: {error}", str(path))) from None
+    if not isinstance(said, dict) or not {"status", "config", "model"} <= said.keys():
+        raise UserError(Fault("not a manifest", str(path), expected="what a run wrote"))
+    return said
 
 
 def environment() -> dict[str, Any]:

@@ -103,7 +103,14 @@ class Session:
         config = self.config
         method, optimizer = config.method.build(), config.outer.build_optimizer(eight_bit=config.memory.lean)
         tasks_per_forward = self.tasks_per_forward(batches)
-        return Trainer(space, method, optimizer, tasks_per_forward=tasks_per_forward, seed=config.seed)
+        return Trainer(
+            space,
+            method,
+            optimizer,
+            tasks_per_forward=tasks_per_forward,
+            seed=config.seed,
+            skip_non_finite=config.outer.on_non_finite == "skip",
+        )
 
     def tasks_per_forward(self, batches: "TaskBatches") -> int:
         """As configured; before it was measured (runs/pace.py), `auto` is what fits a token budget."""

@@ -164,6 +164,7 @@ class OuterSection(Section):
     optimizer: OptimizerSection
     tasks_per_step: int = _count()
     clip: float | None = _positive(1.0, means="number above 0, or null")
+    on_non_finite: Literal["error", "skip"] = _key("error", means="error or skip")
 
     def build_optimizer(self, *, eight_bit: bool = False) -> Optimizer:
         return self.optimizer.build(clip=self.clip, eight_bit=eight_bit)
@@ -185,6 +186,13 @@ class MemorySection(Section):
         return int(min(1e9 * (self.trunk_cache_gb or 0), 2**62))
 
 
+class SaveSection(Section):
+    """Checkpoints: how many outer steps apart, and how many stay."""
+
+    every: int = _count(25)
+    keep: int = _count(2)
+
+
 class RunConfig(Section):
     """Made by `load_config`, which also checks what goes together."""
 
@@ -193,6 +201,7 @@ class RunConfig(Section):
     method: MethodSection
     outer: OuterSection
     memory: MemorySection
+    save: SaveSection
     seed: int = _key(7, means="whole number from 0 to 2**32 - 1", ge=0, lt=2**32)
     output_dir: _Folder = _key(means="path")
 

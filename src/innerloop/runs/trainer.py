@@ -7,9 +7,10 @@ Metrics    what one step measured
 LastRound  META-LORA's stage-1 values of the last step, and the outer gradient they gave
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from itertools import groupby
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,13 +21,17 @@ from innerloop.learning.methods import Method, Outcome
 from innerloop.numerics.optimizers import Optimizer
 from innerloop.numerics.rounding import seeded
 from innerloop.numerics.tensors import TensorSet, clone, norm, per_task, zeros_like
+from innerloop.runs.stopping import held
 from innerloop.spaces.space import ParameterSpace
+
+MOMENTS = ("first", "second", "first_scales", "second_scales")  # of an optimizer's state
 
 
 class Metrics(NamedTuple):
     """loss, and the support loss before the first and the last inner step: nats an answer token, mean over tasks.
 
-    tokens: of the examples, in every pass; computed_tokens: with the padding that went through the model.
+    tokens: of the examples, in every pass; computed_tokens: with the padding that went through the model;
+    skipped: the tasks left out because a loss or gradient of theirs was not finite.
     """
 
     step: int
@@ -36,15 +41,35 @@ class Metrics(NamedTuple):
     gradient_norm: float
     tokens: int
     computed_tokens: int
+    skipped: tuple[str, ...] = ()
 
 
 @dataclass
 class LastRound:
     """adapters: task name -> values (...); query_ids: the examples whose gradients were averaged into `gradient`."""
 
+    PLACES: ClassVar[tuple[str, ...]] = ("adapted/", "gradient/")  # with which the names of `tensors` begin
     adapters: dict[str, TensorSet] = field(default_factory=dict)
     query_ids: dict[str, tuple[str, ...]] = field(default_factory=dict)
     gradient: TensorSet = field(default_factory=dict)
+
+    @property
+    def tensors(self) -> TensorSet:
+        """Under names that `from_tensors` reads; a task's name may have slashes, a value's has none."""
+        adapters = {f"adapted/{task}/{name}": v for task, values in self.adapters.items() for name, v in values.items()}
+        return adapters | {f"gradient/{name}": value for name, value in self.gradient.items()}
+
+    @classmethod
+    def from_tensors(cls, tensors: TensorSet, query_ids: Mapping[str, Sequence[str]]) -> "LastRound":
+        found = cls(query_ids={task: tuple(ids) for task, ids in query_ids.items()})
+        for place, value in tensors.items():
+            kind, _, rest = place.partition("/")
+            task, _, name = rest.rpartition("/")
+            if kind == "gradient":
+                found.gradient[rest] = value
+            elif kind == "adapted":
+                found.adapters.setdefault(task, {})[name] = value
+        return found
 
 
 class Trainer:
@@ -52,6 +77,7 @@ class Trainer:
 
     tasks_per_forward   at most; None = all of a step's tasks
     seed                of the noise with which bfloat16 values are rounded
+    skip_non_finite     a step goes on without the tasks whose loss or gradient is not finite
     """
 
     def __init__(
@@ -62,8 +88,10 @@ class Trainer:
         *,
         tasks_per_forward: int | None = None,
         seed: int = 0,
+        skip_non_finite: bool = False,
     ) -> None:
         self.space, self.method, self.optimizer, self.seed = space, method, optimizer, seed
+        self.skip_non_finite = skip_non_finite
         limits = [limit for limit in (space.limit, tasks_per_forward) if limit is not None]
         self.tasks_per_forward = min(limits, default=None)
         self.steps = 0
@@ -72,37 +100,79 @@ class Trainer:
         self._gradient = zeros_like(space.shared)
         self._state = optimizer.init(self._shared)
 
-    def step(self, tasks: TaskBatch) -> Metrics:
+    def step(self, tasks: TaskBatch, *, then: Callable[[Metrics], None] | None = None) -> Metrics:
         """One outer step on tasks in host memory: they are split there, so that the device never has to be asked.
 
+        then: called with what was measured, before a signal that asks the run to stop can come between.
         Raises RunError, with the shared values untouched, when a loss or gradient isn't finite.
         """
         with seeded(self.seed, self.steps, device=self.space.device):
-            return self._step(tasks)
+            chunks, found, skipped = self._round(tasks)
+            if self.last_round.adapters:
+                self.last_round.gradient = clone(self._gradient)
+            with held():  # values, moments, the count and what is said about them go together
+                self.optimizer.step(self._shared, found.gradient, self._state)
+                self.steps += 1
+                metrics = self._metrics(chunks, found, skipped)
+                if then:
+                    then(metrics)
+            return metrics
 
-    def _step(self, tasks: TaskBatch) -> Metrics:
-        count = len(tasks.names)
-        chunks = tasks.split(self.tasks_per_forward or count)
+    @property
+    def tensors(self) -> TensorSet:
+        """What a later process needs to go on, beside `steps`: every random choice is a function of seed and step."""
+        moments = {part: getattr(self._state, part) for part in MOMENTS}
+        sets: dict[str, TensorSet] = {"shared": self.space.shared, **moments}
+        return {f"{part}/{name}": value for part, values in sets.items() for name, value in values.items()}
+
+    def go_on_from(self, steps: int) -> None:
+        """After `tensors` were filled with what they held after so many steps."""
+        self.steps = self._state.steps = steps
+
+    def _round(self, tasks: TaskBatch) -> "tuple[list[TaskBatch], _Round, tuple[str, ...]]":
+        """The chunks, the gradient they gave, which is finite, and the tasks that were left out for that."""
+        parts, skipped = [tasks], list[str]()
+        while True:
+            chunks = [chunk for part in parts for chunk in part.split(self.tasks_per_forward or len(part.names))]
+            found = self._measured(chunks)
+            if found.is_finite:
+                return chunks, found, tuple(skipped)
+            broken = found.broken or self._broken_alone(chunks)
+            left = len(found.names) - len(broken)
+            if not self.skip_non_finite or left in (0, len(found.names)):
+                raise RunError(self._blow_up(found, broken))
+            skipped += broken
+            parts = list(_without(tasks, skipped))
+
+    def _metrics(self, chunks: Sequence[TaskBatch], found: "_Round", skipped: tuple[str, ...]) -> Metrics:
+        support = found.support
+        return Metrics(
+            step=self.steps,
+            loss=float(found.losses.mean()),
+            support_loss_first=None if support is None else float(support[0].mean()),
+            support_loss_last=None if support is None else float(support[-1].mean()),
+            gradient_norm=float(found.gradient_norm),
+            tokens=sum(chunk.token_count for chunk in chunks),
+            computed_tokens=sum(chunk.computed_tokens for chunk in chunks),
+            skipped=skipped,
+        )
+
+    def _measured(self, chunks: Sequence[TaskBatch]) -> "_Round":
         outcomes = self._outer_gradient(chunks)
-        gradient = {name: value.div_(count).unsqueeze(0) for name, value in self._gradient.items()}
-        gradient_norm = norm(gradient)
+        names = [name for chunk in chunks for name in chunk.names]
+        gradient = {name: value.div_(len(names)).unsqueeze(0) for name, value in self._gradient.items()}
         losses = torch.cat([outcome.loss for outcome in outcomes])
         supports = [outcome.support_loss for outcome in outcomes if outcome.support_loss is not None]
         support = torch.cat(supports, dim=1) if supports and len(supports[0]) else None
-        self._refuse_non_finite(tasks, losses, support, gradient_norm)
-        if self.last_round.adapters:
-            self.last_round.gradient = clone(self._gradient)
-        self.optimizer.step(self._shared, gradient, self._state)
-        self.steps += 1
-        return Metrics(
-            step=self.steps,
-            loss=float(losses.mean()),
-            support_loss_first=None if support is None else float(support[0].mean()),
-            support_loss_last=None if support is None else float(support[-1].mean()),
-            gradient_norm=float(gradient_norm),
-            tokens=tasks.token_count,
-            computed_tokens=sum(chunk.computed_tokens for chunk in chunks),
-        )
+        gradient_norm = norm(gradient)
+        finite = torch.isfinite(losses)
+        if support is not None:
+            finite = finite & torch.isfinite(support).all(0)
+        flags: list[bool] = torch.cat(
+            [finite, torch.isfinite(gradient_norm).to(finite.device)]
+        ).tolist()  # the one host sync of the check
+        broken = [name for name, good in zip(names, flags, strict=False) if not good]
+        return _Round(gradient, gradient_norm, losses, support, names, broken, is_finite=all(flags))
 
     def _outer_gradient(self, chunks: Sequence[TaskBatch]) -> list[Outcome]:
         """The sum over tasks in self._gradient, chunk by chunk."""
@@ -124,21 +194,47 @@ class Trainer:
             self.last_round.adapters[name] = {key: value[task].cpu() for key, value in adapted.items()}
             self.last_round.query_ids[name] = chunk.query.example_ids[task]
 
-    def _refuse_non_finite(
-        self, tasks: TaskBatch, losses: Tensor, support: Tensor | None, gradient_norm: Tensor
-    ) -> None:
-        finite = torch.isfinite(losses)
-        if support is not None:
-            finite = finite & torch.isfinite(support).all(0)
-        everything = torch.cat(
-            [finite, torch.isfinite(gradient_norm).to(finite.device)]
-        ).tolist()  # the one host sync of the check
-        if all(everything):
-            return
-        broken = [name for name, good in zip(tasks.names, everything, strict=False) if not good]
-        what = f"the loss of {', '.join(broken)}" if broken else "the outer gradient"
-        raise RunError(
+    def _broken_alone(self, chunks: Sequence[TaskBatch]) -> list[str]:
+        """The tasks whose gradient is not finite although every loss is; none where only their sum overflows."""
+        alone = [chunk.select(task, task + 1) for chunk in chunks for task in range(len(chunk.names))]
+        return [name for each in alone if not self._measured([each]).is_finite for name in each.names]
+
+    def _blow_up(self, found: "_Round", broken: Sequence[str]) -> str:
+        what = f"the loss of {', '.join(found.broken)}" if found.broken else "the outer gradient"
+        if broken and not found.broken:
+            what += f" of {', '.join(broken)}"
+        said = (
             f"step {self.steps + 1}: {what} is not a finite number; the shared values were left as after step "
-            f"{self.steps}. A smaller learning rate (method.inner.optimizer.lr, outer.optimizer.lr) or clipping "
-            "(method.inner.clip, outer.clip) is the usual cure."
+            f"{self.steps}."
         )
+        inner = getattr(self.method, "inner", None)
+        if inner is not None and found.support is not None and found.broken:
+            rate, column = inner.optimizer.lr, found.support[:, found.names.index(found.broken[0])].tolist()
+            course = ", ".join(f"{loss:.3g}" for loss in column)
+            said += (
+                f" The support loss of {found.broken[0]} before each inner step was {course}: "
+                f"method.inner.optimizer.lr = {rate:g} is too large for it; try {rate / 10:g}, or method.inner.clip."
+            )
+        else:
+            said += " A smaller outer.optimizer.lr or outer.clip is the usual cure."
+        return f"{said} outer.on_non_finite: skip goes on without such tasks."
+
+
+class _Round(NamedTuple):
+    """gradient: the mean over tasks (1, ...); losses (T,); support (K, T); broken: tasks with a loss not finite."""
+
+    gradient: TensorSet
+    gradient_norm: Tensor
+    losses: Tensor
+    support: Tensor | None
+    names: list[str]
+    broken: list[str]
+    is_finite: bool
+
+
+def _without(tasks: TaskBatch, names: Sequence[str]) -> Iterator[TaskBatch]:
+    """The other tasks, neighbours together."""
+    for left_out, group in groupby(range(len(tasks.names)), key=lambda task: tasks.names[task] in names):
+        if not left_out:
+            places = list(group)
+            yield tasks.select(places[0], places[-1] + 1)

@@ -7,12 +7,14 @@ fit    runs every outer step
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 from innerloop.errors import RunError
 from innerloop.learning.methods import METHODS
 from innerloop.runs.preparation import Session, TaskBatches
 from innerloop.runs.schema import InnerSection
+from innerloop.runs.stopping import check
 from innerloop.runs.trainer import Metrics, Trainer
 from innerloop.spaces.space import Trained
 
@@ -103,4 +105,5 @@ def _is_plain_sgd(inner: InnerSection | None) -> bool:
 def fit(trainer: Trainer, batches: TaskBatches, steps: int, *, name: str, on_step: OnStep) -> None:
     """Outer steps trainer.steps .. steps - 1."""
     for step in range(trainer.steps, steps):
-        on_step(name, trainer.step(batches[step]))
+        check()
+        trainer.step(batches[step], then=partial(on_step, name))

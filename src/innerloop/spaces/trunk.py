@@ -65,15 +65,17 @@ class Trunk:
         self._lower = with_layers(base, [None] * cut + [self._capture] + [_pass_on] * (len(layers) - cut - 1))
 
     def hidden(self, batch: Batch) -> Tensor:
-        """(N, S, D) hidden states that enter layer `cut`: from the store, or computed and offered to it."""
+        """(N, S, D) hidden states that enter layer `cut`: from the store, or computed and offered to it.
+
+        Each example is computed alone: in company, the last bit of its states would depend on the company, and a run
+        that was stopped and went on would not end with the same numbers.
+        """
         keys, lengths = list(chain.from_iterable(batch.keys)), list(chain.from_iterable(batch.lengths))
         found = {key: states for key in keys if (states := self.store.get(key)) is not None}
         missing = {key: row for row, key in enumerate(keys) if key not in found}
-        if missing:
-            computed = self._run(batch.tokens.flatten(0, 1)[list(missing.values())])
-            for states, (key, row) in zip(computed, missing.items(), strict=True):
-                found[key] = states[: lengths[row]]
-                self.store[key] = found[key]
+        for key, row in missing.items():
+            found[key] = self._run(batch.tokens.flatten(0, 1)[row : row + 1, : lengths[row]])[0]
+            self.store[key] = found[key]
         return _side_by_side([found[key] for key in keys], batch.tokens.shape[-1], batch.tokens.device)
 
     @torch.no_grad()

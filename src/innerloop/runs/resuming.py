@@ -1,0 +1,172 @@
+"""Whether a run's folder may be gone on with: by what it was begun with, and by what is the same now.
+
+Begun        what an earlier start left in a run's folder
+begun        the folder -> Begun; None where there is nothing to go on with
+same_config  the config as the run was begun, or every difference in one error
+same_inputs  the same for weights, examples and tokens
+inputs       the digests that are compared
+"""
+
+import hashlib
+import json
+from array import array
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from innerloop.data.encoding import Encoded, EncodedTask
+from innerloop.errors import Fault, Faults, UserError, did_you_mean
+from innerloop.runs.checkpoint import Found, State, newest
+from innerloop.runs.config import KEYS, RunConfig
+from innerloop.runs.journal import environment, read_manifest
+from innerloop.runs.preparation import Session
+from innerloop.runs.schema import ABSENT, get
+
+FREE = {"output_dir"}  # the folder may have been moved
+INPUTS = {"model": "the base model's weights", "data": "the examples", "tokenizer": "how examples become tokens"}
+_LAST = "tasks_per_forward"
+_AUTO = f"memory.{_LAST}"  # `auto` is what it was resolved to when the run was begun
+_NAMED = 5
+
+
+@dataclass
+class Begun:
+    """manifest: as it was written; found: the newest sound checkpoint, of step `step`; changes: the allowed ones."""
+
+    manifest: dict[str, Any]
+    found: Found
+    step: int
+    allowed: frozenset[str] = frozenset()
+    changes: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+
+    @property
+    def is_done(self) -> bool:
+        return self.manifest["status"] == "done"
+
+    def take(self) -> State | None:
+        """The checkpoint's state, which is not kept here then: it is as large as what is trained, and more."""
+        state, self.found = self.found.state, self.found._replace(state=None)
+        return state
+
+    def host(self) -> dict[str, Any]:
+        """For the manifest: this start, after those before it."""
+        before = self.manifest.get("host", {})
+        start = {
+            "step": self.step,
+            "after": self.manifest["status"],
+            "skipped": {path.name: wrong for path, wrong in self.found.skipped},
+            "other_environment": other_environment(before),
+        }
+        return {"restarts": [*before.get("restarts", []), start]}
+
+    def lines(self) -> list[str]:
+        """For people."""
+        skipped = [f"skipped  {path}: {wrong}" for path, wrong in self.found.skipped]
+        if self.found.path is None:
+            said = "no checkpoint of it can be used" if skipped else "it had no checkpoint yet"
+            return [*skipped, f"resumed  from the start: {said}"]
+        other = other_environment(self.manifest.get("host", {}))
+        last_bits = [f"note     other {', '.join(other)} than before: last bits may differ"] if other else []
+        return [*skipped, f"resumed  from step {self.step} ({self.found.path})", *last_bits]
+
+
+def begun(folder: Path, *, allowed: Iterable[str] = ()) -> Begun | None:
+    """Raises UserError for a folder that holds something else, and for keys to allow that there are not."""
+    faults = Faults()
+    known = {*KEYS, *INPUTS}
+    for key in sorted(set(allowed) - known):
+        faults.add("no such key", "--allow-change", key, did_you_mean(key, known))
+    faults.raise_if_any()
+    manifest = read_manifest(folder)
+    if manifest is None:
+        return None
+    if "inputs" not in manifest:
+        raise UserError(Fault("begun by an innerloop that could not go on", "output_dir", str(folder), "a new folder"))
+    found = newest(folder)
+    return Begun(manifest, found, found.state.step if found.state else 0, frozenset(allowed))
+
+
+def same_config(begun: Begun, config: RunConfig) -> RunConfig:
+    """The config, with what the run resolved when it was begun. Raises UserError with each key that changed."""
+    before, now = begun.manifest["config"], config.resolved()
+    faults = Faults()
+    for key in KEYS:
+        old, new = get(before, key), get(now, key)
+        if key == _AUTO and new == "auto":
+            config = config.model_copy(update={"memory": config.memory.model_copy(update={_LAST: old})})
+        elif old != new and key not in FREE:
+            _changed(begun, faults, key, old, new)
+    faults.raise_if_any()
+    return config
+
+
+def same_inputs(begun: Begun, session: Session) -> None:
+    """Raises UserError with what is another model, example or tokenization than when the run was begun."""
+    before, now = begun.manifest["inputs"], inputs(session)
+    faults = Faults()
+    weights, others = begun.manifest["model"]["fingerprint"], session.model.fingerprint
+    if weights != others:
+        _changed(begun, faults, "model", weights, others)
+    for kind in ("data", "tokenizer"):
+        old, new = before[kind], now[kind]
+        if kind == "tokenizer":  # other examples have other tokens
+            alike = {task for task in old.keys() & new.keys() if before["data"][task] == now["data"].get(task)}
+            old, new = ({task: digests[task] for task in alike} for digests in (old, new))
+        different = sorted(task for task in old.keys() | new.keys() if old.get(task) != new.get(task))
+        if different:
+            told = ", ".join(_told(task, old, new) for task in different[:_NAMED])
+            more = f" and {len(different) - _NAMED} tasks more" if len(different) > _NAMED else ""
+            _changed(begun, faults, kind, ABSENT, told + more)
+    faults.raise_if_any()
+
+
+def inputs(session: Session) -> dict[str, Any]:
+    """Digests of each task's examples and of their tokens."""
+    every = {task.task.name: task for task in (*session.train, *session.validation, *session.held_out)}
+    return {
+        "data": {name: _digest(example.id for example in _examples(task)) for name, task in every.items()},
+        "tokenizer": {name: _token_digest([*task.pool, *task.test]) for name, task in every.items()},
+    }
+
+
+def other_environment(host: Mapping[str, Any]) -> list[str]:
+    """What numbers may depend on and is another now: threads, device, versions."""
+    before, now = (_flat(each) for each in (host.get("environment", {}), environment()))
+    return sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
+
+
+def _changed(begun: Begun, faults: Faults, key: str, old: Any, new: Any) -> None:
+    said = {name: None if value is ABSENT else value for name, value in (("before", old), ("now", new))}
+    if key in begun.allowed:
+        begun.changes.append({"step": begun.step, "key": key, **said})
+        return
+    what = f"{INPUTS[key]} changed" if key in INPUTS else "changed"
+    right = f"{said['before']!r}, as the run was begun; or " if key not in ("data", "tokenizer") else ""
+    faults.add(f"{what} since the run was begun", key, said["now"], f"{right}--allow-change {key}, which is recorded")
+
+
+def _told(task: str, old: Mapping[str, str], new: Mapping[str, str]) -> str:
+    return f"{task} (new)" if task not in old else f"{task} (gone)" if task not in new else task
+
+
+def _examples(task: EncodedTask) -> Iterable[Any]:
+    return (*task.task.pool, *task.task.test)
+
+
+def _digest(parts: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def _token_digest(examples: Sequence[Encoded]) -> str:
+    digest = hashlib.sha256()
+    for example in examples:
+        for values in (example.tokens, example.labels):
+            digest.update(array("q", (len(values), *values)))
+    return digest.hexdigest()[:16]
+
+
+def _flat(tree: Mapping[str, Any]) -> dict[str, str]:
+    """Versions by the name of their package, beside the other facts."""
+    packages: Mapping[str, str] = tree.get("packages", {})
+    return {key: json.dumps(value) for key, value in tree.items() if key != "packages"} | dict(packages)

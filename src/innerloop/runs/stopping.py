@@ -1,0 +1,90 @@
+"""Signals that ask a run to stop: the piece at hand is dropped, and what was reached is saved.
+
+SIGNALS     interrupt, terminate, user 1
+Stopped     what the first of them raises, in the main thread, wherever that is
+stoppable   a block in which they do so
+held        a block that a signal lets end first
+check       raises what somebody swallowed on the way
+
+Raised rather than polled for: loading, tokenizing, an inner loop and a generation then stop at the next line of Python,
+and no loop can forget to ask. What must not be torn apart is `held`.
+"""
+
+import os
+import signal
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+
+from innerloop.errors import ResumableError
+
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
+
+
+class Stopped(KeyboardInterrupt):
+    """A KeyboardInterrupt, which nothing catches that catches errors; its text is the signal's name."""
+
+
+@dataclass
+class _State:
+    """asked: the signal that came; waiting: it was not raised yet; ends: a second one ends the process."""
+
+    installed: bool = False
+    ends: bool = False
+    asked: str = ""
+    waiting: bool = False
+    holds: int = 0
+
+
+_state = _State()  # handlers are the process's own, so this is too
+
+
+@contextmanager
+def stoppable(*, second_ends: bool = False) -> Generator[None]:
+    """In the main thread, `SIGNALS` raise Stopped; inside another such block, that one's rules hold.
+
+    second_ends: a second signal ends the process at once, with the exit code of what can be gone on with.
+    """
+    if _state.installed or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    _state.__dict__.update(_State(installed=True, ends=second_ends).__dict__)
+    for number in SIGNALS:
+        signal.signal(number, _asked)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        _state.__dict__.update(_State().__dict__)
+
+
+@contextmanager
+def held() -> Generator[None]:
+    """A signal that comes inside is raised at the end of the block."""
+    _state.holds += 1
+    try:
+        yield
+    finally:
+        _state.holds -= 1
+    if _state.waiting and not _state.holds:
+        _state.waiting = False
+        raise Stopped(_state.asked)
+
+
+def check() -> None:
+    """An exception raised where Python ignores exceptions (a destructor) is lost; its cause is still known."""
+    if _state.asked:
+        raise Stopped(_state.asked)
+
+
+def _asked(number: int, frame: FrameType | None) -> None:
+    if _state.asked and _state.ends:
+        os._exit(ResumableError.exit_code)
+    _state.asked = signal.Signals(number).name
+    _state.waiting = _state.holds > 0
+    if not _state.waiting:
+        raise Stopped(_state.asked)
