@@ -61,9 +61,9 @@ def test_the_folder_of_a_run(world: World, runs: Runs, method: str) -> None:
     assert said["model"]["fingerprint"] == world.model.fingerprint
     assert said["plan"] == json.loads(json.dumps(plan(session).facts()))
     assert said["roles"] == roles(session)
-    assert said["environment"] == environment()
-    assert said["seconds"] > 0
-    assert said["peak_bytes"]["rss"] > 10**7
+    assert said["host"]["environment"] == environment()
+    assert said["timing"]["seconds"] > 0
+    assert said["host"]["peak_bytes"]["rss"] > 10**7
     assert sorted(said["weights"]) == sorted(str(path.relative_to(folder)) for path in folder.rglob("*.safetensors"))
 
 

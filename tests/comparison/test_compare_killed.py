@@ -25,7 +25,7 @@ STORY = {
     "budgets.tokens": 6000,  # half a second of training: time to be killed in
     "cost_only": {"arms": {}},
 }
-TIMES = {"seconds", "tokens_per_second", "peak_bytes", "started"}
+TIMES = {"seconds", "tokens_per_second", "peak_bytes", "started", "host", "timing"}
 
 
 def test_what_was_killed_goes_on_and_changes_no_number(

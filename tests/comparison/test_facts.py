@@ -66,7 +66,7 @@ def test_facts_are_those_that_the_run_wrote(runs: Runs, method: str) -> None:
     assert found["training"]["support_first"][0] == (lines[0]["support_loss_first"])
     assert (found["training"]["support_last"][0] is None) == (method != "fomaml-lora")
     assert found["tokens_per_second"] == pytest.approx(found["tokens"] / found["seconds"])
-    assert found["peak_bytes"] == said["peak_bytes"]
+    assert found["peak_bytes"] == said["host"]["peak_bytes"]
     assert load_config(Path(folder / "run.yaml")).resolved() == said["config"]
     assert found["config_yaml"] == (folder / "run.yaml").read_text()
 

@@ -136,7 +136,7 @@ def test_what_a_run_took_has_its_trunk_cache(world: World, tmp_path: Path) -> No
     meta_train(tree, model=world.model, store=store, on_forecast=said.append)
     manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
     for phase in ("inner", "query", "outer"):
-        assert manifest["measured"]["phases"][phase]["cache"] == store.kept
+        assert manifest["host"]["measured"]["phases"][phase]["cache"] == store.kept
         assert manifest["forecast"]["phases"][phase]["cache"] == pytest.approx(store.kept, rel=0.25)
 
 

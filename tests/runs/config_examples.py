@@ -57,6 +57,7 @@ OTHER: dict[str, Any] = {
     "outer.optimizer.weight_decay": 0.01,
     "outer.tasks_per_step": 2,
     "outer.clip": None,
+    "outer.on_non_finite": "skip",
     "memory.tasks_per_forward": 2,
     "memory.checkpointing": True,
     "memory.trunk_cache": True,
@@ -64,6 +65,8 @@ OTHER: dict[str, Any] = {
     "memory.logit_rows": 100,
     "memory.lean": True,
     "memory.offload": True,
+    "save.every": 3,
+    "save.keep": 1,
     "seed": 8,
     "output_dir": "runs/another",
 }

@@ -12,7 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from innerloop.errors import UserError
-from innerloop.runs.journal import Journal, environment, peak_memory, reset_peak_memory, write_text
+from innerloop.files import LOCK
+from innerloop.runs.journal import (
+    Journal,
+    empty_folder,
+    environment,
+    peak_memory,
+    read_manifest,
+    reset_peak_memory,
+    write_text,
+)
 from small_runs import files_of, manifest_of
 
 
@@ -39,39 +48,65 @@ def test_a_run_is_running_until_it_is_finished(tmp_path: Path) -> None:
     assert lines(folder) == [{"step": 1, "loss": 0.5}]
     journal.record(step=2, loss=None)
     assert lines(folder) == [{"step": 1, "loss": 0.5}, {"step": 2, "loss": None}]
-    journal.finish("done", tokens=12)
-    assert manifest_of(folder) == {**begun, "status": "done", "tokens": 12}
+    journal.finish("done", tokens=12, config={"more": 1})
+    assert manifest_of(folder) == {**begun, "status": "done", "tokens": 12, "config": {"seed": 7, "more": 1}}
     assert sorted(files_of(tmp_path)) == ["runs/first/manifest.json", "runs/first/metrics.jsonl"]
 
 
-def test_the_environment_is_what_a_number_depends_on(tmp_path: Path) -> None:
-    Journal(tmp_path / "run", {}).finish("done")
-    said = manifest_of(tmp_path / "run")["environment"]
-    assert said == environment()
+def test_the_environment_is_what_a_number_depends_on() -> None:
+    said = environment()
     assert said["threads"] == torch.get_num_threads()
     assert said["packages"]["torch"] == torch.__version__
     assert set(said["packages"]) >= {"innerloop", "transformers", "peft"}
 
 
+def test_what_is_behind_is_there_from_the_start(tmp_path: Path) -> None:
+    first = Journal(tmp_path, {})
+    for step in (1, 2, 3):
+        first.record(step=step)
+    again = Journal(tmp_path, {}, metrics="".join(first.metrics.splitlines(keepends=True)[:2]))
+    assert lines(tmp_path) == [{"step": 1}, {"step": 2}]
+    again.record(step=3, loss=0.5)
+    assert lines(tmp_path)[2:] == [{"step": 3, "loss": 0.5}]
+
+
 def test_an_empty_folder_is_taken_and_a_used_one_is_left_as_it_is(tmp_path: Path) -> None:
-    Journal(tmp_path, {}).finish("done")
+    (tmp_path / LOCK).touch()
+    (tmp_path / ".manifest.json.123-0a1b2c3d").write_text("half")  # of a start that was killed
+    empty_folder(tmp_path, unfinished="go on")
+    Journal(tmp_path, {"config": {}, "model": {}}).finish("done")
     before = files_of(tmp_path)
-    with pytest.raises(UserError, match=r"output_dir: this folder is not empty"):
-        Journal(tmp_path, {})
+    with pytest.raises(UserError, match=r"output_dir: this folder is not empty") as refused:
+        empty_folder(tmp_path, unfinished="go on")
+    assert "go on" not in str(refused.value)
     assert files_of(tmp_path) == before
     hidden = tmp_path / "other"
     hidden.mkdir()
     (hidden / ".notes").write_text("mine")
     with pytest.raises(UserError, match="not empty"):
-        Journal(hidden, {})
+        empty_folder(hidden, unfinished="go on")
     assert [path.name for path in hidden.iterdir()] == [".notes"]
+
+
+def test_a_folder_with_an_unfinished_run_says_what_goes_on_with_it(tmp_path: Path) -> None:
+    Journal(tmp_path, {"config": {}, "model": {}})
+    with pytest.raises(UserError, match="expected: go on; or a folder"):
+        empty_folder(tmp_path, unfinished="go on")
+
+
+def test_a_manifest_is_what_a_run_wrote(tmp_path: Path) -> None:
+    assert read_manifest(tmp_path) is read_manifest(tmp_path / "nowhere") is None
+    for text in ("", "{", "[]", '{"status": "done"}', "\udcff"):
+        (tmp_path / "manifest.json").write_bytes(text.encode("utf-8", "surrogateescape"))
+        with pytest.raises(UserError, match="not a manifest"):
+            read_manifest(tmp_path)
 
 
 def test_a_folder_that_cannot_be_made_is_the_users_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     for folder in (tmp_path / "file", tmp_path / "file" / "run", tmp_path / ("x" * 300)):
         with pytest.raises(UserError, match="output_dir: no folder for a run"):
-            Journal(folder, {})
+            empty_folder(folder, unfinished="go on")
     assert files_of(tmp_path) == {"file": b"mine"}
 
 

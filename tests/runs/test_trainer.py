@@ -230,10 +230,71 @@ def test_what_is_not_finite_stops_the_step_before_anything_is_written(name: str,
     assert same(trainer.space.shared, clean.space.shared), "the refused step left a trace"
 
 
-def test_an_inner_rate_that_explodes_is_named() -> None:
-    trainer = build(inner=Sgd(lr=1e30))
-    with pytest.raises(RunError, match=r"method\.inner\.optimizer\.lr"):
+@pytest.mark.parametrize("chunks", [None, 1, 3])
+@pytest.mark.parametrize(("name", "side", "number"), SPOILED)
+def test_a_task_that_is_not_finite_is_skipped_when_asked(name: str, side: str, number: Any, chunks: int | None) -> None:
+    """The step is that of the other tasks alone, and says whom it left out."""
+    trainer = build(name, skip_non_finite=True, tasks_per_forward=chunks)
+    others = build(name, tasks_per_forward=chunks)
+    batch = rounds()[0].batch
+    spoiled = batch.support[-1] if side == "support" else batch.query
+    assert spoiled is not None
+    trainer.space.loss = Spoiled(trainer.space.loss, spoiled, number)
+    metrics, expected = trainer.step(batch), others.step(batch.select(0, TASKS - 1))
+    assert metrics.skipped == (batch.names[-1],)
+    assert same(trainer.space.shared, others.space.shared)
+    assert metrics._replace(skipped=()) == expected
+    assert (trainer.steps, trainer._state.steps) == (1, 1)
+
+
+def test_a_step_without_any_sound_task_is_refused() -> None:
+    trainer = build(inner=Sgd(lr=1e30), skip_non_finite=True)
+    before = frozen_copy(trainer.space.shared)
+    with pytest.raises(RunError, match="not a finite number"):
         trainer.step(rounds()[0].batch)
+    assert same(trainer.space.shared, before)
+
+
+def test_a_sum_that_overflows_without_a_broken_task_is_refused() -> None:
+    """Each task alone is finite: skipping would leave out nobody, for ever."""
+    trainer = build("joint", skip_non_finite=True)
+    loss = trainer.space.loss
+    trainer.space.loss = lambda batch, twice=False: loss(batch, twice=twice) * 3e37
+    with pytest.raises(RunError, match="the outer gradient is not"):
+        trainer.step(rounds()[0].batch)
+
+
+def test_an_inner_rate_that_explodes_is_named() -> None:
+    """With the task, the step, the course of its loss, and the rate to try."""
+    trainer = build(inner=Sgd(lr=1e30))
+    said = r"step 1: the loss of task 0.* before each inner step was [0-9.]+, (nan|inf)"
+    with pytest.raises(RunError, match=rf"{said}.*method\.inner\.optimizer\.lr = 1e\+30 .*try 1e\+29"):
+        trainer.step(rounds()[0].batch)
+
+
+@pytest.mark.parametrize("name", ["fomaml-lora", "fomaml"])
+def test_a_new_trainer_goes_on_where_another_was(name: str) -> None:
+    first, second, third = (tasks.batch for tasks in rounds())
+    whole, before, after, forgetful = build(name), build(name), build(name), build(name)
+    expected = frozen_copy(trained(whole, [first, second, third]))
+    trained(before, [first, second])
+    for trainer in (after, forgetful):
+        for key, value in trainer.tensors.items():
+            value.copy_(before.tensors[key])
+    after.go_on_from(2)
+    assert same(trained(after, [third]), expected)
+    assert not same(trained(forgetful, [third]), expected), "the count of steps is part of the state"
+
+
+def test_what_a_round_left_is_kept_under_plain_names() -> None:
+    trainer = keeping()
+    trained(trainer, [rounds()[0].batch])
+    last = trainer.last_round
+    again = LastRound.from_tensors(last.tensors, last.query_ids)
+    assert again.query_ids == last.query_ids
+    assert same(again.gradient, last.gradient)
+    assert again.adapters.keys() == last.adapters.keys()
+    assert all(same(again.adapters[task], values) for task, values in last.adapters.items())
 
 
 @pytest.mark.parametrize("name", ["fomaml-lora", "fomaml"])
