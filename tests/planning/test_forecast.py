@@ -93,8 +93,31 @@ def test_disk_is_what_a_run_writes(world: World, predict: Predict, tmp_path: Pat
     changes = {"method.keep_task_adapters": True} if method == "meta-lora" else {}
     small_run(world, method, tmp_path / "run", changes)
     written = sum(value.numel() * value.element_size() for value in tensors_of(tmp_path / "run").values())
-    assert sum(predict(method, **changes).disk.values()) == written
-    assert set(predict(method, **changes).disk) <= {"model", *(path.name for path in (tmp_path / "run").iterdir())}
+    disk = predict(method, **changes).disk
+    assert sum(size for what, size in disk.items() if what != "checkpoints") == written
+    assert disk.keys() - {"checkpoints"} <= {"model", *(path.name for path in (tmp_path / "run").iterdir())}
+
+
+@pytest.mark.parametrize(
+    ("method", "changes"),
+    [
+        ("fomaml-lora", {}),
+        ("fomaml", {"outer.optimizer": {"name": "sgd", "lr": 0.1}}),
+        ("fomaml", {"memory.lean": True, "model.dtype": "bfloat16"}),
+    ],
+)
+def test_checkpoints_take_what_was_predicted(
+    world: World, predict: Predict, tmp_path: Path, method: str, changes: dict[str, Any]
+) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        meta_train(settings(world, method, tmp_path / "run", changes | {"save.every": 1}), on_step=stop)
+    kept = sum(value.numel() * value.element_size() for value in tensors_of(tmp_path / "run").values())
+    found = predict(method, **changes)
+    assert found.checkpoint_bytes == pytest.approx(kept, rel=0.1 if "memory.lean" in changes else 0)
+    assert found.disk["checkpoints"] == 3 * found.checkpoint_bytes
 
 
 def test_the_trunk_cache_is_counted_as_it_is_in_the_end(world: World, predict: Predict, tmp_path: Path) -> None:
@@ -125,8 +148,8 @@ def test_beside_a_gpu_the_trunk_cache_is_in_host_memory(predict: Predict) -> Non
     assert all("cache" not in parts for parts in found.phases.values())
     assert none.footprint.host == {}
     assert f"host     {shown(kept)} beside it: cache {shown(kept)}" in found.lines()
-    assert any(line.startswith("disk ") and line.endswith(f", {shown(kept)} hidden_states") for line in found.lines())
-    assert set(none.disk) == {"adapter"}
+    assert any(line.startswith("disk ") and f", {shown(kept)} hidden_states, " in line for line in found.lines())
+    assert set(none.disk) == {"adapter", "checkpoints"}
 
 
 def test_what_a_run_took_has_its_trunk_cache(world: World, tmp_path: Path) -> None:

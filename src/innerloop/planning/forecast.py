@@ -65,17 +65,25 @@ class Forecast:
 
     @property
     def disk(self) -> dict[str, int]:
-        """Bytes of the weights that the run writes, and of the hidden states that lie there while it runs."""
+        """Bytes of the weights that the run writes, and of what lies there while it runs."""
         work, method = self.workload, self.config.method
+        running = {"checkpoints": self.checkpoint_bytes * (self.config.save.keep + 1)}
         if METHODS[method.name].trains == "all":
-            return {"model": work.base_bytes}
+            return {"model": work.base_bytes} | running
         adapter = 4 * work.trained  # float32, whatever the model's dtype
         written = {"adapters" if work.adapters > 1 else "adapter": work.adapters * adapter}
         if method.keep_task_adapters:  # beside them the outer gradient, of the same size
             written["task_adapters"] = (self.config.outer.tasks_per_step + 1) * adapter
         if work.cached_bytes:
             written["hidden_states"] = work.cached_bytes
-        return written
+        return written | running
+
+    @property
+    def checkpoint_bytes(self) -> int:
+        """Of the shared values and the outer optimizer's moments, as they are kept."""
+        values, moment = (2, 1) if self.config.memory.lean else (4, 4)
+        moments = 2 * moment if self.config.outer.optimizer.name == "adamw" else 0
+        return self.workload.trained * (values + moments)
 
     def facts(self) -> dict[str, Any]:
         """For programs: bytes, seconds and operations as plain numbers."""
