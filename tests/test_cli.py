@@ -3,10 +3,8 @@
 import json
 import resource
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -114,20 +112,6 @@ def test_a_run_that_fails_exits_with_1(cli: Cli, world: World, tmp_path: Path) -
     assert "error: step 1: the loss of" in said.err
     assert "method.inner.optimizer.lr" in said.err
     assert manifest_of(tmp_path / "run")["status"] == "failed"
-
-
-def test_ctrl_c_ends_a_run_which_says_so(world: World, tmp_path: Path) -> None:
-    config = config_file(world, tmp_path, changes={"outer.steps": 100_000})
-    metrics = tmp_path / "run" / "metrics.jsonl"
-    with subprocess.Popen(program("train", config), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
-        for _ in range(600):
-            if run.poll() is not None or (metrics.exists() and metrics.read_text().count("\n") > 2):
-                break
-            time.sleep(0.1)
-        run.send_signal(signal.SIGINT)
-        _, err = run.communicate(timeout=60)
-    assert (run.returncode, "Traceback" in err) == (130, False), err
-    assert manifest_of(tmp_path / "run")["status"] == "interrupted"
 
 
 # check

@@ -12,6 +12,7 @@ from torch import Tensor
 import innerloop
 from helpers import close, frozen_copy, relative_error, same
 from innerloop.data.batches import collate
+from innerloop.files import LOCK
 from innerloop.learned import (
     file_name,
     load_run,
@@ -52,7 +53,7 @@ def test_the_folder_of_a_run(world: World, runs: Runs, method: str) -> None:
     folder, config = learned.folder, learned.config
     weights = {"fomaml": "model", "lora": "adapters"}.get(method, "adapter")
     assert sorted(path.name for path in folder.iterdir()) == sorted(
-        [weights, "manifest.json", "metrics.jsonl", "run.yaml"]
+        [LOCK, weights, "manifest.json", "metrics.jsonl", "run.yaml"]
     )
     assert load_config(folder / "run.yaml") == config
     said, session = manifest_of(folder), prepare(config, model=world.model)

@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from helpers import same
 from innerloop.errors import RunError, UserError
+from innerloop.files import LOCK
 from innerloop.learned import (
     DamagedError,
     load_run,
@@ -92,7 +93,7 @@ def test_a_loss_that_is_no_number_ends_the_run(world: World, tmp_path: Path, met
     said = manifest_of(tmp_path / "run")
     assert said["status"] == "failed"
     assert "is not a finite number" in said["reason"]
-    assert sorted(files_of(tmp_path / "run")) == ["manifest.json", "metrics.jsonl", "run.yaml"]
+    assert sorted(files_of(tmp_path / "run")) == [LOCK, "manifest.json", "metrics.jsonl", "run.yaml"]
     with pytest.raises(UserError, match="did not finish"):
         load_run(tmp_path / "run")
 
