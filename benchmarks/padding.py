@@ -8,8 +8,8 @@ own stream and split as its trainer does.
 lora          one task, 8 examples a step
 fomaml-lora   tasks of 100 consecutive problems; 4 a step, 8 support and 8 query examples of each
 
-one forward   all tasks of a step in one forward: those with fewer tokens are filled up to the one with most
-as it runs    as many tasks a forward as the token budget of a CPU gives
+one forward   all tasks of a step in one forward, as on a GPU: filled up to the tokens of the longest one
+as it runs    on a CPU: as many tasks a forward as its token budget gives, and no fillers
 padded        every example filled up to the longest of its forward's
 attention     pairs of tokens that attention looks at, of those in its rows: it works on examples, padded
 """
@@ -18,6 +18,7 @@ import argparse
 import json
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -73,12 +74,13 @@ def useful(session: Session, *, steps: int = STEPS) -> dict[str, float]:
     count = session.tasks_per_forward(stream)
     whole = [batch for step in drawn for batch in step.batches]
     parts = [batch for step in drawn for chunk in step.split(count) for batch in chunk.batches]
+    filled = [replace(batch, even=True).select(0, batch.tasks) for batch in whole]
     tokens = sum(batch.token_count for batch in whole)
     assert tokens == sum(batch.token_count for batch in parts)
     return {
         "tokens_a_step": tokens / steps,
         "tasks_per_forward": count,
-        "one_forward": tokens / sum(batch.computed_tokens for batch in whole),
+        "one_forward": tokens / sum(batch.computed_tokens for batch in filled),
         "as_it_runs": tokens / sum(batch.computed_tokens for batch in parts),
         "padded": tokens / sum(batch.tokens.numel() for batch in whole),
         "attention": _pairs(whole),
@@ -93,7 +95,7 @@ def _pairs(batches: Sequence[Batch]) -> float:
 
 def padding_table(results: dict[str, Any]) -> list[str]:
     lines = [
-        "| batches | tokens a step | padded | packed, tasks of a step in one forward | packed, as it runs | aim |",
+        "| batches | tokens a step | padded | packed, a step's tasks in one forward | packed, as a CPU runs it | aim |",
         "|---|--:|--:|--:|--:|--:|",
     ]
     for name, row in results["rows"].items():

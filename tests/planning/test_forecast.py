@@ -32,7 +32,8 @@ Predict = Callable[..., Forecast]
 @pytest.fixture
 def predict(world: World) -> Predict:
     def of(method: str = "fomaml-lora", device: Device = CPU_DEVICE, *, gpus: int = 1, **changes: Any) -> Forecast:
-        return forecast(look(load_config(settings(world, method, Path("unused"), changes))), device, gpus=gpus)
+        work = look(load_config(settings(world, method, Path("unused"), changes)), kind=device.kind)
+        return forecast(work, device, gpus=gpus)
 
     return of
 
@@ -166,7 +167,7 @@ def test_what_a_run_took_has_its_trunk_cache(world: World, tmp_path: Path) -> No
 @pytest.mark.parametrize("method", ["fomaml", "fomaml-lora", "meta-lora", "reptile", "reptile-lora"])
 def test_memory_is_flat_in_the_inner_steps_of_a_first_order_method(world: World, method: str) -> None:
     """Which is why one inner step is traced."""
-    work = look(load_config(settings(world, method, Path("unused"), {"method.inner.steps": 5})))
+    work = look(load_config(settings(world, method, Path("unused"), {"method.inner.steps": 5})), kind="cuda")
     config, chunk = work.session.config, work.largest_chunk(1)
     traced, one_step = _shortened(config, chunk)
     assert len(one_step.support) == 1
@@ -179,7 +180,8 @@ def test_memory_is_flat_in_the_inner_steps_of_a_first_order_method(world: World,
 def test_all_inner_steps_of_the_second_order_are_traced(world: World, method: str) -> None:
     """It stores their values, so that memory grows with them."""
     short, long = (
-        look(load_config(settings(world, method, Path("unused"), {"method.inner.steps": steps}))) for steps in (1, 3)
+        look(load_config(settings(world, method, Path("unused"), {"method.inner.steps": steps})), kind="cpu")
+        for steps in (1, 3)
     )
     assert _shortened(long.session.config, long.largest_chunk(1))[0] is long.session.config
     assert forecast(long, CPU_DEVICE).peak > forecast(short, CPU_DEVICE).peak + 4 * short.trained

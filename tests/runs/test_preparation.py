@@ -113,6 +113,19 @@ def test_names_and_long_examples_are_refused_with_their_keys(world: World) -> No
 # draws
 
 
+def test_a_cpu_fills_nothing_up_and_compiled_layers_want_it(world: World) -> None:
+    options = {"outer.tasks_per_step": 3, "tasks.support": 6}
+    ragged, even = (
+        session_of(world, "fomaml-lora", **options, **{"model.compile": compiled}).streams()[0][1]
+        for compiled in (False, True)
+    )
+    support, filled = ragged[0].support[0], even[0].support[0]
+    assert support.packing is not None
+    assert len(set(support.packing.sizes)) > 1
+    assert support.computed_tokens == support.token_count == filled.token_count
+    assert filled.packing is None or len(set(filled.packing.sizes)) == 1
+
+
 @pytest.mark.parametrize("method", ["fomaml-lora", "reptile-lora", "joint-lora", "lora"])
 def test_support_query_and_test_share_nothing_and_every_example_is_drawn(world: World, method: str) -> None:
     """Law 9, on the batches that a run reads."""

@@ -14,11 +14,12 @@ TASKS = 3
 PACKED = [family for family in FAMILIES if packs(tiny_model(family, layers=1))]
 
 
-def both(tasks: int = TASKS, *, longest: int = 30, seed: int = 0) -> tuple[Batch, Batch]:
+def both(tasks: int = TASKS, *, even: bool = True) -> tuple[Batch, Batch]:
     """The same examples padded and packed; longer ones than the window of gemma3's layers, 16 tokens."""
-    drawn = examples(tasks=tasks, per_task=4, longest_prompt=longest, seed=seed)
-    padded, packed = collate(drawn), collate(drawn, packed=True)
+    drawn = examples(tasks=tasks, per_task=4, longest_prompt=30)
+    padded, packed = collate(drawn), collate(drawn, packed=True, even=even)
     assert packed.packing is not None
+    assert len(set(packed.packing.sizes)) == (1 if even else tasks)
     assert max(map(max, packed.lengths)) > 16
     return padded, packed
 
@@ -28,14 +29,14 @@ def test_most_families_are_packed() -> None:
 
 
 @pytest.mark.parametrize("family", PACKED)
-@pytest.mark.parametrize("kind", ["lora", "all"])
-def test_packing_changes_no_number(kind: str, family: str) -> None:
+@pytest.mark.parametrize(("kind", "even"), [("lora", True), ("lora", False), ("all", True)])
+def test_packing_changes_no_number(kind: str, even: bool, family: str) -> None:
     model = tiny_model(family)
     space = lora_space(model) if kind == "lora" else all_space(model)
     tasks = space.limit or TASKS
     values = perturbed(space.shared, tasks)
     results = []
-    for batch in both(tasks):
+    for batch in both(tasks, even=even):
         with untouched(model):
             loss, gradient = space.loss_and_gradient(values, batch)
         results.append({"loss": loss, **(gradient or {})})
@@ -53,28 +54,31 @@ def test_attention_across_examples_would_show() -> None:
     assert not close(mixed[None], AnswerLoss(model)(padded), 1e-3)
 
 
+@pytest.mark.parametrize("even", [True, False])
 @pytest.mark.parametrize("family", ["gemma3", "llama"])
-def test_checkpointing_recomputes_with_the_packing_of_its_batch(family: str) -> None:
+def test_checkpointing_recomputes_with_the_packing_of_its_batch(family: str, even: bool) -> None:
     results = []
     for checkpointing in (False, True):
         space = lora_space(tiny_model(family), loss={"checkpointing": checkpointing})
-        loss, gradient = space.loss_and_gradient(perturbed(space.shared, TASKS), both()[1])
+        loss, gradient = space.loss_and_gradient(perturbed(space.shared, TASKS), both(even=even)[1])
         results.append({"loss": loss, **(gradient or {})})
     assert close(results[1], results[0])
 
 
-def test_a_second_derivative_goes_through() -> None:
+@pytest.mark.parametrize("even", [True, False])
+def test_a_second_derivative_goes_through(even: bool) -> None:
     space = lora_space(tiny_model("llama", layers=2))
     values, vector = perturbed(space.shared, TASKS), perturbed(space.shared, TASKS, seed=5)
-    products = [space.hessian_vector_product(values, batch, vector) for batch in both()]
+    products = [space.hessian_vector_product(values, batch, vector) for batch in both(even=even)]
     assert close(products[1], products[0], 1e-4)
     assert not close(products[1], vector, 1e-1)
 
 
+@pytest.mark.parametrize("even", [True, False])
 @pytest.mark.parametrize("cut", [1, 2])
-def test_hidden_states_from_a_store_are_packed_too(cut: int) -> None:
+def test_hidden_states_from_a_store_are_packed_too(cut: int, even: bool) -> None:
     model = tiny_model("qwen2")
-    padded, packed = both()
+    padded, packed = both(even=even)
     loss, store = AnswerLoss(model), {}
     above = AnswerLoss(model, cut=cut, store=store)
     assert close(above(packed), loss(padded))

@@ -263,12 +263,17 @@ def test_dropout_ends_with_training() -> None:
 def test_masks_have_a_mean_of_one_and_differ_by_task_step_and_layer() -> None:
     drawn = [(1, "a", 0), (1, "b", 0), (2, "a", 0), (1, "a", 1)]
     seeds = [mask_seed(0, step, name, inner_step) for step, name, inner_step in drawn]
-    masks = dropout_mask(torch.empty(4, 300, 40), 0.25, seeds, "layer")
+
+    def masks_of(seeds: list[int], layer: str = "layer") -> torch.Tensor:
+        sizes = [300] * len(seeds)
+        masks = dropout_mask(torch.empty(sum(sizes), 40), sizes, rate=0.25, seeds=seeds, layer=layer)
+        return masks.view(-1, 300, 40)
+
+    masks = masks_of(seeds)
     assert masks.unique().tolist() == [0.0, pytest.approx(1 / 0.75)]
     assert masks.mean() == pytest.approx(1.0, abs=0.01)
-    again = dropout_mask(torch.empty(1, 300, 40), 0.25, seeds[1:2], "layer")
-    assert torch.equal(again[0], masks[1])
-    other = dropout_mask(torch.empty(1, 300, 40), 0.25, seeds[:1], "another layer")[0]
+    assert torch.equal(masks_of(seeds[1:2])[0], masks[1])
+    other = masks_of(seeds[:1], "another layer")[0]
     for left, right in [(masks[i], masks[j]) for i in range(4) for j in range(i)] + [(masks[0], other)]:
         assert (left == right).float().mean() == pytest.approx(0.25**2 + 0.75**2, abs=0.02)
 

@@ -25,10 +25,10 @@ from innerloop.data.tasks import Batch, TaskBatch
 PAD = 0  # any id does: on the right of a causal model, a padding token is read by nothing that is scored
 
 
-def collate(examples: Sequence[Sequence[Encoded]], *, packed: bool = False) -> Batch:
+def collate(examples: Sequence[Sequence[Encoded]], *, packed: bool = False, even: bool = True) -> Batch:
     """A batch of T tasks with equally many examples, padded on the right to the longest.
 
-    packed: side by side, where padding would cost much.
+    packed: side by side, where padding would cost much; even: with fillers, as evaluation and GPUs want it.
     """
     tasks, per_task = len(examples), len(examples[0])
     length = max(len(example.tokens) for task in examples for example in task)
@@ -52,12 +52,13 @@ def collate(examples: Sequence[Sequence[Encoded]], *, packed: bool = False) -> B
         keys=tuple(tuple(token_key(example.tokens) for example in task) for task in examples),
         lengths=lengths,
         packed=packed,
-        packing=pack(lengths, width=length, scored=rows) if packed else None,
+        even=even,
+        packing=pack(lengths, width=length, scored=rows, even=even) if packed else None,
     )
 
 
 def inner_batches(
-    support: Sequence[Sequence[Encoded]], *, steps: int, batch_size: int, packed: bool = False
+    support: Sequence[Sequence[Encoded]], *, steps: int, batch_size: int, packed: bool = False, even: bool = True
 ) -> list[Batch]:
     """`steps` support batches of `batch_size` examples a task, going round the support in order.
 
@@ -65,11 +66,11 @@ def inner_batches(
     """
     count = len(support[0])
     if batch_size == count:
-        return [collate(support, packed=packed)] * steps
+        return [collate(support, packed=packed, even=even)] * steps
     batches: list[Batch] = []
     for step in range(steps):
         positions = [(step * batch_size + i) % count for i in range(batch_size)]
-        batches.append(collate([[task[p] for p in positions] for task in support], packed=packed))
+        batches.append(collate([[task[p] for p in positions] for task in support], packed=packed, even=even))
     return batches
 
 
@@ -81,21 +82,24 @@ def task_batch(
     inner_steps: int,
     batch_size: int,
     packed: bool = False,
+    even: bool = True,
 ) -> TaskBatch:
     """The support batches (none where inner_steps is 0) and the query batch (None where the draw has no query).
 
-    packed: also in the order of their lengths, so that tasks which share a forward are filled up little.
+    packed: also in the order of their lengths: alike tasks share a forward, and little in it is filled up.
     """
     drawn = list(zip(draw.tasks, draw.support, draw.query, strict=True))
     if packed:
         drawn.sort(key=lambda each: sum(len(pools[each[0]][p].tokens) for p in (*each[1], *each[2])))
     support = [[pools[t][p] for p in positions] for t, positions, _ in drawn]
     query = [[pools[t][p] for p in positions] for t, _, positions in drawn]
-    inner = inner_batches(support, steps=inner_steps, batch_size=batch_size, packed=packed) if inner_steps else []
+    inner: list[Batch] = []
+    if inner_steps:
+        inner = inner_batches(support, steps=inner_steps, batch_size=batch_size, packed=packed, even=even)
     return TaskBatch(
         names=tuple(names[t] for t, _, _ in drawn),
         support=inner,
-        query=collate(query, packed=packed) if query[0] else None,
+        query=collate(query, packed=packed, even=even) if query[0] else None,
     )
 
 

@@ -1,19 +1,20 @@
 """Examples of unequal length side by side, in place of one a row with padding behind it.
 
-Legend: T = tasks, B = examples a task, S = tokens of the longest example, M = tokens a task, packed,
+Legend: T = tasks, B = examples a task, S = tokens of the longest example, P = packed tokens of all tasks,
 G = examples and fillers of all tasks, L = tokens of the longest of them.
 
 Packing   where every token of T tasks goes
 pack      lengths -> Packing; None where padding costs little
 moved_to  a tensor on another device
 
-A task with fewer tokens than the longest task is filled up with padding. Fillers are treated like further examples,
-so that every packed token belongs to one of G rows: attention alone works on rows, everything else on packed tokens.
+A packing is even or ragged. Even: a task with fewer tokens than the longest one is filled up with padding, so that one
+launch on a GPU is for all tasks. Fillers are treated like further examples. Ragged: no fillers, tasks one behind the
+other. Either way every packed token belongs to one of G rows: attention alone works on rows, everything else on tokens.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
-from itertools import accumulate
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,14 +26,15 @@ Lengths = Sequence[Sequence[int]]
 
 @dataclass(frozen=True)
 class Packing:
-    """Indices between three layouts: padded (T*B*S), packed (T*M) and the rows of attention (G*L).
+    """Indices between three layouts: padded (T*B*S), packed (P) and the rows of attention (G*L).
 
-    source     (T, M) the padded position a packed token comes from; a filler's is 0
-    positions  (T, M) its position in its own example
-    place      (T*M,) where it is in the rows
+    source     the padded position a packed token comes from; a filler's is 0. Even: (T, P/T); ragged: (1, P)
+    positions  its position in its own example; the same shape
+    place      (P,) where it is in the rows
     grid       (G, L) the packed token of a place in the rows; 0 where there is none
     holes      (H,) the places in the rows where there is none
     scored     (R,) the scored rows of the batch, as packed positions
+    sizes      packed tokens of each task, which lie one behind the other
     """
 
     source: Tensor
@@ -41,13 +43,19 @@ class Packing:
     grid: Tensor
     holes: Tensor
     scored: Tensor
+    sizes: tuple[int, ...]
 
     @property
     def longest(self) -> int:
         return self.grid.shape[1]
 
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        return {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+
     def to(self, device: torch.device | str) -> "Packing":
-        return replace(self, **{field.name: moved_to(getattr(self, field.name), device) for field in fields(self)})
+        moved: dict[str, Any] = {name: moved_to(tensor, device) for name, tensor in self.tensors.items()}
+        return replace(self, **moved)
 
 
 def moved_to(tensor: Tensor, device: torch.device | str) -> Tensor:
@@ -56,42 +64,44 @@ def moved_to(tensor: Tensor, device: torch.device | str) -> Tensor:
     return (tensor.pin_memory() if leaves_host else tensor).to(device, non_blocking=leaves_host)
 
 
-def pack(lengths: Lengths, *, width: int, scored: Tensor) -> Packing | None:
+def pack(lengths: Lengths, *, width: int, scored: Tensor, even: bool = True) -> Packing | None:
     """The packing of T tasks whose examples were padded to `width`; None where it saves less than a tenth.
 
-    scored: (R,) positions in the padded layout.
+    scored: (R,) positions in the padded layout; even: with fillers.
     """
-    per_task = max(sum(task) for task in lengths)
-    if per_task > WORTH * width * len(lengths[0]):
+    tokens = [sum(task) for task in lengths]
+    sizes = [max(tokens)] * len(tokens) if even else tokens
+    if sum(sizes) / len(sizes) > WORTH * width * len(lengths[0]):
         return None
     longest = max(length for task in lengths for length in task)
-    source, positions, rows = (torch.zeros(len(lengths), per_task, dtype=torch.int64) for _ in range(3))
-    real = torch.zeros(len(lengths), per_task, dtype=torch.bool)
-    row = 0
-    for t, task in enumerate(lengths):
-        pieces = [*task, *_fillers(per_task - sum(task), longest)]
-        real[t, : sum(task)] = True
-        for b, (start, length) in enumerate(zip(accumulate(pieces, initial=0), pieces, strict=False)):
+    source, positions, rows = (torch.zeros(sum(sizes), dtype=torch.int64) for _ in range(3))
+    real = torch.zeros(sum(sizes), dtype=torch.bool)
+    row = start = 0
+    for t, (task, size) in enumerate(zip(lengths, sizes, strict=True)):
+        real[start : start + tokens[t]] = True
+        for b, length in enumerate([*task, *_fillers(size - tokens[t], longest)]):
             here = slice(start, start + length)
-            positions[t, here] = torch.arange(length)
-            rows[t, here] = row
-            source[t, here] = (t * len(task) + b) * width
-            row += 1
+            positions[here] = torch.arange(length)
+            rows[here] = row
+            source[here] = (t * len(task) + b) * width
+            row, start = row + 1, start + length
     source = torch.where(real, source + positions, 0)
-    place = (rows * longest + positions).flatten()
+    place = rows * longest + positions
     grid = torch.zeros(row * longest, dtype=torch.int64)
     grid[place] = torch.arange(len(place))
     empty = torch.ones(row * longest, dtype=torch.bool)
     empty[place] = False
     packed_of = torch.zeros(len(lengths) * len(lengths[0]) * width, dtype=torch.int64)
-    packed_of[source[real]] = real.flatten().nonzero().flatten()
+    packed_of[source[real]] = real.nonzero().flatten()
+    packed_rows = len(sizes) if even else 1
     return Packing(
-        source=source,
-        positions=positions,
+        source=source.view(packed_rows, -1),
+        positions=positions.view(packed_rows, -1),
         place=place,
         grid=grid.view(row, longest),
         holes=empty.nonzero().flatten(),
         scored=packed_of[scored],
+        sizes=tuple(sizes),
     )
 
 

@@ -80,6 +80,7 @@ class Batch:
     keys         T tuples of B digests of an example's tokens, padding left out
     lengths      T tuples of B numbers of tokens
     packed       whether the examples may lie side by side, in a model that admits it
+    even         with fillers where tasks have unequally many tokens
     packing      how they do; None = one a row
     mask_seeds   (T,) seeds of the dropout masks; None = no dropout
     """
@@ -92,6 +93,7 @@ class Batch:
     keys: tuple[tuple[bytes, ...], ...]
     lengths: tuple[tuple[int, ...], ...]
     packed: bool = False
+    even: bool = True
     packing: Packing | None = None
     mask_seeds: tuple[int, ...] | None = None
 
@@ -119,7 +121,7 @@ class Batch:
         per_task = self.tokens[0].numel()
         rows = (self.row_task >= first) & (self.row_task < last)
         scored = self.scored_rows[rows] - first * per_task
-        lengths = self.lengths[first:last]
+        lengths, width = self.lengths[first:last], self.tokens.shape[-1]
         return Batch(
             tokens=self.tokens[first:last],
             labels=self.labels[first:last],
@@ -129,7 +131,8 @@ class Batch:
             keys=self.keys[first:last],
             lengths=lengths,
             packed=self.packed,
-            packing=pack(lengths, width=self.tokens.shape[-1], scored=scored) if self.packed else None,
+            even=self.even,
+            packing=pack(lengths, width=width, scored=scored, even=self.even) if self.packed else None,
             mask_seeds=self.mask_seeds and self.mask_seeds[first:last],
         )
 

@@ -87,7 +87,7 @@ def plan(config: RunConfig, device: Device, *, budget: int | None = None, gpus: 
 
     Raises UserError for a limit below the model's weights, before anything is traced, and as `look` does.
     """
-    work = look(config)
+    work = look(config, kind=device.kind)
     limit, limited_by = device.memory, device.title
     if budget is not None and budget <= limit:
         limit, limited_by = budget, "--budget"

@@ -26,6 +26,7 @@ from innerloop.runs.preparation import (
     Session,
     TaskBatches,
     check_sizes,
+    evenly,
     examples_a_round,
     prepare,
     read,
@@ -111,9 +112,10 @@ class Workload:
         return max((chunk for step in self.steps for chunk in step.split(tasks_per_forward)), key=size)
 
 
-def look(config: RunConfig) -> Workload:
+def look(config: RunConfig, *, kind: str) -> Workload:
     """Read the tasks, encode them where that can be done here, and draw the batches of the first steps.
 
+    kind: of the device that the run is for, "cpu" or "cuda", which wants its batches in another layout.
     Raises UserError for a model without a config or of a family that innerloop can't train, and with all faults of
     the tasks.
     """
@@ -121,18 +123,23 @@ def look(config: RunConfig) -> Workload:
     encoded = has_tokenizer(config.model.name)
     tokenizer: Any = load_tokenizer(config.model.name) if encoded else None
     model = LoadedModel(skeleton(shape), tokenizer, config.model.name, config.model.name, fingerprint="")
-    return of_session(prepare(config, model=model) if encoded else _unencoded(config, model), encoded=encoded)
+    session = prepare(config, model=model) if encoded else _unencoded(config, model)
+    return of_session(session, encoded=encoded, kind=kind)
 
 
-def of_session(session: Session, *, encoded: bool = True) -> Workload:
-    """The same of a run that is about to begin; encoded: its tokens were counted, not assumed."""
+def of_session(session: Session, *, encoded: bool = True, kind: str | None = None) -> Workload:
+    """The same of a run that is about to begin, on its model's device unless another kind is named.
+
+    encoded: its tokens were counted, not assumed.
+    """
     config = session.config
+    layout = {"packed": packs(session.model.model), "even": evenly(config, kind or session.device.type)}
     one_task = METHODS[config.method.name].one_task
     groups = [[task] for task in session.train] if one_task else [session.train]
     count = min(config.outer.steps, max(1, STEPS_LOOKED_AT // len(groups))) if encoded else 1
     steps: list[TaskBatch] = []
     for group in groups[:STEPS_LOOKED_AT]:
-        batches = TaskBatches(config, group, packed=packs(session.model.model))
+        batches = TaskBatches(config, group, **layout)
         steps += [batches[step] for step in range(count)]
     pool = sum(len(task.pool) for task in session.train)
     shape = session.model.model.config

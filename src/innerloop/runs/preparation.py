@@ -97,7 +97,8 @@ class Session:
         return [("", self._batches(self.train))]
 
     def _batches(self, tasks: Sequence[EncodedTask]) -> "TaskBatches":
-        return TaskBatches(self.config, tasks, packed=packs(self.model.model))
+        even = evenly(self.config, self.device.type)
+        return TaskBatches(self.config, tasks, packed=packs(self.model.model), even=even)
 
     def trainer(self, space: ParameterSpace, batches: "TaskBatches") -> Trainer:
         config = self.config
@@ -124,18 +125,29 @@ def tasks_that_fit(config: RunConfig, first: TaskBatch, device: torch.device) ->
     """Tasks a forward that keep the first step's within the token budget of a device."""
     if METHODS[config.method.name].trains == "all":
         return 1
-    largest = max(batch.computed_tokens // batch.tasks for batch in first.batches)
+    largest = max(max(batch.packing.sizes) if batch.packing else batch.tokens[0].numel() for batch in first.batches)
     return max(1, min(len(first.names), AUTO_TOKENS_PER_FORWARD[device.type] // largest))
+
+
+def evenly(config: RunConfig, kind: str) -> bool:
+    """Whether the tasks of a packed forward are filled up to equally many tokens, on a device of this kind.
+
+    One launch on a GPU is for all of them, and so is a compiled layer; a CPU goes through them one by one.
+    """
+    return kind != "cpu" or config.model.compile
 
 
 class TaskBatches:
     """The batches of each outer step in host memory, a pure function of the step's number.
 
-    packed: for a model that `packs`.
+    packed: for a model that `packs`; even: packed `evenly`.
     """
 
-    def __init__(self, config: RunConfig, tasks: Sequence[EncodedTask], *, packed: bool = False) -> None:
-        self.inner, self.seed, self.packed = config.method.inner, config.seed, packed
+    def __init__(
+        self, config: RunConfig, tasks: Sequence[EncodedTask], *, packed: bool = False, even: bool = True
+    ) -> None:
+        self.inner, self.seed = config.method.inner, config.seed
+        self.layout = {"packed": packed, "even": even}
         self.dropout = config.method.lora is not None and config.method.lora.lora_dropout > 0
         self.names = [task.task.name for task in tasks]
         self.pools = [task.pool for task in tasks]
@@ -152,7 +164,7 @@ class TaskBatches:
     def __getitem__(self, step: int) -> TaskBatch:
         steps, size = (self.inner.steps, self.inner.batch_size) if self.inner else (0, 0)
         draw = self.draws.draw(step)
-        batch = task_batch(self.pools, self.names, draw, inner_steps=steps, batch_size=size, packed=self.packed)
+        batch = task_batch(self.pools, self.names, draw, inner_steps=steps, batch_size=size, **self.layout)
         return with_masks(batch, seed=self.seed, step=step) if self.dropout else batch
 
 

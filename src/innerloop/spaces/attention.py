@@ -1,10 +1,11 @@
 """Attention within the examples of a packed batch, in a model whose other layers see packed tokens.
 
-Legend: T = tasks, M = tokens a task, packed, G = rows (examples and fillers), L = tokens of the longest row,
-H = heads, C = channels of a head, W = width of a token's vector.
+Legend: N = rows of the model's input, M = tokens of one (packed; a task's, or those of all), P = N*M,
+G = rows (examples and fillers), L = tokens of the longest of them, H = heads, C = channels of a head,
+W = width of a token's vector.
 
 Attention   transformers' own scaled-dot-product attention, on rows; made part of a model by `within`
-unpack      (T*M, W) -> (G*L, W), zero where a row has no token
+unpack      (P, W) -> (G*L, W), zero where a row has no token
 repack      the other way
 
 No mask is built, and none is looked for: examples are padded on the right and attention is causal.
@@ -50,7 +51,7 @@ class Attention:
         return twin
 
     def __call__(self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, **options: Any) -> Tensor:
-        """(T, H, M, C) or (N, H, S, C) queries -> the outputs, heads behind tokens."""
+        """(N, H, M, C) queries, packed or padded -> the outputs, heads behind tokens."""
         from transformers.integrations import sdpa_attention
 
         packing = self.packing
@@ -60,8 +61,8 @@ class Attention:
         out = cast(Any, sdpa_attention).sdpa_attention_forward(module, query, key, value, mask, **options)[0]
         if packing is None:
             return out
-        tasks = len(packing.source)
-        return repack(out.flatten(0, 1).flatten(1), packing).view(tasks, -1, *out.shape[2:])
+        packed_rows = len(packing.source)
+        return repack(out.flatten(0, 1).flatten(1), packing).view(packed_rows, -1, *out.shape[2:])
 
 
 def unpack(packed: Tensor, packing: Packing) -> Tensor:
@@ -104,9 +105,9 @@ def _attend(
     return cast(Any, module).within(module, query, key, value, **options), None
 
 
-def _rows(heads_THMC: Tensor, packing: Packing) -> Tensor:
+def _rows(heads_NHMC: Tensor, packing: Packing) -> Tensor:
     """(G, H, L, C)."""
-    tokens = heads_THMC.transpose(1, 2)
+    tokens = heads_NHMC.transpose(1, 2)
     rows = unpack(tokens.flatten(0, 1).flatten(1), packing)
     return rows.view(-1, packing.longest, *tokens.shape[2:]).transpose(1, 2)
 

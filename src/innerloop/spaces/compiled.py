@@ -9,13 +9,13 @@ size. Hooks come and go with every call of a space, so the targets' LoRA is reac
 twin that shares every weight, whose targets read A and B from a slot. Slots are filled inside the compiled function,
 from its arguments. Layers of a kind share one recording, and T, B and S are free in it; each kind has a function of
 its own, so that a limit on recordings counts those of that kind alone. `fullgraph` makes what can't be recorded, or
-would be recorded again and again, an error: nothing runs uncompiled in silence.
+would be recorded again and again, an error: nothing runs uncompiled in silence. Where examples are packed, their
+packing has to be even.
 """
 
 import copy
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
-from dataclasses import fields
 from types import FunctionType
 from typing import Any, cast
 
@@ -152,8 +152,7 @@ def _free_sizes(hidden_TBSD: Tensor, pairs: list[_Pair], packing: Packing | None
         if isinstance(leaf, Tensor):  # angles of positions (N, S, C), positions (N, S), masks (N, 1, S, S)
             _mark(leaf, *range(2 if leaf.ndim == 3 else leaf.ndim))
     if packing is not None:
-        for field in fields(packing):
-            tensor: Tensor = getattr(packing, field.name)
+        for tensor in packing.tensors.values():
             _mark(tensor, *range(tensor.ndim))
 
 

@@ -1,6 +1,6 @@
 """LoRA with a task axis: many tasks go through one forward of the frozen base.
 
-Legend: T = tasks, M = tokens a task, I = inputs, O = outputs, R = rank.
+Legend: T = tasks, M = tokens a task, P = tokens of all tasks, I = inputs, O = outputs, R = rank.
 
 LoraSettings   PEFT's own option names, plus `layers`
 LoraSpace      shared A (R, I) and B (O, R) of every target module (Hu et al. 2021, arXiv:2106.09685, section 4.1)
@@ -26,6 +26,7 @@ from innerloop.data.tasks import Batch
 from innerloop.errors import Fault, UserError, did_you_mean
 from innerloop.numerics.tensors import TensorSet
 from innerloop.spaces.compiled import CompiledLayers
+from innerloop.spaces.ragged import add_updates
 from innerloop.spaces.space import ParameterSpace, TaskLoss, Trained, gradients, math_attention
 
 ALL_LINEAR = "all-linear"
@@ -74,14 +75,14 @@ class LoraSpace(ParameterSpace):
 
     @contextmanager
     def installed(self, values: Mapping[str, Tensor]) -> Generator[nn.Module]:
-        with torch.no_grad(), self._hooked(values, mask_seeds=None):
+        with torch.no_grad(), self._hooked(values):
             yield self.model
 
     def loss_and_gradient(
         self, values: Mapping[str, Tensor], batch: Batch, *, into: TensorSet | None = None
     ) -> tuple[Tensor, TensorSet | None]:
         leaves = _leaves(values, batch)
-        with torch.enable_grad(), self._in_place(leaves, batch.mask_seeds):
+        with torch.enable_grad(), self._in_place(leaves, batch):
             loss = self.loss(batch)
             gradient = gradients(loss, list(leaves.values()))
         return loss.detach(), self._hand_over(dict(zip(leaves, gradient, strict=True)), into)
@@ -91,7 +92,7 @@ class LoraSpace(ParameterSpace):
     ) -> TensorSet:
         leaves = _leaves(values, batch)
         inputs = list(leaves.values())
-        with torch.enable_grad(), math_attention(), self._hooked(leaves, batch.mask_seeds):
+        with torch.enable_grad(), math_attention(), self._hooked(leaves, batch, twice=True):
             gradient = gradients(self.loss(batch, twice=True), inputs, create_graph=True)
             inner = torch.stack([(g * vector[name]).sum() for name, g in zip(leaves, gradient, strict=True)])
             product = gradients(inner, inputs)
@@ -107,21 +108,24 @@ class LoraSpace(ParameterSpace):
         )
 
     @contextmanager
-    def _in_place(self, leaves: Mapping[str, Tensor], mask_seeds: Sequence[int] | None) -> Generator[None]:
+    def _in_place(self, leaves: Mapping[str, Tensor], batch: Batch) -> Generator[None]:
         if self.compiled is None:
-            with self._hooked(leaves, mask_seeds):
+            with self._hooked(leaves, batch):
                 yield
         else:
             with self._frozen(), self.compiled.holding(leaves):
                 yield
 
     @contextmanager
-    def _hooked(self, values: Mapping[str, Tensor], mask_seeds: Sequence[int] | None) -> Generator[None]:
+    def _hooked(
+        self, values: Mapping[str, Tensor], batch: Batch | None = None, *, twice: bool = False
+    ) -> Generator[None]:
+        """batch: what goes through the model; None = tasks with equally many tokens, without dropout."""
         handles: list[RemovableHandle] = []
         with self._frozen():
             try:
                 for name, module in self.targets.items():
-                    handles.append(module.register_forward_hook(self._hook(name, values, mask_seeds)))
+                    handles.append(module.register_forward_hook(self._hook(name, values, batch, twice=twice)))
                 yield
             finally:
                 for handle in handles:
@@ -140,17 +144,22 @@ class LoraSpace(ParameterSpace):
                 parameter.requires_grad_(True)
 
     def _hook(
-        self, name: str, values: Mapping[str, Tensor], mask_seeds: Sequence[int] | None
+        self, name: str, values: Mapping[str, Tensor], batch: Batch | None, *, twice: bool
     ) -> Callable[[nn.Module, tuple[Any, ...], Any], Tensor]:
         A_TRI, B_TOR = values[f"{name}.lora_A"], values[f"{name}.lora_B"]
         tasks, scale, dropout = len(A_TRI), self.settings.scale, self.settings.lora_dropout
+        mask_seeds = batch.mask_seeds if batch and dropout else None
 
         def add_update(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> Tensor:
-            x_TMI = inputs[0].reshape(tasks, -1, A_TRI.shape[-1])
-            if dropout and mask_seeds is not None:
-                x_TMI = x_TMI * dropout_mask(x_TMI, dropout, mask_seeds, name)
+            x_PI, y_PO = inputs[0].reshape(-1, A_TRI.shape[-1]), output.reshape(-1, B_TOR.shape[1])
+            sizes = _tokens_each(batch, tasks, len(x_PI))
+            if mask_seeds is not None:
+                x_PI = x_PI * dropout_mask(x_PI, sizes, rate=dropout, seeds=mask_seeds, layer=name)
+            if len(set(sizes)) > 1:
+                out = add_updates(y_PO, x_PI, A_TRI, B_TOR, sizes=sizes, scale=scale, twice=twice)
+                return out.view_as(output)
+            x_TMI, y_TMO = (part.view(tasks, -1, part.shape[-1]) for part in (x_PI, y_PO))
             low_TMR = torch.bmm(x_TMI, A_TRI.mT.to(x_TMI.dtype))
-            y_TMO = output.reshape(tasks, -1, B_TOR.shape[1])
             return torch.baddbmm(y_TMO, low_TMR, B_TOR.mT.to(x_TMI.dtype), alpha=scale).view_as(output)
 
         return add_update
@@ -219,17 +228,23 @@ def chosen_layers(layers: str | Sequence[int], count: int) -> range | list[int]:
     raise UserError(Fault(f"the model has {count} decoder layers", where, layers, right))
 
 
-def dropout_mask(x_TMI: Tensor, rate: float, seeds: Sequence[int], layer: str) -> Tensor:
-    """(T, M, I) of 0 and 1/(1-rate), drawn from each task's own seed and the layer's name.
+def dropout_mask(x_PI: Tensor, sizes: Sequence[int], *, rate: float, seeds: Sequence[int], layer: str) -> Tensor:
+    """(P, I) of 0 and 1/(1-rate), drawn from each task's own seed and the layer's name.
 
-    A task's mask is the same alone as in company, and in a recomputation as in the forward.
+    sizes: tokens of each task. Its mask is the same alone as in company, and in a recomputation as in the forward.
     """
     masks: list[Tensor] = []
-    for seed in seeds:
+    for seed, size in zip(seeds, sizes, strict=True):
         digest = hashlib.blake2b(f"{seed}:{layer}".encode(), digest_size=7).digest()
-        generator = torch.Generator(x_TMI.device).manual_seed(int.from_bytes(digest, "big"))
-        masks.append(torch.rand(x_TMI.shape[1:], generator=generator, device=x_TMI.device) >= rate)
-    return torch.stack(masks).to(x_TMI.dtype) / (1 - rate)
+        generator = torch.Generator(x_PI.device).manual_seed(int.from_bytes(digest, "big"))
+        masks.append(torch.rand(size, x_PI.shape[1], generator=generator, device=x_PI.device) >= rate)
+    return torch.cat(masks).to(x_PI.dtype) / (1 - rate)
+
+
+def _tokens_each(batch: Batch | None, tasks: int, rows: int) -> tuple[int, ...]:
+    """Tokens of each task among `rows` of them. A model that doesn't admit packing has padded ones: equally many."""
+    packing = batch.packing if batch else None
+    return packing.sizes if packing and sum(packing.sizes) == rows else (rows // tasks,) * tasks
 
 
 def _leaves(values: Mapping[str, Tensor], batch: Batch) -> TensorSet:
