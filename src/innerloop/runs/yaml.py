@@ -22,6 +22,7 @@ KeyPath = tuple[str, ...]
 
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 20
+MAX_BITS = 14_000  # of a whole number: Python prints no more than 4,300 digits
 MAX_VALUES = 20_000  # keys and values as written, and values with the aliases written out
 
 _INT, _FLOAT, _BOOL, _NULL = (f"tag:yaml.org,2002:{kind}" for kind in ("int", "float", "bool", "null"))
@@ -92,7 +93,7 @@ class Document:
     def read(cls, source: Path | Mapping[str, Any], faults: Faults) -> "Document":
         """From a file, or a mapping of plain values. Raises UserError when it can't be read on at all."""
         if isinstance(source, Mapping):
-            return cls(tree=_plain_mapping(source, (), faults))
+            return cls(tree=_Plain(faults).mapping(source, ()))
         document = cls(str(source))
         tree = _Builder(document, faults).read(_file_text(source))
         if tree is not None and not isinstance(tree, dict):
@@ -107,6 +108,9 @@ class Document:
         path = tuple(part.strip() for part in key.split("."))
         if not equals or not all(path):
             faults.add("not a setting", where, expected="--set section.key=value")
+            return
+        if len(path) > MAX_DEPTH:
+            faults.add(f"nested more than {MAX_DEPTH} deep", where, expected="--set section.key=value")
             return
         section = self._section(path[:-1], where)
         if section is None:
@@ -164,7 +168,7 @@ class _Builder:
             mark = error.problem_mark or error.context_mark
             where += f" (line {mark.line + 1})" if mark else ""
             raise UserError(Fault(f"not valid YAML: {error.problem or error.context}", where)) from None
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, ValueError, OverflowError) as error:  # the last two of "\UFFFFFFFF", which is no letter
             raise UserError(Fault(f"not valid YAML: {' '.join(str(error).split())}", where)) from None
 
     def build(self, node: Node, path: KeyPath) -> Any:
@@ -209,6 +213,8 @@ def _scalar(node: Node) -> Any:
 
 def _file_text(path: Path) -> str:
     try:
+        if path.exists() and not path.is_file():  # a pipe would be waited for
+            raise UserError(Fault("not a file", str(path)))
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
@@ -225,21 +231,32 @@ def _file_text(path: Path) -> str:
         raise UserError(Fault("not UTF-8", f"{path} (line {line})", wrong)) from None
 
 
-def _plain_mapping(source: Mapping[Any, Any], path: KeyPath, faults: Faults) -> dict[str, Any]:
-    plain: dict[str, Any] = {}
-    for key, value in source.items():
-        if isinstance(key, str):
-            plain[key] = _plain(value, (*path, key), faults)
-        else:
-            faults.add("a key has to be text", ".".join(path), key)
-    return plain
+class _Plain:
+    """A mapping from Python as a file would give it: as deep, and of as many values, at most."""
 
+    def __init__(self, faults: Faults) -> None:
+        self.faults = faults
+        self.values = 0
 
-def _plain(value: Any, path: KeyPath, faults: Faults) -> Any:
-    if len(path) > MAX_DEPTH:
-        raise UserError(Fault(f"nested more than {MAX_DEPTH} deep", ".".join(path[:3]) + "..."))
-    if isinstance(value, Mapping):
-        return _plain_mapping(value, path, faults)
-    if isinstance(value, (list, tuple)):
-        return [_plain(item, (*path, str(index)), faults) for index, item in enumerate(value)]
-    return value
+    def mapping(self, source: Mapping[Any, Any], path: KeyPath) -> dict[str, Any]:
+        plain: dict[str, Any] = {}
+        for key, value in source.items():
+            if isinstance(key, str):
+                plain[key] = self.value(value, (*path, key))
+            else:
+                self.faults.add("a key has to be text", ".".join(path), key)
+        return plain
+
+    def value(self, value: Any, path: KeyPath) -> Any:
+        self.values += 1
+        if self.values > MAX_VALUES:
+            raise UserError(Fault(f"more than {MAX_VALUES} keys and values", ".".join(path[:3])))
+        if len(path) > MAX_DEPTH:
+            raise UserError(Fault(f"nested more than {MAX_DEPTH} deep", ".".join(path[:3]) + "..."))
+        if isinstance(value, int) and value.bit_length() > MAX_BITS:
+            raise UserError(Fault("a number of too many digits", ".".join(path)))
+        if isinstance(value, Mapping):
+            return self.mapping(value, path)
+        if isinstance(value, (list, tuple)):
+            return [self.value(item, (*path, str(index))) for index, item in enumerate(value)]
+        return value
