@@ -109,17 +109,19 @@ def _plain(record: Any) -> Any:
 
 def _checked(example: Example, where: str, faults: Faults) -> Example | None:
     """An example that was made elsewhere, with text in all of its places."""
-    prompt = example.prompt
-    texts: dict[str, Any] = {f"{where}.answer": example.answer}
-    if isinstance(prompt, tuple):
-        for index, turn in enumerate(prompt):
-            parts = turn if isinstance(turn, Message) else (turn, turn)
-            places = (f"{where}.prompt[{index}].{name}" for name in Message._fields)
-            texts |= dict(zip(places, parts, strict=True))
-    else:
-        texts[f"{where}.prompt"] = prompt
-    read = [checked_text(text, place, faults) for place, text in texts.items()]
-    return None if None in read else example
+    known = len(faults)
+    checked_text(example.answer, f"{where}.answer", faults)
+    if not isinstance(example.prompt, tuple):
+        checked_text(example.prompt, f"{where}.prompt", faults)
+        return example if len(faults) == known else None
+    for index, turn in enumerate(example.prompt):
+        place = f"{where}.prompt[{index}]"
+        if isinstance(turn, Message):
+            checked_text(turn.role, f"{place}.role", faults)
+            checked_text(turn.content, f"{place}.content", faults)
+        else:
+            faults.add("not a message", place, turn, "Message(role, content)")
+    return example if len(faults) == known else None
 
 
 def _check_columns(columns: Mapping[str, str], tables: list[Table], faults: Faults) -> None:

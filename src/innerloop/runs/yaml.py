@@ -106,7 +106,7 @@ class Document:
         where = f"--set {text}"
         key, equals, value = text.partition("=")
         path = tuple(part.strip() for part in key.split("."))
-        if not equals or not all(path):
+        if not equals or not all(map(_names_a_key, path)):
             faults.add("not a setting", where, expected="--set section.key=value")
             return
         if len(path) > MAX_DEPTH:
@@ -187,7 +187,7 @@ class _Builder:
         built: dict[str, Any] = {}
         for key_node, value_node in node.value:
             line = key_node.start_mark.line + 1
-            if not isinstance(key_node, ScalarNode):
+            if not isinstance(key_node, ScalarNode) or not _is_unicode(key_node.value):
                 self.faults.add("a key has to be text", self.document.at(path, line))
                 continue
             key = (*path, key_node.value)
@@ -209,6 +209,15 @@ def _scalar(node: Node) -> Any:
     if node.tag == _BOOL:
         return text.lower() == "true"
     return None if node.tag == _NULL else text
+
+
+def _names_a_key(part: str) -> bool:
+    return bool(part) and _is_unicode(part)
+
+
+def _is_unicode(key: str) -> bool:
+    """Without half a surrogate pair, which a schema would not take for a name."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in key)
 
 
 def _file_text(path: Path) -> str:
@@ -241,7 +250,7 @@ class _Plain:
     def mapping(self, source: Mapping[Any, Any], path: KeyPath) -> dict[str, Any]:
         plain: dict[str, Any] = {}
         for key, value in source.items():
-            if isinstance(key, str):
+            if isinstance(key, str) and _is_unicode(key):
                 plain[key] = self.value(value, (*path, key))
             else:
                 self.faults.add("a key has to be text", ".".join(path), key)
