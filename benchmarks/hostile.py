@@ -164,7 +164,8 @@ def main() -> None:
     options = parser.parse_args()
     faulthandler.dump_traceback_later(600 + options.count // 50, exit=True)  # for code that no alarm reaches
     _limit_addresses()
-    with TemporaryDirectory() as folder:
+    memory = Path("/dev/shm")  # where there is one, files cost no disk
+    with TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
         found = everything(options.count, options.seed, Path(folder))
     print(json.dumps(found, indent=1))
     if options.output:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from innerloop.learning.methods import METHODS
-from innerloop.runs.schema import EVERYTHING, KEYS, nested
+from innerloop.runs.schema import DEFAULTS, EVERYTHING, KEYS, nested
 from innerloop.runs.yaml import to_yaml
 
 NASTY = ["\0", "\ud83d", "\ufeff", "\u2028", "\u202e", "\x85", "\r", "\n", "\t", "\x1b[2J", "é", "🎲", *'"\\{],']
@@ -40,6 +40,18 @@ VALUES: list[Any] = [
     *(None, True, False, 0, 1, -1, 3, 8, 2**32, 10**400, 0.0, 0.5, -0.5, 1e-3, 1e308, float("inf"), float("nan")),
     *("", " ", "auto", "all", "last-2", "sgd", "adamw", "x", "\ud800", "\0", "drop", "1e-3", "cuda:1", "bfloat16"),
     *([], {}, [1], ["a"], ["a", "a"], {"name": "sgd", "lr": 0.1}, b"x", Path("x"), (1, 2), [[[]]], {"a": {"b": {}}}),
+]
+SOUND = [  # by themselves; a method may not read one, and two may not go together
+    *[(key, value) for key, value in DEFAULTS.items() if value is not None],
+    *[("tasks.difficulty", "hard"), ("tasks.query", 3), ("tasks.only", ["a", "1e5"]), ("tasks.max_length", 10**30)],
+    *[("method.inner.steps", 2), ("method.inner.clip", None), ("method.lora.r", 3), ("method.lora.layers", [0, 2])],
+    *[
+        ("outer.clip", 1e-300),
+        ("outer.steps", 2**70),
+        ("seed", 0),
+        ("output_dir", "é \x85\u2028\n🎲"),
+        ("model.name", "~"),
+    ],
 ]
 
 
@@ -220,19 +232,19 @@ def config_input(seed: int, number: int) -> Input:
     if chance < 0.5:
         text = "".join(rng.choices(YAML, k=rng.randint(1, 7)))
         return Input("yaml", "", text.encode("utf-8", "surrogatepass"))
-    tree = _minimal(rng)
-    if chance < 0.7:
+    required = {"model.name": "m", "tasks.suite": "math-science", "output_dir": "x"}
+    tree = nested({**required, "method.name": rng.choice(sorted(METHODS))})
+    if chance < 0.6:
+        for _ in range(rng.randint(1, 4)):
+            _put(tree, *rng.choice(SOUND))
+        return Input("sound", "", tree)
+    if chance < 0.75:
         for _ in range(rng.randint(1, 3)):
             _put(tree, rng.choice(EVERYTHING) if rng.random() < 0.9 else rng.choice(WORDS), _value(rng))
         return Input("keys", "", tree)
     if chance < 0.95:
         return Input("sets", "", tree, sets=tuple(_setting(rng) for _ in range(rng.randint(1, 2))))
     return Input("file", "", _broken(rng, to_yaml(tree).encode(), rng.randint(1, 2)))
-
-
-def _minimal(rng: random.Random) -> dict[str, Any]:
-    method = rng.choice(sorted(METHODS))
-    return nested({"model.name": "m", "tasks.suite": "math-science", "method.name": method, "output_dir": "x"})
 
 
 def _put(tree: dict[str, Any], key: str, value: Any) -> None:
