@@ -36,6 +36,10 @@ BAD_LINES: dict[str, tuple[bytes, Sequence[str]]] = {
     "deep in a field that is not read": (record(more=None)[:-1] + b', "x": ' + b"[" * 60 + b"]" * 60 + b"}", ["deep"]),
     "NaN": (b'{"prompt": "q", "completion": "a", "x": NaN}', ["NaN is not a JSON number"]),
     "key twice": (b'{"prompt": "q", "completion": "a", "prompt": "x"}', ["the key 'prompt' appears twice"]),
+    "100,000 keys, one twice": (
+        b"{" + b",".join(b'"%d": 0' % (n % 99_999) for n in range(100_000)) + b"}",
+        ["the key '0'"],
+    ),
     "cut off": (b'{"prompt": "q", "completion": "a', ["broken JSON at column 31", "Unterminated string"]),
     "single quotes": (b"{'prompt': 'q', 'completion': 'a'}", ["broken JSON at column 2"]),
     "two records": (GOOD.strip() + GOOD.strip(), ["broken JSON at column 35: Extra data"]),

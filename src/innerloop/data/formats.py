@@ -10,6 +10,7 @@ printable     whether a value is shallow enough to be shown, and its numbers sho
 import csv
 import io
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -278,8 +279,8 @@ def printable(value: Any, levels: int = NESTING) -> bool:
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     record = dict(pairs)
     if len(record) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"the key {max(names, key=names.count)!r} appears twice")
+        ((name, _),) = Counter(name for name, _ in pairs).most_common(1)
+        raise ValueError(f"the key {name!r:.{SHOWN}} appears twice")
     return record
 
 

@@ -23,9 +23,11 @@ KeyPath = tuple[str, ...]
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 20
 MAX_BITS = 14_000  # of a whole number: Python prints no more than 4,300 digits
+MAX_KEY = 200  # letters: every fault below a key says it again
 MAX_VALUES = 20_000  # keys and values as written, and values with the aliases written out
 
 _INT, _FLOAT, _BOOL, _NULL = (f"tag:yaml.org,2002:{kind}" for kind in ("int", "float", "bool", "null"))
+_KEY = f"at most {MAX_KEY} letters, no list and no mapping"
 _SIGNED = list("-+0123456789")
 _REAL = r"[-+]?(\.[0-9]+|[0-9]+\.[0-9]*)([eE][-+]?[0-9]+)?|[-+]?[0-9]+[eE][-+]?[0-9]+"
 _PLAIN = (  # tag, what it looks like, first characters
@@ -103,10 +105,10 @@ class Document:
 
     def set(self, text: str, faults: Faults) -> None:
         """Apply one `--set a.b=value`: the value is YAML, missing sections on the way are made."""
-        where = f"--set {text}"
+        where = f"--set {text}" if len(text) <= MAX_KEY else f"--set {text[: MAX_KEY - 1]}…"
         key, equals, value = text.partition("=")
         path = tuple(part.strip() for part in key.split("."))
-        if not equals or not all(map(_names_a_key, path)):
+        if not equals or not all(map(_is_key, path)) or not all(path):
             faults.add("not a setting", where, expected="--set section.key=value")
             return
         if len(path) > MAX_DEPTH:
@@ -156,7 +158,7 @@ class _Builder:
 
     def __init__(self, document: Document, faults: Faults) -> None:
         self.document, self.faults = document, faults
-        self.values = 0
+        self.values = self.letters = 0
 
     def read(self, text: str) -> Any:
         """The value of a whole text. Raises UserError when it isn't YAML, or too large."""
@@ -181,14 +183,17 @@ class _Builder:
             return [self.build(item, (*path, str(index))) for index, item in enumerate(node.value)]
         if isinstance(node, MappingNode):
             return self.mapping(node, path)
+        self.letters += len(node.value)
+        if self.letters > MAX_BYTES:
+            raise ComposerError(None, None, f"aliases make more than {MAX_BYTES} letters", node.start_mark)
         return _scalar(node)
 
     def mapping(self, node: MappingNode, path: KeyPath) -> dict[str, Any]:
         built: dict[str, Any] = {}
         for key_node, value_node in node.value:
             line = key_node.start_mark.line + 1
-            if not isinstance(key_node, ScalarNode) or not _is_unicode(key_node.value):
-                self.faults.add("a key has to be text", self.document.at(path, line))
+            if not isinstance(key_node, ScalarNode) or not _is_key(key_node.value):
+                self.faults.add("a key has to be text", self.document.at(path, line), expected=_KEY)
                 continue
             key = (*path, key_node.value)
             if key_node.value in built:
@@ -211,13 +216,9 @@ def _scalar(node: Node) -> Any:
     return None if node.tag == _NULL else text
 
 
-def _names_a_key(part: str) -> bool:
-    return bool(part) and _is_unicode(part)
-
-
-def _is_unicode(key: str) -> bool:
-    """Without half a surrogate pair, which a schema would not take for a name."""
-    return not any("\ud800" <= letter <= "\udfff" for letter in key)
+def _is_key(text: str) -> bool:
+    """Half a surrogate pair is nothing that a schema takes for a name."""
+    return len(text) <= MAX_KEY and not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def _file_text(path: Path) -> str:
@@ -250,10 +251,10 @@ class _Plain:
     def mapping(self, source: Mapping[Any, Any], path: KeyPath) -> dict[str, Any]:
         plain: dict[str, Any] = {}
         for key, value in source.items():
-            if isinstance(key, str) and _is_unicode(key):
+            if isinstance(key, str) and _is_key(key):
                 plain[key] = self.value(value, (*path, key))
             else:
-                self.faults.add("a key has to be text", ".".join(path), key)
+                self.faults.add("a key has to be text", ".".join(path), key, _KEY)
         return plain
 
     def value(self, value: Any, path: KeyPath) -> Any:
