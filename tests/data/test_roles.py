@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from innerloop.data.examples import FAULTS_SHOWN
 from innerloop.data.roles import Roles, assign_roles
 from innerloop.data.tasks import Task
 from innerloop.errors import UserError
@@ -58,6 +59,14 @@ def test_a_task_in_both_lists_is_named() -> None:
     where = "tasks.validation, tasks.held_out"
     assert faults_of(validation=["sums"], held_out=["alone", "sums/1"]) == [(where, "sums/1")]
     assert faults_of(validation=["sums"], held_out=["sums"]) == [(where, f"sums/{n}") for n in range(3)]
+
+
+def test_of_many_tasks_in_both_lists_the_first_are_named_and_the_rest_counted() -> None:
+    many = [Task(f"many/{n}", pool=(), family="many") for n in range(FAULTS_SHOWN + 5)]
+    with pytest.raises(UserError) as error:
+        assign_roles(many, validation=["many"], held_out=["many"])
+    assert len(error.value.faults) == FAULTS_SHOWN + 1
+    assert error.value.faults[-1].problem == "... and 5 more"
 
 
 LISTS = st.lists(st.sampled_from([*NAMES, "sums", "cuts"]), unique=True, max_size=4)

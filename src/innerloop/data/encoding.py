@@ -102,7 +102,7 @@ class _Fitting:
 
     def _side(self, examples: Sequence[Example], task: str) -> list[tuple[Example, Encoded]]:
         both = zip(examples, self.reader.encoded(examples), strict=True)
-        fitted = [(example, self._fit(example, found, f"task {task}: example {example.id}")) for example, found in both]
+        fitted = [(example, self._fit(example, found, f"task {task}: {example.named}")) for example, found in both]
         return [(example, encoded) for example, encoded in fitted if encoded is not None]
 
     def _fit(self, example: Example, encoded: Encoded | UserError, where: str) -> Encoded | None:

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from innerloop.data.formats import Row, Table, find_sources, read_table
+from innerloop.data.formats import Row, Table, find_sources, printable, read_table
 from innerloop.data.records import FORMS, MISSING, checked_text, reader_of
-from innerloop.data.tasks import Example, Task
+from innerloop.data.tasks import Example, Message, Task
 from innerloop.errors import Fault, Faults, UserError, did_you_mean
 
 FIELDS = ("task", *(field for form in FORMS for field in form))
@@ -76,17 +76,21 @@ def read_examples(source: Path | Sequence[Example | Mapping[str, Any]]) -> list[
             raise UserError(Fault("several tasks", str(source), [task.name for task in tasks], "one task"))
         return list(tasks[0].pool)
     faults = Faults()
-    given = list(source)
-    rows = [Row(f"examples[{i}]", dict(record)) for i, record in enumerate(given) if isinstance(record, Mapping)]
+    given = [(f"examples[{index}]", _plain(record)) for index, record in enumerate(source)]
+    rows = [Row(where, record) for where, record in given if isinstance(record, dict) and printable(record)]
     reader = reader_of(Table(Path("examples"), rows), {}, faults) if rows else None
-    read = iter([reader.example(row) if reader else None for row in rows])
-    examples = [next(read) if isinstance(record, Mapping) else record for record in given]
-    for index, record in enumerate(given):
-        if not isinstance(record, Mapping | Example):
-            faults.add("not a record", f"examples[{index}]", record, '{"prompt": ..., "completion": ...}')
+    read = {row.where: reader.example(row) if reader else None for row in rows}
+    for where, record in given:
+        if isinstance(record, Example):
+            read[where] = _checked(record, where, faults)
+        elif not printable(record):
+            faults.add("nested too deep, or a number of too many digits", where)
+        elif where not in read:
+            faults.add("not a record", where, record, '{"prompt": ..., "completion": ...}')
     if not given:
         faults.add("no example is given", "examples")
     raise_first(faults)
+    examples = [read[where] for where, _ in given]
     return list({example.id: example for example in examples if example is not None}.values())
 
 
@@ -97,6 +101,27 @@ def raise_first(faults: Faults) -> None:
     if more > 0:
         different[FAULTS_SHOWN:] = [Fault(f"... and {more} more")]
     different.raise_if_any()
+
+
+def _plain(record: Any) -> Any:
+    return dict(record) if isinstance(record, Mapping) else record
+
+
+def _checked(example: Example, where: str, faults: Faults) -> Example | None:
+    """An example that was made elsewhere, with text in all of its places."""
+    known = len(faults)
+    checked_text(example.answer, f"{where}.answer", faults)
+    if not isinstance(example.prompt, tuple):
+        checked_text(example.prompt, f"{where}.prompt", faults)
+        return example if len(faults) == known else None
+    for index, turn in enumerate(example.prompt):
+        place = f"{where}.prompt[{index}]"
+        if isinstance(turn, Message):
+            checked_text(turn.role, f"{place}.role", faults)
+            checked_text(turn.content, f"{place}.content", faults)
+        else:
+            faults.add("not a message", place, turn, "Message(role, content)")
+    return example if len(faults) == known else None
 
 
 def _check_columns(columns: Mapping[str, str], tables: list[Table], faults: Faults) -> None:

@@ -4,12 +4,15 @@ Table         one file's path and rows
 Row           one record, and where in its file it stands
 find_sources  the files of a folder that can be read, and the names of the others
 read_table    one file -> Table; what is wrong with it is added to the faults
+printable     whether a value is shallow enough to be shown, and its numbers short enough
 """
 
 import csv
 import io
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -18,6 +21,17 @@ from innerloop.errors import Fault, Faults, UserError
 BOM = b"\xef\xbb\xbf"
 _DEEP = "nested too deep"
 NESTING = 50  # levels of lists and objects in a record
+LONGEST_LINE = 100_000_000  # bytes of a record in a .jsonl file: a file without line ends must not fill the memory
+LARGEST_FILE = 1_000_000_000  # bytes of a .json or .csv file, which is read whole
+LONGEST_NUMBER = 14_000  # bits of a whole number: Python prints no more than 4,300 digits
+SHOWN = 200  # of a broken line, as much as a message may need
+_NO_TEXT = {  # how files begin that often have the wrong suffix
+    b"\xff\xfe": "UTF-16",
+    b"\xfe\xff": "UTF-16",
+    b"\x1f\x8b": "gzip",
+    b"PK\x03\x04": "zip",
+    b"\x28\xb5\x2f\xfd": "zstd",
+}
 _SPLITS = "dataset_dict.json"  # lists the subfolders of a saved DatasetDict, which are found without it
 
 
@@ -54,13 +68,16 @@ def find_sources(path: Path) -> tuple[list[Path], list[str]]:
         if path.is_file():
             raise UserError(Fault("this kind of file can't be read", str(path), path.suffix, _KINDS))
         entries = sorted(entry for entry in path.iterdir() if not entry.name.startswith("."))
+        readable = [_readable(entry) for entry in entries]
     except OSError as error:
         raise UserError(Fault(f"can't be read: {error.strerror or error}", str(path))) from None
-    sources = [entry for entry in entries if _readable(entry)]
-    if not sources:
+    except ValueError as error:  # no path at all: it holds a NUL character, say
+        raise UserError(Fault("can't be read", value=str(path), expected=f"a path ({error})")) from None
+    if not any(readable):
         raise UserError(Fault("nothing in this folder can be read", where=str(path), expected=_KINDS))
-    others = (entry.name for entry in entries if entry not in sources)
-    return sources, [name for name in others if name != _SPLITS]
+    both = list(zip(entries, readable, strict=True))
+    others = [entry.name for entry, read in both if not read and entry.name != _SPLITS]
+    return [entry for entry, read in both if read], others
 
 
 def read_table(path: Path, faults: Faults) -> Table:
@@ -85,17 +102,24 @@ def _readable(path: Path) -> bool:
 
 def _jsonl(path: Path, faults: Faults) -> Iterator[Row]:
     with path.open("rb") as file:
-        for number, raw in enumerate(file, 1):
+        for number, raw in enumerate(iter(partial(file.readline, LONGEST_LINE + 1), b""), 1):
+            where = f"{path}:{number}"
+            if len(raw) > LONGEST_LINE:
+                problem = "a line that is too long, and what follows it was not read"
+                faults.add(problem, where, raw[:SHOWN], f"at most {LONGEST_LINE:,} bytes")
+                return
+            if number == 1 and not _is_text(raw, path, faults):
+                return
             line = (raw.removeprefix(BOM) if number == 1 else raw).rstrip(b"\r\n")
             if not line.strip():
                 continue
-            where = f"{path}:{number}"
             try:
                 record = _parse(line.decode("utf-8"))
             except UnicodeDecodeError as error:
-                faults.add(f"not UTF-8 at byte {error.start + 1} of the line", where, line)
+                faults.add(f"not UTF-8 at byte {error.start + 1} of the line", where, line[:SHOWN])
             except json.JSONDecodeError as error:
-                faults.add(f"broken JSON at column {error.colno}: {error.msg}", where, line.decode())
+                problem = f"broken JSON at column {error.colno}: {error.msg}"
+                faults.add(problem, where, line.decode()[:SHOWN], "one record a line, as JSON")
             except ValueError as error:
                 faults.add(f"broken JSON: {error}", where)
             else:
@@ -127,64 +151,103 @@ def _csv(path: Path, faults: Faults) -> Iterator[Row]:
         return
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     header: list[str] = []
-    first_line = 1
-    try:
-        for cells in reader:
-            where, first_line = f"{path}:{first_line}", reader.line_num + 1
-            if not cells:
-                continue
+    while True:
+        where = f"{path}:{reader.line_num + 1}"
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:  # the reader goes on behind the line
+            faults.add(f"broken CSV: {error}", where)
             if not header:
-                header = cells
-                if len(set(header)) < len(header):
-                    faults.add("a column name appears twice", where, header)
-                    return
-            elif len(cells) != len(header):
-                faults.add(f"{len(cells)} cells", where, cells, f"{len(header)} cells, as in the header")
-            else:
-                yield Row(where, dict(zip(header, cells, strict=True)))
-    except csv.Error as error:
-        faults.add(f"broken CSV: {error}", f"{path}:{first_line}")
+                return
+            continue
+        if not cells:
+            continue
+        if not header:
+            header = cells
+            if _repeats(header, where, faults):
+                return
+        elif len(cells) != len(header):
+            faults.add(f"{len(cells)} cells", where, cells, f"{len(header)} cells, as in the header")
+        else:
+            yield Row(where, dict(zip(header, cells, strict=True)))
 
 
 def _parquet(path: Path, faults: Faults) -> Iterator[Row]:
-    import pyarrow
     import pyarrow.parquet
 
     number = 0
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
+            if _repeats(file.schema_arrow.names, str(path), faults):
+                return
             for batch in file.iter_batches():
                 for record in batch.to_pylist():
                     number += 1
                     yield Row(f"{path}: row {number}", record)
-    except (pyarrow.ArrowException, ValueError) as error:
-        faults.add(f"broken Parquet: {error}", str(path))
+    except OSError:
+        raise
+    except Exception as error:  # no list says what a damaged file, or a date in the year 300000, raises
+        faults.add(f"broken Parquet: {_said(error)}", str(path))
 
 
 def _saved_dataset(path: Path, faults: Faults) -> Iterator[Row]:
     """Rows as Arrow stores them: pictures stay bytes, class labels numbers."""
     import datasets
-    import pyarrow
 
     number = 0
     try:
+        state = json.loads((path / "state.json").read_bytes())
+        for name in [each["filename"] for each in state["_data_files"]]:
+            if Path(name).name != name or not (path / name).is_file():  # a pipe would be waited for
+                faults.add("broken dataset: no such file is in its folder", str(path), name)
+                return
         tables = datasets.Dataset.load_from_disk(str(path.resolve())).with_format("arrow")
         for table in tables.iter(batch_size=1000):
             for record in cast(Any, table).to_pylist():
                 number += 1
                 yield Row(f"{path}: row {number}", record)
-    except (pyarrow.ArrowException, ValueError, LookupError, TypeError) as error:
-        faults.add(f"broken dataset: {type(error).__name__}: {error}", str(path))
+    except OSError:
+        raise
+    except Exception as error:  # as above: `datasets` takes its files for its own
+        faults.add(f"broken dataset: {type(error).__name__}: {_said(error)}", str(path))
 
 
 def _text(path: Path, faults: Faults) -> str | None:
+    size = path.stat().st_size
+    if size > LARGEST_FILE:
+        right = f"at most {LARGEST_FILE:,} bytes; JSONL and Parquet may be larger"
+        faults.add(f"{size:,} bytes", str(path), expected=right)
+        return None
     data = path.read_bytes()
+    if not _is_text(data, path, faults):
+        return None
     try:
         return data.removeprefix(BOM).decode("utf-8")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         faults.add("not UTF-8", f"{path}:{line}", data[error.start : error.end])
         return None
+
+
+def _is_text(start: bytes, path: Path, faults: Faults) -> bool:
+    """Of a file that begins as one of another kind, one fault is enough."""
+    kind = next((kind for mark, kind in _NO_TEXT.items() if start.startswith(mark)), None)
+    if kind:
+        faults.add(f"begins as a {kind} file does", str(path), start[:20], "UTF-8 text")
+    return kind is None
+
+
+def _repeats(columns: list[str], where: str, faults: Faults) -> bool:
+    if len(set(columns)) < len(columns):
+        faults.add("a column name appears twice", where, columns)
+        return True
+    return False
+
+
+def _said(error: Exception) -> str:
+    return " ".join(str(error).split())[:500]
 
 
 def _record(value: Any, where: str, faults: Faults) -> Iterator[Row]:
@@ -200,21 +263,24 @@ def _parse(text: str) -> Any:
         value = json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_no_constant)
     except RecursionError:
         raise ValueError(_DEEP) from None
-    if not _shallow(value, NESTING):
+    if not printable(value):
         raise ValueError(_DEEP)
     return value
 
 
-def _shallow(value: Any, levels: int) -> bool:
-    items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return levels > 0 and all(_shallow(item, levels - 1) for item in items)
+def printable(value: Any, levels: int = NESTING) -> bool:
+    """Neither nested deeper than that nor with a number too long: Python would refuse to print it."""
+    if isinstance(value, int):
+        return levels > 0 and value.bit_length() <= LONGEST_NUMBER
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+    return levels > 0 and all(printable(item, levels - 1) for item in items)
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     record = dict(pairs)
     if len(record) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"the key {max(names, key=names.count)!r} appears twice")
+        ((name, _),) = Counter(name for name, _ in pairs).most_common(1)
+        raise ValueError(f"the key {name!r:.{SHOWN}} appears twice")
     return record
 
 

@@ -7,10 +7,11 @@ checked_text  the text of a field, or a fault
 """
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
-from innerloop.data.formats import Row, Table
+from innerloop.data.formats import SHOWN, Row, Table
 from innerloop.data.tasks import Example, Message
 from innerloop.errors import Faults, did_you_mean
 
@@ -18,6 +19,8 @@ FORMS = (("messages",), ("prompt", "completion"), ("question", "answer"))
 ROLES = ("system", "developer", "user", "assistant", "tool")
 PICTURE_COLUMNS = {"picture", "pictures", "image", "images"}
 NESTING = 8  # levels of lists in an answer
+LONGEST_TEXT = 10_000_000  # characters of a field: a tokenizer takes a hundred times the memory
+_NOT_UNICODE = re.compile("[\0\ud800-\udfff]")
 MISSING: Any = object()
 
 
@@ -27,8 +30,11 @@ def reader_of(table: Table, columns: Mapping[str, str], faults: Faults) -> "Reco
     named = [form for form in FORMS if any(field in columns for field in form)] or FORMS
     fitting = [form for form in named if all(columns.get(field, field) in present for field in form)]
     if len(fitting) == 1:
-        return RecordReader({field: columns.get(field, field) for field in fitting[0]}, faults)
-    if fitting:
+        names = {field: columns.get(field, field) for field in fitting[0]}
+        if len(set(names.values())) == len(names):
+            return RecordReader(names, faults)
+        faults.add("two fields read one column", str(table.path), names, "a column for each (tasks.columns)")
+    elif fitting:
         both = " or ".join("/".join(form) for form in fitting)
         faults.add(f"reads as {both}", str(table.path), present, "one of them, named in tasks.columns")
     elif present:
@@ -63,8 +69,8 @@ class RecordReader:
         if first is None or second is None:
             return None
         if "question" in self._names:
-            return Example(f"Question: {first}\nAnswer:", f" {second}")
-        return Example(first, second)
+            return Example(f"Question: {first}\nAnswer:", f" {second}", row.where)
+        return Example(first, second, row.where)
 
     def _field(self, row: Row, field: str) -> str | None:
         column = self._names[field]
@@ -86,7 +92,7 @@ class RecordReader:
             problem = "the last message is not the assistant's"
             self._faults.add(problem, f"{where}[{len(turns) - 1}].role", messages[-1].role, "assistant")
             return None
-        return Example(messages[:-1], messages[-1].content)
+        return Example(messages[:-1], messages[-1].content, row.where)
 
     def _message(self, item: Any, where: str) -> Message | None:
         if not isinstance(item, dict):
@@ -109,10 +115,12 @@ class RecordReader:
 def checked_text(value: Any, where: str, faults: Faults, *, scalars: bool = False) -> str | None:
     """The text of a field, or None and a fault; with `scalars` also what `_is_scalar` lets through."""
     if isinstance(value, str):
-        if not value.strip():
-            faults.add("is empty", where, value, "text")
-        elif "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
-            faults.add("holds a NUL character or half a surrogate pair", where, value, "Unicode text")
+        if not value or value.isspace():
+            faults.add("is empty", where, value[:SHOWN], "text")
+        elif len(value) > LONGEST_TEXT:
+            faults.add(f"has {len(value):,} characters", where, value[:SHOWN], f"at most {LONGEST_TEXT:,}")
+        elif _NOT_UNICODE.search(value):
+            faults.add("holds a NUL character or half a surrogate pair", where, value[:SHOWN], "Unicode text")
         else:
             return value
     elif value is MISSING:
@@ -137,7 +145,10 @@ def _is_scalar(value: Any, depth: int = 0) -> bool:
 def _is_picture(name: str, value: Any) -> bool:
     # Arrow holds a picture of any column as these two.
     stored = isinstance(value, dict) and set(value) == {"bytes", "path"}
-    return bool(value) and (stored or name.lower() in PICTURE_COLUMNS)
+    if not stored and str(name).lower() not in PICTURE_COLUMNS:
+        return False
+    # An array has no truth value; whatever is no plain value is a picture.
+    return bool(value) if isinstance(value, str | bytes | int | float | list | dict) else value is not None
 
 
 def _is_text_part(part: Any) -> bool:

@@ -12,7 +12,7 @@ TaskBatch   what one outer step reads of T tasks: one support batch an inner ste
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -29,16 +29,25 @@ class Message(NamedTuple):
 
 @dataclass(frozen=True)
 class Example:
-    """A prompt and its answer. A conversation's prompt is a tuple of messages, the answer its last turn."""
+    """A prompt and its answer. A conversation's prompt is a tuple of messages, the answer its last turn.
+
+    where   the file and line, or row, that it was read from
+    """
 
     prompt: str | tuple[Message, ...]
     answer: str
+    where: str = field(default="", compare=False, repr=False)
 
     @cached_property
     def id(self) -> str:
         """A digest of the content: the same row read twice is the same example, so it can't be on both sides."""
         content = json.dumps([self.prompt, self.answer])
         return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+    @property
+    def named(self) -> str:
+        """For messages: its id, and where it came from."""
+        return f"example {self.id} ({self.where})" if self.where else f"example {self.id}"
 
 
 Verifier = Callable[[Example, str], float]  # (example, generated text) -> score in [0, 1]

@@ -88,7 +88,7 @@ def unreadable(name: VerifierName | None, tasks: Iterable[Task]) -> list[Fault]:
         return []
     problem, right = "the answer holds no number (tasks.verifier: number)", "a number in every answer, or exact"
     return [
-        Fault(problem, f"task {task.name}: example {example.id}", example.answer, right)
+        Fault(problem, f"task {task.name}: {example.named}", example.answer, right)
         for task in tasks
         for example in task.test
         if last_number(_finals(example.answer, "")[0]) is None

@@ -22,9 +22,12 @@ KeyPath = tuple[str, ...]
 
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 20
+MAX_BITS = 14_000  # of a whole number: Python prints no more than 4,300 digits
+MAX_KEY = 200  # letters: every fault below a key says it again
 MAX_VALUES = 20_000  # keys and values as written, and values with the aliases written out
 
 _INT, _FLOAT, _BOOL, _NULL = (f"tag:yaml.org,2002:{kind}" for kind in ("int", "float", "bool", "null"))
+_KEY = f"at most {MAX_KEY} letters, no list and no mapping"
 _SIGNED = list("-+0123456789")
 _REAL = r"[-+]?(\.[0-9]+|[0-9]+\.[0-9]*)([eE][-+]?[0-9]+)?|[-+]?[0-9]+[eE][-+]?[0-9]+"
 _PLAIN = (  # tag, what it looks like, first characters
@@ -92,7 +95,7 @@ class Document:
     def read(cls, source: Path | Mapping[str, Any], faults: Faults) -> "Document":
         """From a file, or a mapping of plain values. Raises UserError when it can't be read on at all."""
         if isinstance(source, Mapping):
-            return cls(tree=_plain_mapping(source, (), faults))
+            return cls(tree=_Plain(faults).mapping(source, ()))
         document = cls(str(source))
         tree = _Builder(document, faults).read(_file_text(source))
         if tree is not None and not isinstance(tree, dict):
@@ -102,11 +105,14 @@ class Document:
 
     def set(self, text: str, faults: Faults) -> None:
         """Apply one `--set a.b=value`: the value is YAML, missing sections on the way are made."""
-        where = f"--set {text}"
+        where = f"--set {text}" if len(text) <= MAX_KEY else f"--set {text[: MAX_KEY - 1]}…"
         key, equals, value = text.partition("=")
         path = tuple(part.strip() for part in key.split("."))
-        if not equals or not all(path):
+        if not equals or not all(map(_is_key, path)) or not all(path):
             faults.add("not a setting", where, expected="--set section.key=value")
+            return
+        if len(path) > MAX_DEPTH:
+            faults.add(f"nested more than {MAX_DEPTH} deep", where, expected="--set section.key=value")
             return
         section = self._section(path[:-1], where)
         if section is None:
@@ -152,7 +158,7 @@ class _Builder:
 
     def __init__(self, document: Document, faults: Faults) -> None:
         self.document, self.faults = document, faults
-        self.values = 0
+        self.values = self.letters = 0
 
     def read(self, text: str) -> Any:
         """The value of a whole text. Raises UserError when it isn't YAML, or too large."""
@@ -164,7 +170,7 @@ class _Builder:
             mark = error.problem_mark or error.context_mark
             where += f" (line {mark.line + 1})" if mark else ""
             raise UserError(Fault(f"not valid YAML: {error.problem or error.context}", where)) from None
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, ValueError, OverflowError) as error:  # the last two of "\UFFFFFFFF", which is no letter
             raise UserError(Fault(f"not valid YAML: {' '.join(str(error).split())}", where)) from None
 
     def build(self, node: Node, path: KeyPath) -> Any:
@@ -177,14 +183,17 @@ class _Builder:
             return [self.build(item, (*path, str(index))) for index, item in enumerate(node.value)]
         if isinstance(node, MappingNode):
             return self.mapping(node, path)
+        self.letters += len(node.value)
+        if self.letters > MAX_BYTES:
+            raise ComposerError(None, None, f"aliases make more than {MAX_BYTES} letters", node.start_mark)
         return _scalar(node)
 
     def mapping(self, node: MappingNode, path: KeyPath) -> dict[str, Any]:
         built: dict[str, Any] = {}
         for key_node, value_node in node.value:
             line = key_node.start_mark.line + 1
-            if not isinstance(key_node, ScalarNode):
-                self.faults.add("a key has to be text", self.document.at(path, line))
+            if not isinstance(key_node, ScalarNode) or not _is_key(key_node.value):
+                self.faults.add("a key has to be text", self.document.at(path, line), expected=_KEY)
                 continue
             key = (*path, key_node.value)
             if key_node.value in built:
@@ -207,8 +216,15 @@ def _scalar(node: Node) -> Any:
     return None if node.tag == _NULL else text
 
 
+def _is_key(text: str) -> bool:
+    """Half a surrogate pair is nothing that a schema takes for a name."""
+    return len(text) <= MAX_KEY and not any("\ud800" <= letter <= "\udfff" for letter in text)
+
+
 def _file_text(path: Path) -> str:
     try:
+        if path.exists() and not path.is_file():  # a pipe would be waited for
+            raise UserError(Fault("not a file", str(path)))
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
@@ -225,21 +241,32 @@ def _file_text(path: Path) -> str:
         raise UserError(Fault("not UTF-8", f"{path} (line {line})", wrong)) from None
 
 
-def _plain_mapping(source: Mapping[Any, Any], path: KeyPath, faults: Faults) -> dict[str, Any]:
-    plain: dict[str, Any] = {}
-    for key, value in source.items():
-        if isinstance(key, str):
-            plain[key] = _plain(value, (*path, key), faults)
-        else:
-            faults.add("a key has to be text", ".".join(path), key)
-    return plain
+class _Plain:
+    """A mapping from Python as a file would give it: as deep, and of as many values, at most."""
 
+    def __init__(self, faults: Faults) -> None:
+        self.faults = faults
+        self.values = 0
 
-def _plain(value: Any, path: KeyPath, faults: Faults) -> Any:
-    if len(path) > MAX_DEPTH:
-        raise UserError(Fault(f"nested more than {MAX_DEPTH} deep", ".".join(path[:3]) + "..."))
-    if isinstance(value, Mapping):
-        return _plain_mapping(value, path, faults)
-    if isinstance(value, (list, tuple)):
-        return [_plain(item, (*path, str(index)), faults) for index, item in enumerate(value)]
-    return value
+    def mapping(self, source: Mapping[Any, Any], path: KeyPath) -> dict[str, Any]:
+        plain: dict[str, Any] = {}
+        for key, value in source.items():
+            if isinstance(key, str) and _is_key(key):
+                plain[key] = self.value(value, (*path, key))
+            else:
+                self.faults.add("a key has to be text", ".".join(path), key, _KEY)
+        return plain
+
+    def value(self, value: Any, path: KeyPath) -> Any:
+        self.values += 1
+        if self.values > MAX_VALUES:
+            raise UserError(Fault(f"more than {MAX_VALUES} keys and values", ".".join(path[:3])))
+        if len(path) > MAX_DEPTH:
+            raise UserError(Fault(f"nested more than {MAX_DEPTH} deep", ".".join(path[:3]) + "..."))
+        if isinstance(value, int) and value.bit_length() > MAX_BITS:
+            raise UserError(Fault("a number of too many digits", ".".join(path)))
+        if isinstance(value, Mapping):
+            return self.mapping(value, path)
+        if isinstance(value, (list, tuple)):
+            return [self.value(item, (*path, str(index))) for index, item in enumerate(value)]
+        return value
