@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor, nn
 
-from innerloop.architecture import check_architecture
+from innerloop.architecture import check_architecture, check_no_kernel
 from innerloop.errors import Fault, Faults, UserError, did_you_mean
 from innerloop.files import at_home, built_once, file_digest
 from innerloop.gguf_files import PACKAGED, cache_folder, gguf_file, gguf_tokenizer
@@ -131,6 +131,7 @@ def _check_folder(folder: Path, name: str, *, weights: bool) -> None:
     if "config.json" not in found:
         expected = "a folder written by save_pretrained, or the path of a .gguf file"
         raise UserError(Fault("the folder has no config.json", _WHERE, name, expected))
+    check_no_kernel(folder / "config.json", name)
     if weights and not _weight_files(folder):
         expected = "model.safetensors or its shards; pickle files (.bin) are never read"
         raise UserError(Fault("the folder has no safetensors weights", _WHERE, name, expected))
@@ -168,9 +169,13 @@ def _weight_files(folder: Path) -> list[Path]:
     if not index.exists():
         return []
     try:
-        shards = sorted({folder / shard for shard in json.loads(index.read_text())["weight_map"].values()})
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+        shards = [folder / name for name in names]
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(Fault("not a weights index", str(index))) from error
+    if elsewhere := [name for name in names if not re.fullmatch(r"[\w-][\w.-]*\.safetensors", name)]:
+        expected = "names of safetensors files in the same folder"
+        raise UserError(Fault("not a weights index", str(index), elsewhere[0], expected))
     return shards if all(shard.exists() for shard in shards) else []
 
 
