@@ -39,8 +39,8 @@ tests: $(READY)
 docs: $(READY)
 	$(BIN)/python docs/generate.py --check
 
-# pip-audit lies apart, so that what it needs is not taken for ours. A build's own label (+cpu) is unknown to advisories;
-# --strict fails on a package that nothing is known about, which is how a service that doesn't answer shows.
+# pip-audit lies apart, so that what it needs is not taken for ours. A build's own label (+cpu) is unknown to
+# advisories; --strict fails on a package that nothing is known about: so shows a service that doesn't answer.
 audit: $(READY)
 	test -x .venv/audit/bin/pip-audit || $(PYTHON) -m venv .venv/audit
 	.venv/audit/bin/pip install --quiet 'pip-audit>=2.9'
