@@ -21,7 +21,7 @@ seen: dict[str, list[str]] = {kind: [] for kind in WATCHED}
 
 def watch(event: str, args: tuple[object, ...]) -> None:
     if kind := KINDS.get(event):
-        seen[kind].append(f"{event} {args[-2:]}")
+        seen[kind].append(f"{event} {args[:2]}")
 
 
 def main(commands: list[list[str]]) -> None:

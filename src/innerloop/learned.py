@@ -29,7 +29,7 @@ from innerloop.learning.methods import METHODS
 from innerloop.models import LoadedModel, load
 from innerloop.numerics.rounding import seeded
 from innerloop.numerics.tensors import TensorSet, per_task
-from innerloop.outputs.adapters import not_finite, read_adapter
+from innerloop.outputs.adapters import check_model, read_adapter
 from innerloop.outputs.export import export_adapter, export_model, reload_logits
 from innerloop.outputs.finished import DamagedError, Finished, finished
 from innerloop.runs.config import RunConfig
@@ -164,6 +164,8 @@ def load_run(folder: str | Path, *, dtype: str | None = None, device: str | None
         raise UserError(Fault(f"{config.method.name} trained one adapter for each task", str(folder), expected=hint))
     exported = folder / EXPORTED[row.trains]
     run.check_weights(exported)
+    if row.trains == "all":
+        check_model(exported)
     # A folder may have been named relative to where the run was started.
     named = run.source if Path(run.source).is_dir() else run.name
     place = named if row.trains == "lora" else str(exported.resolve())  # absolute: never taken for a hub id
@@ -173,8 +175,6 @@ def load_run(folder: str | Path, *, dtype: str | None = None, device: str | None
     space = Session(_for_one_task(config), loaded, [], [], [], {}).space()
     if row.trains == "lora":
         space.shared = {name: value.to(loaded.model.device) for name, value in shared.items()}
-    elif broken := not_finite(space.shared):
-        raise UserError(Fault(f"{len(broken)} tensors hold NaN or infinity, {broken[0]} first", str(exported)))
     return Learned(config, loaded, space, folder)
 
 

@@ -3,6 +3,7 @@
 load, load_model, load_tokenizer    by the name a run's config gives
 LoadedModel            the model, its tokenizer, and which weights they are
 fingerprint            a digest of a folder's weights
+stored_tensors         those weights
 no_bars                transformers reads and writes without its progress bars
 """
 
@@ -81,7 +82,7 @@ def fingerprint(folder: Path) -> str:
     Every byte is read (about half a second a gigabyte and core); sharding and file metadata do not count.
     """
     with ThreadPoolExecutor() as pool:
-        lines = sorted(pool.map(_digest, _stored_tensors(folder)))
+        lines = sorted(pool.map(_digest, stored_tensors(folder)))
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
@@ -179,7 +180,8 @@ def _weight_files(folder: Path) -> list[Path]:
     return shards if all(shard.exists() for shard in shards) else []
 
 
-def _stored_tensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
+def stored_tensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
+    """One after the other, as they are in the folder's safetensors files."""
     from safetensors import SafetensorError, safe_open
 
     for path in _weight_files(folder):

@@ -91,7 +91,7 @@ def _pickle_alone(folder: Path) -> None:
     ],
 )
 def test_folders_that_hold_anything_else_are_not_opened(
-    adapter: Path, learned: Learned, change: Callable[[Path], None], problem: str
+    adapter: Path, learned: Learned, change: Callable[[Path], object], problem: str
 ) -> None:
     change(adapter)
     refusal(adapter, learned, problem)
@@ -103,7 +103,7 @@ def test_folders_that_hold_anything_else_are_not_opened(
 # weights
 
 
-def _tensors(change: Callable[[dict[str, Tensor]], None]) -> Callable[[Path], None]:
+def _tensors(change: Callable[[dict[str, Tensor]], object]) -> Callable[[Path], None]:
     def rewrite(folder: Path) -> None:
         tensors = load_file(folder / WEIGHTS)
         change(tensors)
@@ -120,14 +120,14 @@ def _entry(value: float) -> Callable[[Path], None]:
     return _first(lambda tensor: tensor.index_fill(1, torch.tensor([1]), value))
 
 
-def _bytes(change: Callable[[bytes], bytes]) -> Callable[[Path], None]:
-    return lambda folder: (folder / WEIGHTS).write_bytes(change((folder / WEIGHTS).read_bytes())) and None
+def _bytes(change: Callable[[bytes], bytes]) -> Callable[[Path], object]:
+    return lambda folder: (folder / WEIGHTS).write_bytes(change((folder / WEIGHTS).read_bytes()))
 
 
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        (_tensors(lambda t: t.pop(FIRST) and None), rf"a tensor is missing\n    expected: {FIRST}"),
+        (_tensors(lambda t: t.pop(FIRST)), rf"a tensor is missing\n    expected: {FIRST}"),
         (_tensors(lambda t: t.update(zork=torch.ones(2))), "a tensor that this adapter doesn't have"),
         (_first(lambda tensor: tensor[:4].clone()), r"another type or shape\n.*'F32', \[4, 32\]"),
         (_first(lambda tensor: tensor.T.contiguous()), r"another type or shape\n.*\[32, 8\]"),
@@ -144,7 +144,7 @@ def _bytes(change: Callable[[bytes], bytes]) -> Callable[[Path], None]:
     ],
 )
 def test_weights_of_any_other_form_are_refused(
-    adapter: Path, learned: Learned, change: Callable[[Path], None], problem: str
+    adapter: Path, learned: Learned, change: Callable[[Path], object], problem: str
 ) -> None:
     change(adapter)
     refusal(adapter, learned, problem)

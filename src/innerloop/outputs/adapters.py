@@ -2,6 +2,7 @@
 
 check_files     an export consists of its own files: no links, nothing that runs when it is read
 read_adapter    the folder of an adapter -> LoRA values; every fault at once
+check_model     the weights in a model's folder are finite numbers
 read_json       a JSON object of bounded size
 not_finite      the names of tensors that hold NaN or infinity
 """
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 
 from innerloop.data.examples import raise_first
 from innerloop.errors import Fault, Faults, UserError
+from innerloop.models import DTYPES, stored_tensors
 from innerloop.numerics.tensors import TensorSet
 from innerloop.spaces.lora import LoraSettings, find_targets
 
@@ -70,6 +72,18 @@ def read_adapter(folder: Path, model: nn.Module, *, lora: LoraSettings, base_nam
     values = _read_values(folder / WEIGHTS, shapes, faults)
     raise_first(faults)
     return values
+
+
+def check_model(folder: Path) -> None:
+    """Raises UserError for tensors of another type than innerloop writes, and for NaN or infinity."""
+    faults = Faults()
+    for name, value in stored_tensors(folder):
+        dtype = str(value.dtype).removeprefix("torch.")
+        if dtype not in DTYPES:
+            faults.add("another type", f"{folder}: {name}", dtype, ", ".join(DTYPES))
+        elif not_finite({name: value}):
+            faults.add("NaN or infinity", f"{folder}: {name}", expected="numbers")
+    raise_first(faults)
 
 
 def read_json(path: Path, what: str, limit: int) -> dict[str, Any]:
