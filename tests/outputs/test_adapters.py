@@ -42,7 +42,7 @@ def read(folder: Path, learned: Learned) -> dict[str, Tensor]:
     return read_adapter(folder, learned.model.model, lora=lora, base_name=learned.model.source)
 
 
-def refusal(folder: Path, learned: Learned, problem: str = "") -> UserError:
+def refusal(folder: Path, learned: Learned, problem: str | None = None) -> UserError:
     with pytest.raises(UserError, match=problem) as caught:
         read(folder, learned)
     return caught.value
