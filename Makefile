@@ -1,11 +1,12 @@
 # make setup   a virtual environment with everything
 # make demo    meta-train a real 135M model on this machine, adapt it to unseen tasks, print what it bought
 # make test    everything that CI runs
+# make audit   known vulnerabilities of what is installed; needs the network
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: setup demo test lint types imports tests docs
+.PHONY: setup demo test lint types imports tests docs audit
 
 setup: $(READY)
 
@@ -37,3 +38,11 @@ tests: $(READY)
 
 docs: $(READY)
 	$(BIN)/python docs/generate.py --check
+
+# pip-audit lies apart, so that what it needs is not taken for ours. A build's own label (+cpu) is unknown to
+# advisories; --strict fails on a package that nothing is known about: so shows a service that doesn't answer.
+audit: $(READY)
+	test -x .venv/audit/bin/pip-audit || $(PYTHON) -m venv .venv/audit
+	.venv/audit/bin/pip install --quiet 'pip-audit>=2.9'
+	$(BIN)/pip freeze --exclude-editable | sed 's/+[a-z0-9.]*$$//' > .venv/audit/installed.txt
+	.venv/audit/bin/pip-audit --strict --no-deps --disable-pip --requirement .venv/audit/installed.txt

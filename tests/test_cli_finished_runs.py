@@ -8,7 +8,8 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from helpers import same
-from innerloop.outputs.export import read_adapter
+from innerloop.data.tasks import Example
+from innerloop.learned import load_run
 from record_files import write
 from small_runs import SUPPORT, Cli, Runs, World, config_file, files_of, tensors_of
 
@@ -38,7 +39,7 @@ def test_adapt_answers_and_writes_an_adapter(cli: Cli, trained: Path, examples: 
     assert second.startswith("support loss ")
     assert [line.partition(" -> ")[0] for line in answers] == ["'eve 0:'", "'x'"]
     assert last == f"wrote {output}"
-    assert not same(read_adapter(output), read_adapter(trained / "adapter"))
+    assert not same(tensors_of(output), tensors_of(trained / "adapter"))
     as_json = json.loads(cli(*argv, "--json").out)
     assert list(as_json["answers"]) == ["eve 0:", "x"]
     assert [f"{asked!r} -> {answer!r}" for asked, answer in as_json["answers"].items()] == answers
@@ -93,13 +94,15 @@ def test_a_damaged_tensor_fails_the_check(cli: Cli, trained: Path, tmp_path: Pat
         assert f"{weights}: not as the run wrote it" in said.err
 
 
-def test_a_changed_scale_fails_the_check(cli: Cli, trained: Path, tmp_path: Path) -> None:
+def test_a_changed_scale_is_refused_and_fails_the_check(cli: Cli, trained: Path, tmp_path: Path) -> None:
     """The weights are as written, but PEFT computes something else from them."""
-    run = tmp_path / "run"
+    run, example = tmp_path / "run", [Example("The quick brown fox", " jumps")]
     shutil.copytree(trained, run)
     described = run / "adapter" / "adapter_config.json"
     described.write_text(json.dumps(json.loads(described.read_text()) | {"lora_alpha": 64}))
-    said = cli("export", run, "--check", "--json")
-    assert said.code == 3
-    assert json.loads(said.out)["largest_logit_difference"] > 1e-4
-    assert cli("export", run).code == 0, "without --check nothing is compared"
+    said = cli("export", run, "--check")
+    assert said.code == 2
+    assert f"{described}: lora_alpha: not what the run's settings say" in said.err
+    learned = load_run(trained)
+    assert learned.check(trained / "adapter", example) <= 1e-4
+    assert learned.check(run / "adapter", example) > 1e-4

@@ -21,7 +21,8 @@ from innerloop.learning.methods import METHODS
 from innerloop.meta_training import meta_train
 from innerloop.models import load_model
 from innerloop.numerics.tensors import accumulate, per_task, zeros_like
-from innerloop.outputs.export import read_adapter, reload_logits
+from innerloop.outputs.adapters import read_adapter
+from innerloop.outputs.export import reload_logits
 from innerloop.runs.config import load_config
 from innerloop.runs.journal import environment
 from innerloop.runs.preparation import prepare, roles
@@ -204,7 +205,13 @@ def test_the_kept_adapters_give_the_outer_gradient_that_was_recorded(world: Worl
             accumulate(averaged, one or {}, 1 / len(query_ids))
         return averaged
 
-    assert close(gradient(lambda name: read_adapter(kept / file_name(name))), recorded)
+    lora = back.config.method.lora_settings()
+    assert lora is not None
+
+    def values_of(name: str) -> dict[str, Tensor]:
+        return read_adapter(kept / file_name(name), back.model.model, lora=lora, base_name=back.model.source)
+
+    assert close(gradient(values_of), recorded)
     assert not close(gradient(lambda name: back.space.shared), recorded, 1e-3)
     small_run(world, "meta-lora", tmp_path / "plain", changes | {"method.keep_task_adapters": False})
     assert same(tensors_of(tmp_path / "plain" / "adapter"), tensors_of(folder / "adapter"))

@@ -102,7 +102,7 @@ def test_values_that_are_no_numbers_are_not_exported(world: World, tmp_path: Pat
     """The last outer step goes wrong after every loss was finite."""
     wild = {"outer.optimizer": {"name": "sgd", "lr": 3e38}, "outer.clip": None, "outer.steps": 1}
     wild["method.lora.lora_alpha"] = 1e4
-    with pytest.raises(RunError, match="step 1: .* holds NaN or infinity"):
+    with pytest.raises(RunError, match=r"step 1: .* holds NaN or infinity"):
         small_run(world, "joint-lora", tmp_path / "run", wild)
     assert manifest_of(tmp_path / "run")["status"] == "failed"
     assert not (tmp_path / "run" / "adapter").exists()

@@ -1,6 +1,11 @@
 """innerloop: meta-fine-tune language models, so that a new task is learned from a handful of examples."""
 
+import os
 from typing import TYPE_CHECKING, Any
+
+# Here, because huggingface_hub reads them when it is imported. A user's own value stays.
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+os.environ.setdefault("DO_NOT_TRACK", "1")
 
 if TYPE_CHECKING:
     from innerloop.learned import Adapted, Learned, load_run

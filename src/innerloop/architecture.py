@@ -3,11 +3,14 @@
 base_model, decoder_layers, head, logit_softcap    the parts
 packs                whether examples may lie side by side in a row
 check_parts          whether they are there
+check_no_kernel      whether a config asks for code from the hub
 check_architecture   and whether the logits are what the parts make of a short input
 """
 
+import json
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, cast
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -99,3 +102,23 @@ def _logit_gap(model: nn.Module) -> float:
     if (cap := logit_softcap(model)) is not None:
         ours = cap * torch.tanh(ours / cap)
     return ((ours - logits).abs().max() / logits.abs().max()).item()
+
+
+def check_no_kernel(config: Path | dict[str, Any], name: str) -> None:
+    """Raises UserError for a config (its file, or read) that names code of the hub to compute attention with.
+
+    With the package `kernels` installed transformers would download and run it, whatever trust_remote_code says. What
+    else may be wrong with a config transformers tells.
+    """
+    try:
+        pending: list[Any] = [config if isinstance(config, dict) else json.loads(config.read_bytes())]
+    except (OSError, ValueError, RecursionError):
+        return
+    while pending:
+        here = pending.pop()
+        for key, value in here.items() if isinstance(here, dict) else ():
+            named = value.values() if isinstance(value, dict) else [value]
+            if "_implementation" in key and any(isinstance(text, str) and "/" in text for text in named):
+                problem = f"config.json names code of the hub to compute with ({key})"
+                raise UserError(Fault(problem, "model.name", name, f"a config without {key}"))
+        pending += here.values() if isinstance(here, dict) else here if isinstance(here, list) else ()

@@ -1,11 +1,13 @@
 """What a run learned: adapt it to a new task, save, reload.
 
-Learned      a trained initialization: adapt(examples), save_pretrained(folder)
-Adapted      the initialization adapted to one task: generate(prompts), score(examples), save_pretrained(folder)
-load_run     the folder of a finished run -> Learned
+Learned         a trained initialization: adapt(examples), save_pretrained(folder)
+Adapted         the initialization adapted to one task: generate(prompts), score(examples), save_pretrained(folder)
+load_run        the folder of a finished run -> Learned
+task_adapter    the values of one task, from a run of an adapter for each task
+
+A run may come from somebody else: outputs/finished.py and outputs/adapters.py check it before it is used.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,15 +24,15 @@ from innerloop.data.tasks import Example, Task
 from innerloop.errors import Fault, UserError
 from innerloop.evaluation.protocol import DEFAULT_ADAPTATION
 from innerloop.evaluation.scoring import end_of, generate
-from innerloop.files import file_digest
 from innerloop.learning.inner_loop import InnerLoop
 from innerloop.learning.methods import METHODS
 from innerloop.models import LoadedModel, load
 from innerloop.numerics.rounding import seeded
 from innerloop.numerics.tensors import TensorSet, per_task
-from innerloop.outputs.export import export_adapter, export_model, read_adapter, reload_logits
-from innerloop.runs.config import RunConfig, load_config
-from innerloop.runs.journal import MANIFEST
+from innerloop.outputs.adapters import check_model, read_adapter
+from innerloop.outputs.export import export_adapter, export_model, reload_logits
+from innerloop.outputs.finished import DamagedError, Finished, finished
+from innerloop.runs.config import RunConfig
 from innerloop.runs.preparation import Session, chosen_device
 from innerloop.runs.trainer import LastRound
 from innerloop.spaces.all_parameters import AllParameters
@@ -38,15 +40,11 @@ from innerloop.spaces.answers import AnswerLoss
 from innerloop.spaces.lora import LoraSpace
 from innerloop.spaces.space import ParameterSpace
 
+__all__ = ["Adapted", "DamagedError", "Learned", "load_run", "task_adapter"]
+
 Examples = Path | str | Sequence[Example | Mapping[str, Any]]
 
 EXPORTED = {"lora": "adapter", "all": "model"}  # the folder of a run that holds what was learned
-
-
-class DamagedError(UserError):
-    """The weights of a run are not on disk any more as it wrote them."""
-
-    exit_code = 3
 
 
 @dataclass(frozen=True)
@@ -158,27 +156,44 @@ def load_run(folder: str | Path, *, dtype: str | None = None, device: str | None
     Raises UserError where there is none, or its base model is another now; DamagedError where its weights changed.
     """
     folder = Path(folder)
-    said = _finished(folder)
-    config = load_config(said["config"])
-    row = METHODS[config.method.name]
+    run = finished(folder)
+    config, row = run.config, METHODS[run.config.method.name]
     if row.one_task:
         one = min((folder / "adapters").glob("*"), default=folder)
         hint = f"a run that shares one initialization; its adapters are ready to use, as {one}"
         raise UserError(Fault(f"{config.method.name} trained one adapter for each task", str(folder), expected=hint))
-    check_weights(folder, said["weights"])
-    exported, base = folder / EXPORTED[row.trains], said["model"]
+    exported = folder / EXPORTED[row.trains]
+    run.check_weights(exported)
+    if row.trains == "all":
+        check_model(exported)
     # A folder may have been named relative to where the run was started.
-    named = base["source"] if Path(base["source"]).is_dir() else base["name"]
-    place = named if row.trains == "lora" else str(exported)
+    named = run.source if Path(run.source).is_dir() else run.name
+    place = named if row.trains == "lora" else str(exported.resolve())  # absolute: never taken for a hub id
     loaded = load(place, dtype=dtype or config.model.dtype, device=chosen_device(device or config.model.device))
-    if row.trains == "lora" and loaded.fingerprint != said["model"]["fingerprint"]:
-        raise UserError(Fault("not the weights this adapter was trained on", f"model {place}", loaded.fingerprint))
+    # An adapter is read before its space is made: no more is allocated than its file was found to hold.
+    shared = _adapter(exported, run, loaded) if row.trains == "lora" else {}
     space = Session(_for_one_task(config), loaded, [], [], [], {}).space()
-    if isinstance(space, LoraSpace):
-        stored = read_adapter(exported)
-        # in the space's own order: a file's is another, and a norm over all tensors would end in another last bit
-        space.shared = {name: stored[name].to(loaded.model.device) for name in space.shared}
+    if row.trains == "lora":
+        space.shared = {name: value.to(loaded.model.device) for name, value in shared.items()}
     return Learned(config, loaded, space, folder)
+
+
+def task_adapter(folder: Path, task: str, model: LoadedModel) -> TensorSet:
+    """The values of `task`'s own adapter, from the folder of a finished run of one adapter for each task.
+
+    Raises UserError and DamagedError as `load_run` does.
+    """
+    run, place = finished(folder), folder / "adapters" / file_name(task)
+    run.check_weights(place)
+    return _adapter(place, run, model)
+
+
+def _adapter(place: Path, run: Finished, model: LoadedModel) -> TensorSet:
+    if model.fingerprint != run.fingerprint:
+        raise UserError(Fault("not the weights this adapter was trained on", f"model {model.name}", model.fingerprint))
+    lora = run.config.method.lora_settings()
+    assert lora is not None
+    return read_adapter(place, model.model, lora=lora, base_name=run.source)
 
 
 def save_values(folder: Path, model: LoadedModel, space: ParameterSpace, values: Mapping[str, Tensor]) -> None:
@@ -194,30 +209,6 @@ def _for_one_task(config: RunConfig) -> RunConfig:
     """Without what training saved on: one task adapts in float32, with any optimizer."""
     memory = config.memory.model_copy(update={"lean": False, "offload": False})
     return config.model_copy(update={"memory": memory})
-
-
-def _finished(folder: Path) -> dict[str, Any]:
-    """The manifest of a finished run."""
-    manifest = folder / MANIFEST
-    if not manifest.is_file():
-        raise UserError(Fault(f"no {MANIFEST} here", str(folder), expected="the output_dir of a finished run"))
-    try:
-        said = json.loads(manifest.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(Fault(f"not a manifest: {error}", str(manifest))) from None
-    if not isinstance(said, dict) or not {"status", "config", "model"} <= said.keys():
-        raise UserError(Fault("not a manifest", str(manifest), expected="what a run wrote"))
-    if said["status"] != "done":
-        raise UserError(Fault("this run did not finish", str(manifest), said["status"], 'status "done"'))
-    return said
-
-
-def check_weights(folder: Path, written: Mapping[str, str]) -> None:
-    """Raises DamagedError where a file (by its name in `folder`) is not the one that has this digest."""
-    problem, right = "not as the run wrote it", "the file as training left it: copy it again, or train again"
-    for path, digest in ((folder / name, digest) for name, digest in written.items()):
-        if not path.is_file() or file_digest(path) != digest:
-            raise DamagedError(Fault(problem, str(path), expected=right))
 
 
 def file_name(task: str) -> str:

@@ -9,9 +9,11 @@ from typing import Any, cast
 
 from safetensors.torch import save
 
+from innerloop.errors import RunError
 from innerloop.files import file_digest, write_whole
-from innerloop.learned import Learned, check_weights, file_name
+from innerloop.learned import Learned, file_name
 from innerloop.numerics.tensors import TensorSet
+from innerloop.outputs.finished import damaged
 from innerloop.planning.outcome import Taken
 from innerloop.planning.tracking import Tracker, footprint
 from innerloop.planning.watching import watched
@@ -63,9 +65,10 @@ class MetaRun:
         }
 
     def run(self) -> Learned:
-        """Raises OSError or SafetensorError where the disk refuses, UserError for exports that were changed."""
+        """Raises OSError or SafetensorError where the disk refuses, RunError for exports that were changed."""
         reset_peak_memory()
-        check_weights(self.folder, self.weights)
+        if lost := damaged(self.folder, self.weights):
+            raise RunError(f"{self.folder / lost[0]} is not as this run wrote it: what it trained before is lost")
         learned: Learned | None = None
         streams = self.session.streams()
         for index, (name, batches) in list(enumerate(streams))[self.adapter :]:

@@ -3,6 +3,7 @@
 load, load_model, load_tokenizer    by the name a run's config gives
 LoadedModel            the model, its tokenizer, and which weights they are
 fingerprint            a digest of a folder's weights
+stored_tensors         those weights
 no_bars                transformers reads and writes without its progress bars
 """
 
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor, nn
 
-from innerloop.architecture import check_architecture
+from innerloop.architecture import check_architecture, check_no_kernel
 from innerloop.errors import Fault, Faults, UserError, did_you_mean
 from innerloop.files import at_home, built_once, file_digest
 from innerloop.gguf_files import PACKAGED, cache_folder, gguf_file, gguf_tokenizer
@@ -81,7 +82,7 @@ def fingerprint(folder: Path) -> str:
     Every byte is read (about half a second a gigabyte and core); sharding and file metadata do not count.
     """
     with ThreadPoolExecutor() as pool:
-        lines = sorted(pool.map(_digest, _stored_tensors(folder)))
+        lines = sorted(pool.map(_digest, stored_tensors(folder)))
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
@@ -131,6 +132,7 @@ def _check_folder(folder: Path, name: str, *, weights: bool) -> None:
     if "config.json" not in found:
         expected = "a folder written by save_pretrained, or the path of a .gguf file"
         raise UserError(Fault("the folder has no config.json", _WHERE, name, expected))
+    check_no_kernel(folder / "config.json", name)
     if weights and not _weight_files(folder):
         expected = "model.safetensors or its shards; pickle files (.bin) are never read"
         raise UserError(Fault("the folder has no safetensors weights", _WHERE, name, expected))
@@ -168,13 +170,18 @@ def _weight_files(folder: Path) -> list[Path]:
     if not index.exists():
         return []
     try:
-        shards = sorted({folder / shard for shard in json.loads(index.read_text())["weight_map"].values()})
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+        shards = [folder / name for name in names]
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(Fault("not a weights index", str(index))) from error
+    if elsewhere := [name for name in names if not re.fullmatch(r"[\w-][\w.-]*\.safetensors", name)]:
+        expected = "names of safetensors files in the same folder"
+        raise UserError(Fault("not a weights index", str(index), elsewhere[0], expected))
     return shards if all(shard.exists() for shard in shards) else []
 
 
-def _stored_tensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
+def stored_tensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
+    """One after the other, as they are in the folder's safetensors files."""
     from safetensors import SafetensorError, safe_open
 
     for path in _weight_files(folder):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from innerloop.architecture import check_parts
+from innerloop.architecture import check_no_kernel, check_parts
 from innerloop.errors import Fault, UserError, did_you_mean
 from innerloop.files import at_home
 from innerloop.gguf_files import gguf_file
@@ -28,6 +28,7 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 SECONDS_FOR_THE_HUB = 5.0
 
 _WHERE = "model.name"
+_OWN = {"local_files_only": True, "trust_remote_code": False}  # unless told, transformers asks whether to run its code
 
 
 def model_shape(name: str) -> "PretrainedConfig":
@@ -45,7 +46,7 @@ def model_shape(name: str) -> "PretrainedConfig":
     if fields := known_models().get(name):
         return AutoConfig.for_model(**fields)
     if gguf := gguf_file(name):
-        return _explained(name, lambda: AutoConfig.from_pretrained(str(gguf.parent), gguf_file=gguf.name))
+        return _explained(name, lambda: AutoConfig.from_pretrained(str(gguf.parent), gguf_file=gguf.name, **_OWN))
     if cached := _cached(name, CONFIG):
         return _of_folder(Path(cached).parent, name)
     return _from_hub(name)
@@ -97,7 +98,8 @@ def _of_folder(folder: Path, name: str) -> "PretrainedConfig":
     if not (folder / CONFIG).is_file():
         adapter = "the adapter's base model" if (folder / "adapter_config.json").is_file() else _right(name)
         raise UserError(Fault(f"no {CONFIG} here", _WHERE, name, adapter))
-    return _explained(name, lambda: AutoConfig.from_pretrained(str(folder), local_files_only=True))
+    check_no_kernel(folder / CONFIG, name)
+    return _explained(name, lambda: AutoConfig.from_pretrained(str(folder), **_OWN))
 
 
 def _cached(name: str, file: str) -> str | None:
@@ -129,7 +131,12 @@ def _from_hub(name: str) -> "PretrainedConfig":
         problem = f"no {CONFIG} of this model on this machine, nor from the hub ({type(error).__name__})"
         expected = f"a network, with `hf auth login` for a gated one; {_right(name)}"
         raise UserError(Fault(problem, _WHERE, name, expected)) from error
-    return _explained(name, lambda: AutoConfig.for_model(**answer.json()))
+
+    def read() -> "PretrainedConfig":
+        check_no_kernel(answer.json(), name)
+        return AutoConfig.for_model(**answer.json())
+
+    return _explained(name, read)
 
 
 def _right(name: str) -> str:
@@ -140,6 +147,8 @@ def _right(name: str) -> str:
 def _explained(name: str, read: "Callable[[], PretrainedConfig]") -> "PretrainedConfig":
     try:
         return read()
+    except UserError:
+        raise
     except Exception as error:  # a damaged file can make a reader raise anything
         raise UserError(Fault(f"transformers can't read this config ({_in_a_line(error)})", _WHERE, name)) from error
 

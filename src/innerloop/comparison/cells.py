@@ -41,9 +41,8 @@ from innerloop.errors import ResumableError, RunError, UserError
 from innerloop.evaluation.in_context import in_context_task
 from innerloop.evaluation.kshot import draw_support
 from innerloop.evaluation.protocol import DEFAULT_ADAPTATION, Initialization, Piece, Protocol, measure, pieces
-from innerloop.learned import file_name, load_run
+from innerloop.learned import load_run, task_adapter
 from innerloop.meta_training import meta_train
-from innerloop.outputs.export import read_adapter
 from innerloop.runs.checkpoint import newest
 from innerloop.runs.config import RunConfig
 from innerloop.runs.journal import MANIFEST
@@ -179,7 +178,7 @@ class _Run:
 
     def _own_adapter(self, what: Initialization, task: EncodedTask) -> Initialization:
         space = self._fresh()
-        stored = read_adapter(self.place / "run" / "adapters" / file_name(task.task.name))
+        stored = task_adapter(self.place / "run", task.task.name, what.model)
         space.shared = {name: value.to(space.shared[name].device) for name, value in stored.items()}
         return what._replace(space=space)
 

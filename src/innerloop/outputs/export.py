@@ -2,7 +2,6 @@
 
 export_adapter    LoRA values -> adapter_config.json and adapter_model.safetensors, written by PEFT
 export_model      parameter values -> config.json and model.safetensors, written by transformers
-read_adapter      an adapter folder -> LoRA values
 reload_logits     the logits of an exported folder, read by transformers and PEFT alone
 """
 
@@ -16,12 +15,13 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from innerloop.errors import Fault, Faults, RunError, UserError
 from innerloop.files import replaced_folder
 from innerloop.models import load_model, no_bars
+from innerloop.numerics.tensors import not_finite
+from innerloop.outputs.adapters import check_files
 from innerloop.spaces.lora import LoraSettings
 
 if TYPE_CHECKING:
@@ -100,7 +100,11 @@ def reload_logits(folder: Path, tokens: Tensor, *, base: str | None = None, dtyp
     """Logits (B, S, V), float32 on the CPU, of an exported adapter or model, for unpadded tokens (B, S).
 
     base: where to read an adapter's base model; by default the one that the adapter names.
+    Raises UserError for a folder that holds links or code: PEFT would read pickle where it finds no safetensors.
     """
+    faults = Faults()
+    check_files(folder, faults)
+    faults.raise_if_any()
     model: Any
     adapter = folder / "adapter_config.json"
     if adapter.exists():
@@ -111,12 +115,6 @@ def reload_logits(folder: Path, tokens: Tensor, *, base: str | None = None, dtyp
     else:
         model = load_model(str(folder.resolve()), dtype=dtype)  # absolute: never taken for a hub id
     return model.eval()(input_ids=tokens.cpu(), use_cache=False).logits.float()
-
-
-def read_adapter(folder: Path) -> dict[str, Tensor]:
-    """The values that `export_adapter` wrote."""
-    stored = load_file(folder / "adapter_model.safetensors")
-    return {name.removeprefix("base_model.model.").removesuffix(".weight"): value for name, value in stored.items()}
 
 
 def _skeleton(model: nn.Module, name: str = "") -> "PreTrainedModel":
@@ -135,9 +133,7 @@ def _plain(value: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
 
 
 def _check_finite(values: Mapping[str, Tensor]) -> None:
-    # NaN and infinity both show in the extremes, and finding those takes no memory; isfinite takes 7 bytes an entry
-    extremes = {name: torch.stack(torch.aminmax(value.detach())) for name, value in values.items() if value.numel()}
-    broken = [name for name, pair in extremes.items() if not pair.isfinite().all()]
+    broken = not_finite(values)
     if broken:
         raise RunError(f"{len(broken)} of {len(values)} tensors hold NaN or infinity, {broken[0]} first: not exported")
 
