@@ -13,6 +13,7 @@ kills      SIGKILL, as many in each phase; a quarter are killed again while they
 fresh      SIGKILL of `python -m innerloop`, its imports included (the other rows fork a process that has them)
 signals    SIGTERM, SIGINT, SIGUSR1 in each phase, alone and with a second one: exit 75 within 10 s
 writes     every call that changes a file fails, one run for each: ENOSPC and EIO, once and from there on (disk.c)
+renames    every rename fails, raw system calls of Rust too (strace)
 full       a tmpfs with too little room
 crashes    power is lost after each call: what was not flushed is gone (replay.py)
 damage     each file of a checkpoint truncated, and its bits flipped
@@ -41,6 +42,7 @@ ROWS: dict[str, Callable[[Bench], Tally]] = {
     "fresh": kills.fresh,
     "signals": kills.signals,
     "writes": full.writes,
+    "renames": full.renames,
     "full": full.full,
     "crashes": lambda bench: crashes.crashes(bench, names=EACH_STEP),
     "damage": damage.damage,
@@ -50,6 +52,7 @@ WORDS = {
     "fresh": "SIGKILL of fresh processes",
     "signals": "SIGTERM, SIGINT, SIGUSR1 in each phase",
     "writes": "ENOSPC, EIO at each call",
+    "renames": "ENOSPC, EIO at each rename",
     "full": "a full tmpfs",
     "crashes": "power lost after each call",
     "damage": "checkpoints cut and bit-flipped",

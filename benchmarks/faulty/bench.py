@@ -19,6 +19,7 @@ from faulty.phases import Interval
 from faulty.server import Ended, Server, Trial
 
 RESUMABLE, FAILED = 75, 1
+LONG = 0.5
 
 
 @dataclass
@@ -50,9 +51,10 @@ class Case:
         return {interval.phase for interval in self.intervals}
 
     def place(self, phase: str, chance: random.Random) -> Interval:
-        """A stretch of this phase, the longer the likelier."""
+        """A stretch of this phase: in half of the draws the longer the likelier, else each as likely."""
         places = [interval for interval in self.intervals if interval.phase == phase]
-        return chance.choices(places, [place.seconds for place in places])[0]
+        weights = [place.seconds for place in places] if chance.random() < LONG else None
+        return chance.choices(places, weights)[0]
 
 
 class Outcome(NamedTuple):
@@ -149,8 +151,9 @@ class Bench:
         shutil.rmtree(case.out, ignore_errors=True)
         case.out.mkdir()
 
-    def start(self, case: Case, *, resume: bool = True, shim: dict[str, Any] | None = None) -> Trial:
-        return self.server.start(case.argv(resume=resume), shim=shim)
+    def start(self, case: Case, **options: Any) -> Trial:
+        """options: of a request to the child."""
+        return self.server.start(case.argv(), forecast=str(case.home / "forecast"), **options)
 
     def go_on(self, case: Case) -> Outcome:
         """`--resume auto` on what is there, judged."""
@@ -170,13 +173,15 @@ class Bench:
         return trial.ended()
 
     def _refer(self, case: Case) -> None:
+        options = {"forecast": str(case.home / "forecast"), "modules": str(case.home / "modules")}
         for _ in range(2):
             self.clear(case)
-            trial = self.start(case, resume=False)
+            trial = self.server.start(case.argv(resume=False), **options)
             ended = trial.ended()
             if ended.code:
                 raise RuntimeError(f"the uninterrupted run of {case.name} ended with {ended.code}:\n{ended.err}")
             case.steps, case.seconds, case.intervals = ended.steps, ended.seconds, trial.intervals()
+            self.server.import_all_of(case.home / "modules")
             if not case.reference.exists():
                 shutil.copytree(case.folder, case.reference)
         if found := same.differences(case.reference, case.folder):

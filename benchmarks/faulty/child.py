@@ -6,6 +6,9 @@ It answers one request at a time on a socket, each one line of JSON:
     out, err          files for its output
     observe           a pipe came with the request: the child tells on it which phase it is in
     shim              arguments of `shim.arm`
+    traced            the child waits until somebody traces it
+    forecast          a file for `phases.forecast_once`
+    modules           a file for the names of all modules that were imported at the end
 {"call": "module:function", "arguments": [...], "answer": file}    the same for a function, whose JSON goes to the file
 {"wait": pid}         answer: its exit code, negative for the signal that ended it
 {"import": modules}   imports what a run imports late. Answer: how many
@@ -20,6 +23,7 @@ import os
 import signal
 import socket
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
@@ -77,7 +81,13 @@ def _forked(line: socket.socket, request: dict[str, Any], descriptors: list[int]
         for pipe in descriptors:
             os.set_inheritable(pipe, False)
             phases.observe(pipe)
+        while "traced" in request and "TracerPid:\t0" in Path("/proc/self/status").read_text():
+            time.sleep(0.01)
+        if "forecast" in request:
+            phases.forecast_once(Path(request["forecast"]))
         code = _ended(lambda: _command(request["run"]) if "run" in request else _call(request))
+        if "modules" in request:
+            Path(request["modules"]).write_text(json.dumps(list(sys.modules)))
     finally:
         os._exit(code)
 

@@ -1,11 +1,13 @@
 """Rows: a disk that refuses.
 
 writes   every call that changes a file fails, one run for each: ENOSPC and EIO, once and from there on
+renames  every rename fails, those that a library makes by a system call of its own too: strace
 full     a real file system without room: tmpfs of growing size
 """
 
 import errno
 import os
+import shutil
 import subprocess
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -15,6 +17,7 @@ from faulty.bench import FAILED, RESUMABLE, Bench, Case, Tally
 from faulty.server import Ended
 from faulty.shim import Call, Fault, by_file, plain, read_log
 
+RENAMES = "rename,renameat,renameat2"
 ERRORS = (errno.ENOSPC, errno.EIO)
 
 
@@ -61,6 +64,51 @@ def _check_answer(tally: Tally, what: str, ended: Ended, *, harmless: bool) -> N
 
 def _said(call: Call, case: Case) -> str:
     return f"{call.op} of {plain(os.path.relpath(call.path, case.out))}"
+
+
+def renames(bench: Bench, *, every: int = 1, name: str = "each step", errors: Sequence[int] = ERRORS) -> Tally:
+    tally, case = Tally(), bench.case(name)
+    if shutil.which("strace") is None:
+        tally.details["skipped"] = "no strace"
+        return tally
+    _, calls = _traced(bench, case, "")
+    tally.details["renames of a run"] = len(calls)
+    for at, error in ((at, error) for at in range(1, len(calls) + 1, every) for error in errors):
+        ended, calls = _traced(bench, case, f":error={errno.errorcode[error]}:when={at}")
+        struck = next((line for line in calls if "(INJECTED)" in line), None)
+        what = f"{case.name}, {struck or f'rename {at}: none failed'}"
+        outcome = bench.go_on(case)
+        tally.count("exit codes", ended.code)
+        tally.take(what, outcome)
+        if struck is None:
+            tally.wrong.append(what)
+        _check_answer(tally, what, ended, harmless=outcome.ended.steps == 0 and not outcome.differences)
+    return tally
+
+
+def _traced(bench: Bench, case: Case, fault: str) -> tuple[Ended, list[str]]:
+    """The run, and its renames below the case's folder: one thread makes all of them, or the count would not hold."""
+    bench.clear(case)
+    trial, log = bench.start(case, traced=True), bench.folder / "renames"
+    inject = ["-e", f"inject={RENAMES}{fault}"] if fault else []
+    command = [
+        "strace",
+        "-qq",
+        "-y",
+        "-s",
+        "4096",
+        "-e",
+        f"trace={RENAMES}",
+        *inject,
+        "-o",
+        str(log),
+        "-p",
+        str(trial.pid),
+    ]
+    with subprocess.Popen(command) as tracer:
+        ended = trial.ended()
+        tracer.wait()
+    return ended, [line.strip() for line in log.read_text().splitlines() if "rename" in line]
 
 
 def full(bench: Bench, *, sizes: int = 40, name: str = "each step, all") -> Tally:

@@ -127,9 +127,14 @@ class Server:
             answer += part
         return json.loads(answer)
 
-    def start(self, argv: Sequence[str], *, shim: dict[str, Any] | None = None) -> Trial:
+    def start(self, argv: Sequence[str], **options: Any) -> Trial:
+        """options: of a request to the child, but for those that are None."""
         request = {"run": list(argv), "out": self.outputs[0], "err": self.outputs[1]}
-        return self._started(request | ({"shim": shim} if shim else {}))
+        return self._started(request | {name: value for name, value in options.items() if value is not None})
+
+    def import_all_of(self, modules: Path) -> None:
+        """What a run has imported, so that later ones find it there."""
+        self.ask({"import": json.loads(modules.read_text())})
 
     def watched(self, under: Path, fault: Fault = NO_FAULT, *, with_data: bool = False) -> dict[str, Any]:
         """`shim` of a start: calls below `under` are logged to self.log."""
