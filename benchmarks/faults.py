@@ -31,7 +31,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from faulty import crashes, damage, full, kills
+from faulty import crashes, damage, full, hostile_row, kills
 from faulty.bench import Bench, Tally
 
 RESULT = Path(__file__).parent / "results" / "faults.json"
@@ -46,6 +46,7 @@ ROWS: dict[str, Callable[[Bench], Tally]] = {
     "full": full.full,
     "crashes": lambda bench: crashes.crashes(bench, names=EACH_STEP),
     "damage": damage.damage,
+    "hostile": hostile_row.hostile,
 }
 WORDS = {
     "kills": "SIGKILL, uniform over phases",
@@ -70,11 +71,15 @@ def faults_table(results: dict[str, Any]) -> list[str]:
         if "skipped" in row:
             lines.append(f"| {WORDS[name]} | skipped: {row['skipped']} | | | | | |")
             continue
-        numbers = (f"{row[key]:,}" for key in ("tried", "resumed", "equal", "lost", "accepted", "wrong"))
+        numbers = (_number(row[key]) for key in ("tried", "resumed", "equal", "lost", "accepted", "wrong"))
         lines.append(f"| {WORDS[name]} | {' | '.join(numbers)} |")
     if phases := results["rows"].get("kills", {}).get("phases"):
         lines += ["", "| phase | kills |", "|---|--:|", *(f"| {name} | {count} |" for name, count in phases.items())]
     return lines
+
+
+def _number(value: int | None) -> str:
+    return "" if value is None else f"{value:,}"
 
 
 def run_row(name: str, folder: Path) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 import faults  # pyright: ignore[reportMissingImports]
-from faulty import crashes, damage, full, kills, same, shim  # pyright: ignore[reportMissingImports]
+from faulty import crashes, damage, full, hostile_row, kills, same, shim  # pyright: ignore[reportMissingImports]
 from faulty.bench import Bench, Outcome, Tally  # pyright: ignore[reportMissingImports]
 from faulty.phases import PHASES, timeline  # pyright: ignore[reportMissingImports]
 from faulty.server import Ended  # pyright: ignore[reportMissingImports]
@@ -184,6 +184,17 @@ def test_the_table() -> None:
     assert table[2] == "| SIGKILL, uniform over phases | 1,320 | 1,319 | 1,318 | 2 | 1 | 3 |"
     assert table[3].startswith("| a full tmpfs | skipped: no permission to mount |")
     assert "| inner | 21 |" in table
+
+
+def test_hostile_inputs_are_summed() -> None:
+    cases = {"count": 3, "refused": 1, "skipped": 1, "failures": [{"case": "a loop of links", "said": "hung"}]}
+    drawn = {"count": 10, "read": 4, "refused": 3, "failures": 3, "failed": [{"problem": "another result"}]}
+    sound = drawn | {"read": 7, "failures": 0, "failed": []}
+    facts = hostile_row.summed({"cases": cases, "reader": drawn, "config": sound}).facts()
+    assert [facts[key] for key in ("tried", "resumed", "accepted", "wrong")] == [22, None, 4, 2]
+    assert "another result" in facts["examples"][1]
+    line = faults.faults_table({"rows": {"hostile": facts}})[2]
+    assert line == "| hostile inputs | 22 |  |  |  | 4 | 2 |"
 
 
 def test_every_row_has_a_name() -> None:
