@@ -73,7 +73,7 @@ def test_a_full_file_system(bench: Bench) -> None:
 
 
 def test_lost_power(bench: Bench) -> None:
-    tally = crashes.crashes(bench, at_most=16)
+    tally = crashes.crashes(bench, at_most=8)
     sound(tally, at_least=16)
     assert tally.equal == tally.tried
 

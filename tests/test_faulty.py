@@ -126,7 +126,7 @@ def test_folders_truncation_and_removal(tmp_path: Path) -> None:
 
 def test_every_state_once(tmp_path: Path) -> None:
     log = Log(tmp_path).add("open", "f", 5, offset=OPENED).add("write", "f", 5, data=b"a").add("sync", "f", 5)
-    found = [tree for _, _, tree in crashes.states(log.calls, tmp_path)]
+    found = [tree for _, _, tree in crashes.states(log.calls, replay.Disk(tmp_path))]
     assert found == [{}, {"f": b""}, {"f": b"a"}, {"f": b"\0"}]
 
 
@@ -174,7 +174,11 @@ def test_the_shim_sees_every_call(library: Path, tmp_path: Path) -> None:
     left = replay.of_folder(tmp_path / "out")
     shutil.rmtree(tmp_path / "out")
     (tmp_path / "out").mkdir()
-    assert crashes.replayed(calls, tmp_path / "out") == left == {"copy": b"aZ", "link": b"aZ", "room": bytes(10)}
+    assert (
+        crashes.replayed(calls, replay.Disk(tmp_path / "out"))
+        == left
+        == {"copy": b"aZ", "link": b"aZ", "room": bytes(10)}
+    )
 
 
 @pytest.mark.parametrize("error", full.ERRORS)

@@ -45,7 +45,7 @@ class _Change(NamedTuple):
 
 
 class Disk:
-    """root: the folder that the log is about; what it holds at the start is durable."""
+    """root: the folder that the log is about, before the calls; what it holds is durable."""
 
     def __init__(self, root: Path) -> None:
         self.root = str(root)
@@ -84,6 +84,9 @@ class Disk:
                 found[place] = None
                 self._walk(child, place, variant, found)
 
+    def _node(self, call: Call) -> _Node:
+        return self.top if call.path == self.root else self.inodes[call.inode]
+
     def _folder(self, path: str) -> tuple[_Node, str]:
         """The folder that a path is in, and its name there."""
         node = self.top
@@ -109,7 +112,7 @@ class Disk:
         """safetensors renames its temporary file by a system call of its own, which no library sees: from here on the
         file is met under another name in the same folder."""
         node = self.inodes.get(call.inode)
-        if call.op not in ("write", "truncate", "sync") or node is None or node is self.top:
+        if call.op not in ("write", "truncate", "sync") or node is None or call.path == self.root:
             return
         folder, name = self._folder(call.path)
         before = [other for other, child in (folder.names or {}).items() if child is node]
@@ -132,23 +135,23 @@ class Disk:
         self._enter(call.path, node)
 
     def _write(self, call: Call) -> None:
-        now, end = self.inodes[call.inode].now, call.offset + call.result
+        now, end = self._node(call).now, call.offset + call.result
         if len(call.data) != call.result:
             raise ValueError("the log has no bytes: it was made without with_data")
         now.extend(bytes(max(0, end - len(now))))
         now[call.offset : end] = call.data
 
     def _truncate(self, call: Call) -> None:
-        now = self.inodes[call.inode].now
+        now = self._node(call).now
         now.extend(bytes(max(0, call.offset - len(now))))
         del now[call.offset :]
 
     def _allocate(self, call: Call) -> None:
-        now = self.inodes[call.inode].now
+        now = self._node(call).now
         now.extend(bytes(max(0, call.offset - len(now))))
 
     def _sync(self, call: Call) -> None:
-        node = self.inodes[call.inode]
+        node = self._node(call)
         if node.names is None:
             node.kept = bytes(node.now)
             return
