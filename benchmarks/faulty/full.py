@@ -17,6 +17,7 @@ from faulty.bench import FAILED, RESUMABLE, Bench, Case, Tally
 from faulty.server import Ended
 from faulty.shim import Call, Fault, by_file, plain, read_log
 
+NO_FOLDER = 2
 RENAMES = "rename,renameat,renameat2"
 ERRORS = (errno.ENOSPC, errno.EIO)
 
@@ -47,19 +48,22 @@ def _refused(bench: Bench, case: Case, tally: Tally, fault: Fault) -> None:
     ended = bench.start(case, shim=bench.server.watched(case.out, fault)).ended()
     struck = next((call for call in read_log(bench.server.log) if call.injected), None)
     what = f"{case.name}, {fault}" + (f" ({_said(struck, case)})" if struck else "")
-    tally.count("exit codes", ended.code)
-    outcome = bench.go_on(case)
-    tally.take(what, outcome)
+    _go_on(bench, case, tally, what, ended)
     if struck is None:
         tally.wrong.append(f"{what}: no call failed")
-    _check_answer(tally, what, ended, harmless=outcome.ended.steps == 0 and not outcome.differences)
 
 
-def _check_answer(tally: Tally, what: str, ended: Ended, *, harmless: bool) -> None:
-    """Exit 0 is an answer only where nothing was left to be done and the result is equal."""
-    right = ended.code in (RESUMABLE, FAILED) or (ended.code == 0 and harmless)
-    words = ended.code == 0 or "error: " in ended.err
-    if not right or not words or ended.traceback or ended.hung:
+def _go_on(bench: Bench, case: Case, tally: Tally, what: str, ended: Ended) -> None:
+    """Exit 0 was an answer only where nothing is left to be done and the result is equal; 2 (output_dir can't be used)
+    only where there is no folder."""
+    begun = case.folder.exists()
+    outcome = bench.go_on(case)
+    tally.count("exit codes", ended.code)
+    tally.take(what, outcome)
+    harmless = outcome.ended.steps == 0 and not outcome.differences
+    right = ended.code in (RESUMABLE, FAILED) or (ended.code == NO_FOLDER and not begun)
+    said = right and "error: " in ended.err
+    if not (said or (ended.code == 0 and harmless)) or ended.traceback or ended.hung:
         tally.wrong.append(f"{what}: exit {ended.code}{' (hung)' * ended.hung}: {ended.err.strip()[-300:]}")
 
 
@@ -78,12 +82,9 @@ def renames(bench: Bench, *, every: int = 1, name: str = "each step", errors: Se
         ended, calls = _traced(bench, case, f":error={errno.errorcode[error]}:when={at}")
         struck = next((line for line in calls if "(INJECTED)" in line), None)
         what = f"{case.name}, {struck or f'rename {at}: none failed'}"
-        outcome = bench.go_on(case)
-        tally.count("exit codes", ended.code)
-        tally.take(what, outcome)
+        _go_on(bench, case, tally, what, ended)
         if struck is None:
             tally.wrong.append(what)
-        _check_answer(tally, what, ended, harmless=outcome.ended.steps == 0 and not outcome.differences)
     return tally
 
 
@@ -92,21 +93,8 @@ def _traced(bench: Bench, case: Case, fault: str) -> tuple[Ended, list[str]]:
     bench.clear(case)
     trial, log = bench.start(case, traced=True), bench.folder / "renames"
     inject = ["-e", f"inject={RENAMES}{fault}"] if fault else []
-    command = [
-        "strace",
-        "-qq",
-        "-y",
-        "-s",
-        "4096",
-        "-e",
-        f"trace={RENAMES}",
-        *inject,
-        "-o",
-        str(log),
-        "-p",
-        str(trial.pid),
-    ]
-    with subprocess.Popen(command) as tracer:
+    shown = ["-qq", "-s", "4096", "-e", f"trace={RENAMES}", "-o", str(log)]
+    with subprocess.Popen(["strace", *shown, *inject, "-p", str(trial.pid)]) as tracer:
         ended = trial.ended()
         tracer.wait()
     return ended, [line.strip() for line in log.read_text().splitlines() if "rename" in line]
@@ -134,14 +122,10 @@ def _filled(bench: Bench, case: Case, tally: Tally, *, size: int, enough: int) -
     _resize(case.out, size)
     trial = bench.start(case)
     ended = trial.ended()
-    tally.count("exit codes", ended.code)
     if ended.code:
         tally.count("steps begun before it was full", ended.steps)
     _resize(case.out, enough)
-    what = f"{case.name} on {size // 1024} KiB"
-    outcome = bench.go_on(case)
-    tally.take(what, outcome)
-    _check_answer(tally, what, ended, harmless=outcome.ended.steps == 0 and not outcome.differences)
+    _go_on(bench, case, tally, f"{case.name} on {size // 1024} KiB", ended)
 
 
 def _peak(bench: Bench, case: Case) -> int:
