@@ -124,16 +124,16 @@ def look(config: RunConfig, *, kind: str) -> Workload:
     tokenizer: Any = load_tokenizer(config.model.name) if encoded else None
     model = LoadedModel(skeleton(shape), tokenizer, config.model.name, config.model.name, fingerprint="")
     session = prepare(config, model=model) if encoded else _unencoded(config, model)
-    return of_session(session, encoded=encoded, kind=kind)
+    return of_session(session, encoded=encoded, even=evenly(kind, compiled=config.model.compile))
 
 
-def of_session(session: Session, *, encoded: bool = True, kind: str | None = None) -> Workload:
-    """The same of a run that is about to begin, on its model's device unless another kind is named.
+def of_session(session: Session, *, encoded: bool = True, even: bool | None = None) -> Workload:
+    """The same of a run that is about to begin.
 
-    encoded: its tokens were counted, not assumed.
+    encoded: its tokens were counted, not assumed; even: how its examples are packed, None = as the session does it.
     """
     config = session.config
-    layout = {"packed": packs(session.model.model), "even": evenly(config, kind or session.device.type)}
+    layout = {"packed": packs(session.model.model), "even": session.even if even is None else even}
     one_task = METHODS[config.method.name].one_task
     groups = [[task] for task in session.train] if one_task else [session.train]
     count = min(config.outer.steps, max(1, STEPS_LOOKED_AT // len(groups))) if encoded else 1

@@ -28,7 +28,7 @@ from innerloop.gguf_files import cache_folder
 from innerloop.learning.methods import METHODS
 from innerloop.numerics.tensors import per_task, zeros_like
 from innerloop.runs.journal import environment, peak_memory, reset_peak_memory, write_text
-from innerloop.runs.preparation import Session, evenly
+from innerloop.runs.preparation import Session
 from innerloop.spaces.answers import AnswerLoss
 
 WORTH = 1.05  # times as many tokens a second, before another number than the one at hand is taken
@@ -132,7 +132,6 @@ def _digest(session: Session) -> str:
         "tasks": config.tasks.model_dump(mode="json"),
         "tasks_per_step": config.outer.tasks_per_step,
         "length": _about(session),
-        "even": evenly(config, session.device.type),
     }
     return hashlib.sha256(json.dumps(reads, sort_keys=True).encode()).hexdigest()
 

@@ -83,6 +83,11 @@ class Session:
         )
 
     @property
+    def even(self) -> bool:
+        """How the examples of a forward are packed; a compiler that failed leaves no trace."""
+        return evenly(self.device.type, compiled=self.layers is not None)
+
+    @property
     def cut(self) -> int:
         """Layers below this one run once for each example; 0 = none."""
         settings = self.config.method.lora_settings()
@@ -97,8 +102,7 @@ class Session:
         return [("", self._batches(self.train))]
 
     def _batches(self, tasks: Sequence[EncodedTask]) -> "TaskBatches":
-        even = evenly(self.config, self.device.type)
-        return TaskBatches(self.config, tasks, packed=packs(self.model.model), even=even)
+        return TaskBatches(self.config, tasks, packed=packs(self.model.model), even=self.even)
 
     def trainer(self, space: ParameterSpace, batches: "TaskBatches") -> Trainer:
         config = self.config
@@ -129,12 +133,12 @@ def tasks_that_fit(config: RunConfig, first: TaskBatch, device: torch.device) ->
     return max(1, min(len(first.names), AUTO_TOKENS_PER_FORWARD[device.type] // largest))
 
 
-def evenly(config: RunConfig, kind: str) -> bool:
+def evenly(kind: str, *, compiled: bool) -> bool:
     """Whether the tasks of a packed forward are filled up to equally many tokens, on a device of this kind.
 
     One launch on a GPU is for all of them, and so is a compiled layer; a CPU goes through them one by one.
     """
-    return kind != "cpu" or config.model.compile
+    return kind != "cpu" or compiled
 
 
 class TaskBatches:

@@ -26,10 +26,10 @@ def add_updates(
     twice: bool = False,
 ) -> Tensor:
     """(P, O). sizes: tokens of each task; twice: where a second derivative is needed."""
-    As, Bs = A_TRI.to(x_PI.dtype), B_TOR.to(x_PI.dtype)
+    tokens, matrices = list(sizes), (A_TRI.to(x_PI.dtype), B_TOR.to(x_PI.dtype))
     if not twice:
-        return cast(Tensor, cast(Any, _AddUpdates).apply(y_PO, x_PI, As, Bs, sizes, scale))
-    tasks = zip(_parts(y_PO, sizes), _parts(x_PI, sizes), As, Bs, strict=True)
+        return cast(Tensor, cast(Any, _AddUpdates).apply(y_PO, x_PI, *matrices, tokens, scale))
+    tasks = zip(_each(y_PO, tokens), _each(x_PI, tokens), *matrices, strict=True)
     return torch.cat([torch.addmm(y, x @ A.mT, B.mT, alpha=scale) for y, x, A, B in tasks])
 
 
@@ -38,15 +38,15 @@ class _AddUpdates(torch.autograd.Function):
 
     @staticmethod
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
-        ctx: Any, y_PO: Tensor, x_PI: Tensor, A_TRI: Tensor, B_TOR: Tensor, sizes: Sequence[int], scale: float
+        ctx: Any, y_PO: Tensor, x_PI: Tensor, A_TRI: Tensor, B_TOR: Tensor, tokens: list[int], scale: float
     ) -> Tensor:
         low_PR, out_PO = x_PI.new_empty(len(x_PI), A_TRI.shape[1]), y_PO.new_empty(y_PO.shape)
-        parts = [_parts(each, sizes) for each in (y_PO, x_PI, low_PR, out_PO)]
+        parts = (_each(part, tokens) for part in (y_PO, x_PI, low_PR, out_PO))
         for A, B, y, x, low, out in zip(A_TRI, B_TOR, *parts, strict=True):
             torch.mm(x, A.mT, out=low)
             torch.addmm(y, low, B.mT, alpha=scale, out=out)
         ctx.save_for_backward(x_PI, A_TRI, B_TOR, low_PR)
-        ctx.sizes, ctx.scale = sizes, scale
+        ctx.tokens, ctx.scale = tokens, scale
         return out_PO
 
     @staticmethod
@@ -55,8 +55,8 @@ class _AddUpdates(torch.autograd.Function):
         x_PI, A_TRI, B_TOR, low_PR = ctx.saved_tensors
         dA_TRI, dB_TOR, dlow_PR = (torch.empty_like(each) for each in (A_TRI, B_TOR, low_PR))
         dx_PI = x_PI.new_empty(x_PI.shape) if ctx.needs_input_grad[1] else None
-        parts = [_parts(each, ctx.sizes) for each in (x_PI, low_PR, dout_PO, dlow_PR)]
-        dxs = [None] * len(ctx.sizes) if dx_PI is None else _parts(dx_PI, ctx.sizes)
+        parts = (_each(part, ctx.tokens) for part in (x_PI, low_PR, dout_PO, dlow_PR))
+        dxs = [None] * len(ctx.tokens) if dx_PI is None else _each(dx_PI, ctx.tokens)
         for A, B, dA, dB, x, low, dout, dlow, dx in zip(A_TRI, B_TOR, dA_TRI, dB_TOR, *parts, dxs, strict=True):
             torch.addmm(dlow, dout, B, beta=0, alpha=ctx.scale, out=dlow)
             torch.addmm(dB, dout.mT, low, beta=0, alpha=ctx.scale, out=dB)
@@ -66,6 +66,6 @@ class _AddUpdates(torch.autograd.Function):
         return dout_PO, dx_PI, dA_TRI, dB_TOR, None, None
 
 
-def _parts(tensor: Tensor, sizes: Sequence[int]) -> tuple[Tensor, ...]:
-    """Views of each task's rows."""
-    return cast(Any, tensor).split(list(sizes))
+def _each(part: Tensor, tokens: list[int]) -> Sequence[Tensor]:
+    """Each task's slice."""
+    return cast(Sequence[Tensor], cast(Any, part).split(tokens))
