@@ -203,7 +203,7 @@ def test_any_text_is_read_as_it_was_written(
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.tuples(TEXT | ODD, TEXT | ODD), min_size=1, max_size=30))
+@given(pairs=st.lists(st.tuples(TEXT | ODD, TEXT | ODD), min_size=1, max_size=30))
 def test_every_bad_field_of_every_line_is_named(pairs: list[Any], tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.getbasetemp() / "bad"
     bad = [
