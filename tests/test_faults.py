@@ -42,7 +42,7 @@ def sound(tally: Tally, *, at_least: int) -> None:
 
 
 def test_killed_runs_end_as_if_nothing_had_been(bench: Bench) -> None:
-    tally = kills.kills(bench, trials=27, least=2, methods=("fomaml", "meta-lora", "lora"))
+    tally = kills.kills(bench, trials=18, least=2, methods=("fomaml", "meta-lora", "lora"))
     sound(tally, at_least=18)
     assert tally.equal == tally.resumed == tally.tried
     assert min(tally.details["phases"].values()) >= 2
@@ -56,8 +56,8 @@ def test_signals_in_each_phase(bench: Bench) -> None:
 
 
 def test_refused_writes(bench: Bench) -> None:
-    tally = full.writes(bench, every=15)
-    sound(tally, at_least=20)
+    tally = full.writes(bench, every=13)
+    sound(tally, at_least=12)
     assert tally.equal == tally.tried
     assert tally.details["files without a call"] == []
 

@@ -6,6 +6,7 @@ full     a real file system without room: tmpfs of growing size
 """
 
 import errno
+import itertools
 import os
 import shutil
 import subprocess
@@ -22,10 +23,11 @@ RENAMES = "rename,renameat,renameat2"
 ERRORS = (errno.ENOSPC, errno.EIO)
 
 
-def writes(
-    bench: Bench, *, every: int = 1, name: str = "each step", errors: Sequence[int] = ERRORS, offset: int = 0
-) -> Tally:
-    """every: n-th call only. A run whose fault was harmless may end well, with an equal result."""
+def writes(bench: Bench, *, every: int = 1, name: str = "each step") -> Tally:
+    """Each call fails in each of four ways; with `every` above 1, only that many-th, in one way after the other.
+
+    A run whose fault was harmless may end well, with an equal result.
+    """
     tally, case = Tally(), bench.case(name)
     bench.clear(case)
     watch = bench.server.watched(case.out)
@@ -37,9 +39,10 @@ def writes(
     tally.details |= {"calls of a run": len(calls), "calls of each file": met, "files without a call": unmet}
     if found := same.differences(case.reference, case.folder):
         tally.wrong.append(f"counting its calls changed the run: {found}")
-    kinds = [(error, sticky) for error in errors for sticky in (False, True)]
-    for at, (error, sticky) in ((at, kind) for at in range(1 + offset, len(calls) + 1, every) for kind in kinds):
-        _refused(bench, case, tally, Fault(at, error, sticky))
+    kinds, ways = list(itertools.product(ERRORS, (False, True))), itertools.count()
+    for at in range(every, len(calls) + 1, every):
+        for error, sticky in kinds if every == 1 else kinds[next(ways) % len(kinds) :][:1]:
+            _refused(bench, case, tally, Fault(at, error, sticky))
     return tally
 
 
