@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from faults import faults_table
 from gpu import gpu_table
 from growth import growth_table
 from padding import padding_table
@@ -31,6 +32,14 @@ examples of at most 64 tokens, LoRA r=16 on all linears, float32. A contender is
 and outer gradient, to 1e-5. All take turns on the same batches; medians, and the ratio of theirs to ours. What each one
 is, and what the rows are: [race.py](../benchmarks/race.py), [contenders.py](../benchmarks/contenders.py),
 [trainers.py](../benchmarks/trainers.py).
+"""
+
+
+FAULTS = """\
+What becomes of a run that is struck, and gone on with by `--resume auto` ([stopping and going on](resume.md)): `equal`
+are those whose tensors are byte for byte, and whose metrics and manifest but for `timing` and `host`, those of a run that
+nothing happened to. `data lost` and `corrupt accepted` have to be 0. What each row does, and the names of the rows:
+[faults.py](../benchmarks/faults.py).
 """
 
 
@@ -150,6 +159,14 @@ SECTIONS = [
         "python benchmarks/gpu.py --output benchmarks/results/gpu.json    # at most 8 minutes",
         "Llama-3.2-1B's shape with random weights, bfloat16, eager.\n",
         gpu_table,
+    ),
+    Section(
+        "Faults",
+        "faults",
+        "python benchmarks/faults.py --output benchmarks/results/faults.json    # an hour on one core\n"
+        "python benchmarks/faults.py --rows kills --output benchmarks/results/faults.json    # one row of it",
+        FAULTS,
+        faults_table,
     ),
     Section(
         "Memory",
