@@ -36,10 +36,9 @@ is, and what the rows are: [race.py](../benchmarks/race.py), [contenders.py](../
 
 
 FAULTS = """\
-What becomes of a run that is struck, and gone on with by `--resume auto` ([stopping and going on](resume.md)): `equal`
-are those whose tensors are byte for byte, and whose metrics and manifest but for `timing` and `host`, those of a run that
-nothing happened to. `data lost` and `corrupt accepted` have to be 0. What each row does, and the names of the rows:
-[faults.py](../benchmarks/faults.py).
+What becomes of a run that is struck, and gone on with by `--resume auto` ([stopping and going on](resume.md)). `equal`:
+tensors byte for byte, metrics and manifest but for `timing` and `host`, as of a run that nothing happened to. `data
+lost` and `corrupt accepted` have to be 0. What each row does, and its name: [faults.py](../benchmarks/faults.py).
 """
 
 

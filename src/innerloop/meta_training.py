@@ -10,7 +10,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from innerloop.errors import Fault, ResumableError, RunError, UserError
+from innerloop.errors import Fault, ResumableError, RunError, UserError, redacted
 from innerloop.files import locked, remove_leftovers
 from innerloop.learned import Learned
 from innerloop.meta_run import MetaRun
@@ -162,7 +162,7 @@ def _finished(run: MetaRun) -> Learned:
     except Exception as error:
         refused = isinstance(error, DISK) or isinstance(error.__cause__, DISK)  # an export's, in words
         with suppress(*DISK):
-            journal.finish("interrupted" if refused else "failed", reason=str(error) or type(error).__name__)
+            journal.finish("interrupted" if refused else "failed", reason=redacted(str(error)) or type(error).__name__)
         if refused:
             raise _refused(run.folder, error) from error
         raise
