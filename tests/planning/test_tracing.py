@@ -106,9 +106,9 @@ def test_real_tensors_take_what_fake_ones_say(method: str) -> None:
     found, real = traced(case), _real(case)
     for phase in real.peaks:
         expected = found.peaks[phase]
-        assert real.peaks[phase].keys() == expected.keys()
-        for part, size in real.peaks[phase].items():
-            assert size == pytest.approx(expected[part], rel=0.01, abs=4096), (phase, part)
+        for part in real.peaks[phase].keys() | expected.keys():
+            size = real.peaks[phase].get(part, 0)
+            assert size == pytest.approx(expected.get(part, 0), rel=0.01, abs=4096), (phase, part)
     assert real.flops == found.flops
 
 
