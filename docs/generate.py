@@ -204,7 +204,7 @@ def planned(method: str, settings: Sequence[str] = tuple(PLANNED)) -> list[str]:
         except UserError:
             cells.append("-")
         else:
-            cells.append(f"{forecast(look(config), DEVICES['h200']).footprint.peak / 1e9:.2f}")
+            cells.append(f"{forecast(look(config, kind='cuda'), DEVICES['h200']).footprint.peak / 1e9:.2f}")
     return cells
 
 

@@ -216,8 +216,8 @@ def test_a_changed_value_shows(world: World, other: World, look: Look, key: str)
         assert shows(before, after) <= ({"tensors", "files"} if key in LAW_5 else set())
     else:
         assert change.shows in shows(before, after)
-    if key in LAW_5:
-        assert close(after.tensors, before.tensors)
+    if key in LAW_5:  # AdamW divides by gradients: where those are small, float32 noise grows
+        assert close(after.tensors, before.tensors, 1e-4)
 
 
 @pytest.mark.parametrize("run", RUNS)
