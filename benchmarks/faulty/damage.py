@@ -1,6 +1,6 @@
 """Row: checkpoints that are not as they were written.
 
-damage     every file truncated and with bits flipped; read, and for a sample gone on with; `latest` too, which must not matter
+damage     every file truncated and with bits flipped; read, and for a sample gone on with. `latest` must not matter
 damages    what is done to a file: (in words, its bytes then)
 tried      every damage of a run's newest checkpoint, read by `newest`; called in the process that has torch
 Read       what came of that
