@@ -106,6 +106,7 @@ def main() -> None:
             rows[name] = run_row(name, options.work or Path(temporary) / "work")
             print(json.dumps({name: rows[name]}, indent=2), flush=True)
             if options.output:
+                options.output.parent.mkdir(parents=True, exist_ok=True)
                 whole = {"rows": {key: rows[key] for key in WORDS if key in rows}}
                 options.output.write_text(json.dumps(whole, indent=2) + "\n")
     print("\n".join(faults_table({"rows": rows})))

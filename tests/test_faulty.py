@@ -31,6 +31,7 @@ def checkpointed(folder: Path) -> Path:
     target.mkdir(parents=True)
     (target / "state.json").write_text('{"steps": 2}')
     (target / "state.safetensors").write_bytes(bytes(range(200)))
+    (folder / "checkpoints" / "latest").write_text("step-00000002\n")
     return target
 
 

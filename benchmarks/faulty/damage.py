@@ -1,6 +1,6 @@
 """Row: checkpoints that are not as they were written.
 
-damage     every file truncated and with bits flipped; read, and for a sample gone on with
+damage     every file truncated and with bits flipped; read, and for a sample gone on with. `latest` must not matter
 damages    what is done to a file: (in words, its bytes then)
 tried      every damage of a run's newest checkpoint, read by `newest`; called in the process that has torch
 Read       what came of that
@@ -94,8 +94,12 @@ def tried(folder: str, seed: int, flips: int, newest: Newest | None = None) -> d
         _read(newest, run, target, f"{path.name}, gone", found)
         path.write_bytes(data)
         found["files"][path.name] = tries + 1
-    if newest(run).path != target:
-        found["raised"].append("the checkpoint as it was written is refused")
+    latest = run / "checkpoints" / "latest"  # for people: the checkpoint is found without it
+    named = latest.read_bytes() if latest.exists() else b""
+    for words, harmed in [*damages(named, chance, flips), ("as it was", named)] if named else [("not there", b"")]:
+        latest.write_bytes(harmed)
+        if newest(run).path != target:
+            found["raised"].append(f"the checkpoint as it was written is refused: latest {words}")
     if same.saved_steps(run) != int(target.name.removeprefix("step-")):
         found["raised"].append("reading changed the folder")
     return found
