@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from innerloop.data.examples import raise_first
 from innerloop.data.suites.hidden_rules import INSTANCES
 from innerloop.errors import Faults, did_you_mean
 from innerloop.learning.methods import METHODS
@@ -62,7 +63,7 @@ def load_config(source: Path | Mapping[str, Any], sets: Sequence[str] = ()) -> R
     for text in sets:
         document.set(text, faults)
     config = _Check(document, faults).config()
-    faults.raise_if_any()
+    raise_first(faults)
     assert config is not None
     return config
 

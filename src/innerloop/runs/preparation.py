@@ -268,7 +268,7 @@ def check_sizes(session: Session) -> None:
     if config.outer.tasks_per_step > len(session.train):
         right = f"at most {len(session.train)}, the tasks to train on"
         faults.add("more tasks than there are", "outer.tasks_per_step", config.outer.tasks_per_step, right)
-    faults.raise_if_any()
+    raise_first(faults)
 
 
 def chosen_device(name: str) -> str:
