@@ -114,6 +114,25 @@ def test_a_run_that_fails_exits_with_1(cli: Cli, world: World, tmp_path: Path) -
     assert manifest_of(tmp_path / "run")["status"] == "failed"
 
 
+@pytest.mark.parametrize("place", ["typer.main.get_command", "innerloop.cli._train"])
+def test_a_signal_ends_with_75_wherever_the_command_is(place: str) -> None:
+    """While it is parsed, and in a verb; a second one, when the first was answered, changes nothing."""
+    module, name = place.rsplit(".", 1)
+    script = (
+        "import os, signal, sys; from innerloop import cli\n"
+        f"import {module}\n"
+        "def stop(*_, **__): os.kill(os.getpid(), signal.SIGTERM)\n"
+        f"{module}.{name} = stop\n"
+        "sys.argv = ['innerloop', 'train', 'run.yaml']\n"
+        "try: cli.main()\n"
+        "finally: os.kill(os.getpid(), signal.SIGINT)\n"
+    )
+    child = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert child.returncode == 75
+    assert "error: stopped" in child.stderr
+    assert "Traceback" not in child.stderr
+
+
 # check
 
 

@@ -270,7 +270,11 @@ def test_the_command_begins_goes_on_and_says_when_it_is_done(cli: Cli, world: Wo
     said = cli("train", path, "--resume", "auto")
     assert said.code == 0
     assert said.out.startswith(f"resumed  from step 2 ({tmp_path}/run/checkpoints/step-00000002)\n")
+    checkpoints = tmp_path / "run/checkpoints"  # as of a run that was killed before it could take them away
+    checkpoints.mkdir()
+    (checkpoints / "latest").write_text("step-00000004")
     again = cli("train", path, "--resume", "auto")
+    assert not checkpoints.exists()
     assert (again.code, again.out) == (0, f"{tmp_path / 'run'} is done already\n")
     other = cli("train", path, "--resume", "auto", "--set", f"output_dir={tmp_path / 'new'}")
     assert (other.code, "resumed" in other.out) == (0, False)

@@ -1,8 +1,7 @@
 """The command line: each verb is a few lines over the library.
 
 train, check, plan, adapt, eval, compare, report, export, methods. Exit codes: 0 done, 1 failed, 2 usage, config or
-data, 3 a check failed, 75 stopped on the way and to be gone on with, 130 stopped. With --json, standard output is one
-JSON document.
+data, 3 a check failed, 75 stopped by a signal or a full disk. With --json, standard output is one JSON document.
 Everything heavy is imported inside the verbs, so that --help answers at once.
 """
 
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from innerloop.runs.training import Plan
 
 CHECK_FAILED = 3
+INTERRUPTED = 130  # what typer makes of a KeyboardInterrupt in a verb
 TOLERANCE = 1e-4  # of a float32 logit, between our forward and PEFT's
 
 app = typer.Typer(
@@ -63,7 +63,7 @@ def _resumable(go_on: str) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as stop:
-        raise ResumableError(f"stopped by {stop.args[0] if stop.args else 'SIGINT'}: {go_on}") from None
+        raise ResumableError(f"stopped by {stop}: {go_on}") from None
 
 
 @app.command()
@@ -87,7 +87,7 @@ def train(
 
 
 def _train(config: Path, set_: list[str], *, dry_run: bool, resume: bool, allow_change: list[str], json_: bool) -> None:
-    from innerloop.meta_training import meta_train
+    from innerloop.meta_training import meta_train, tidied
     from innerloop.planning.outcome import beside
     from innerloop.runs.config import load_config
     from innerloop.runs.journal import read_manifest
@@ -98,6 +98,7 @@ def _train(config: Path, set_: list[str], *, dry_run: bool, resume: bool, allow_
     folder, said = settings.output_dir, dict[str, Any]()
     before = read_manifest(folder) if resume else None
     if before and before["status"] == "done":
+        tidied(folder)
         _say({"output_dir": str(folder), "done": True}, f"{folder} is done already", as_json=json_)
         return
 
@@ -305,8 +306,18 @@ def main() -> None:
         try:
             app()
         except (UserError, RunError) as error:
-            print(f"error: {error}", file=sys.stderr)
-            sys.exit(error.exit_code)
+            _end(str(error), error.exit_code)
+        except KeyboardInterrupt:  # before a verb began
+            _end("stopped", ResumableError.exit_code)
+        except SystemExit as end:
+            if end.code != INTERRUPTED:
+                raise
+            _end("stopped", ResumableError.exit_code)
+
+
+def _end(said: str, code: int) -> None:
+    print(f"error: {said}", file=sys.stderr)
+    sys.exit(code)
 
 
 def _say(data: Any, text: str, *, as_json: bool) -> None:

@@ -1,6 +1,7 @@
 """A config -> what was learned, with its folder on disk.
 
 meta_train   writes the adapter or model, manifest.json and metrics.jsonl to the config's output_dir
+tidied       takes away what a run that was killed right behind its end left
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -18,7 +19,7 @@ from innerloop.models import LoadedModel
 from innerloop.planning.devices import chosen
 from innerloop.planning.forecast import Forecast, forecast
 from innerloop.planning.workload import of_session
-from innerloop.runs.checkpoint import newest
+from innerloop.runs.checkpoint import Checkpoints, newest
 from innerloop.runs.compiling import compile_layers
 from innerloop.runs.config import RunConfig, load_config
 from innerloop.runs.hidden_states import HiddenStates
@@ -101,6 +102,13 @@ def meta_train(
             return _finished(run)
         except DISK as error:
             raise _refused(folder, error) from error
+
+
+def tidied(folder: Path) -> None:
+    """Of a run that is done: its checkpoints, and half-written files."""
+    with locked(folder, "output_dir"):
+        Checkpoints(folder, keep=1).remove()
+        remove_leftovers(folder)
 
 
 def _opened(

@@ -57,9 +57,10 @@ def stoppable(*, second_ends: bool = False) -> Generator[None]:
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        _state.__dict__.update(_State().__dict__)
+        if not (_state.asked and _state.ends):  # else the process is ending, which a second signal still hastens
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            _state.__dict__.update(_State().__dict__)
 
 
 @contextmanager
