@@ -276,6 +276,9 @@ def test_the_command_begins_goes_on_and_says_when_it_is_done(cli: Cli, world: Wo
     again = cli("train", path, "--resume", "auto")
     assert not checkpoints.exists()
     assert (again.code, again.out) == (0, f"{tmp_path / 'run'} is done already\n")
+    changed = cli("train", path, "--resume", "auto", "--set", "seed=8")
+    assert changed.code == 2
+    assert "seed: changed since the run was begun" in changed.err, "it is another run that is done"
     other = cli("train", path, "--resume", "auto", "--set", f"output_dir={tmp_path / 'new'}")
     assert (other.code, "resumed" in other.out) == (0, False)
     assert cli("train", path, "--allow-change", "seed").code == 2

@@ -87,18 +87,15 @@ def train(
 
 
 def _train(config: Path, set_: list[str], *, dry_run: bool, resume: bool, allow_change: list[str], json_: bool) -> None:
-    from innerloop.meta_training import meta_train, tidied
+    from innerloop.meta_training import is_done, meta_train
     from innerloop.planning.outcome import beside
     from innerloop.runs.config import load_config
-    from innerloop.runs.journal import read_manifest
     from innerloop.runs.preparation import prepare
     from innerloop.runs.training import plan
 
     settings = load_config(config, set_)
     folder, said = settings.output_dir, dict[str, Any]()
-    before = read_manifest(folder) if resume else None
-    if before and before["status"] == "done":
-        tidied(folder)
+    if resume and is_done(settings):
         _say({"output_dir": str(folder), "done": True}, f"{folder} is done already", as_json=json_)
         return
 

@@ -1,7 +1,7 @@
 """A config -> what was learned, with its folder on disk.
 
 meta_train   writes the adapter or model, manifest.json and metrics.jsonl to the config's output_dir
-tidied       takes away what a run that was killed right behind its end left
+is_done      whether a config's run is there already
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -19,7 +19,7 @@ from innerloop.models import LoadedModel
 from innerloop.planning.devices import chosen
 from innerloop.planning.forecast import Forecast, forecast
 from innerloop.planning.workload import of_session
-from innerloop.runs.checkpoint import Checkpoints, newest
+from innerloop.runs.checkpoint import Checkpoints, Found, newest
 from innerloop.runs.compiling import compile_layers
 from innerloop.runs.config import RunConfig, load_config
 from innerloop.runs.hidden_states import HiddenStates
@@ -104,11 +104,20 @@ def meta_train(
             raise _refused(folder, error) from error
 
 
-def tidied(folder: Path) -> None:
-    """Of a run that is done: its checkpoints, and half-written files."""
+def is_done(config: RunConfig) -> bool:
+    """Whether the run is in its folder, done; what a kill right behind its end left there is taken away.
+
+    Raises UserError where the folder has the finished run of another config.
+    """
+    folder = config.output_dir
+    manifest = read_manifest(folder)
+    if manifest is None or manifest["status"] != "done":
+        return False
+    same_config(Begun(manifest, Found(None, None, []), 0), config)
     with locked(folder, "output_dir"):
         Checkpoints(folder, keep=1).remove()
         remove_leftovers(folder)
+    return True
 
 
 def _opened(
