@@ -73,8 +73,8 @@ def test_a_full_file_system(bench: Bench) -> None:
 
 
 def test_lost_power(bench: Bench) -> None:
-    tally = crashes.crashes(bench, at_most=8)
-    sound(tally, at_least=16)
+    tally = crashes.crashes(bench, at_most=6)
+    sound(tally, at_least=12)
     assert tally.equal == tally.tried
 
 
