@@ -132,6 +132,7 @@ def _digest(session: Session) -> str:
         "tasks": config.tasks.model_dump(mode="json"),
         "tasks_per_step": config.outer.tasks_per_step,
         "length": _about(session),
+        "even": session.even,
     }
     return hashlib.sha256(json.dumps(reads, sort_keys=True).encode()).hexdigest()
 
