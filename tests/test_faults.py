@@ -63,12 +63,11 @@ def test_refused_writes(bench: Bench) -> None:
 
 
 def test_a_full_file_system(bench: Bench) -> None:
-    tally = full.full(bench, sizes=4)
+    tally = full.full(bench, sizes=3, later=3)
     if "skipped" in tally.details:
         pytest.skip(tally.details["skipped"])
-    sound(tally, at_least=4)
+    sound(tally, at_least=6)
     assert tally.equal == tally.tried
-    assert tally.details["exit codes"].keys() >= {"0"}
     assert len(tally.details["exit codes"]) > 1
 
 

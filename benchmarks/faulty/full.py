@@ -10,6 +10,7 @@ import itertools
 import os
 import shutil
 import subprocess
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -18,7 +19,8 @@ from faulty.bench import FAILED, RESUMABLE, Bench, Case, Tally
 from faulty.server import Ended
 from faulty.shim import Call, Fault, by_file, plain, read_log
 
-NO_FOLDER = 2
+UNUSABLE = 2
+PHASES_OF_STEPS = ("inner", "query", "outer", "saving")
 RENAMES = "rename,renameat,renameat2"
 ERRORS = (errno.ENOSPC, errno.EIO)
 
@@ -58,13 +60,13 @@ def _refused(bench: Bench, case: Case, tally: Tally, fault: Fault) -> None:
 
 def _go_on(bench: Bench, case: Case, tally: Tally, what: str, ended: Ended) -> None:
     """Exit 0 was an answer only where nothing is left to be done and the result is equal; 2 (output_dir can't be used)
-    only where there is no folder."""
-    begun = case.folder.exists()
+    only where no run was begun in it."""
+    begun = (case.folder / "manifest.json").exists()
     outcome = bench.go_on(case)
     tally.count("exit codes", ended.code)
     tally.take(what, outcome)
     harmless = outcome.ended.steps == 0 and not outcome.differences
-    right = ended.code in (RESUMABLE, FAILED) or (ended.code == NO_FOLDER and not begun)
+    right = ended.code in (RESUMABLE, FAILED) or (ended.code == UNUSABLE and not begun)
     said = right and "error: " in ended.err
     if not (said or (ended.code == 0 and harmless)) or ended.traceback or ended.hung:
         tally.wrong.append(f"{what}: exit {ended.code}{' (hung)' * ended.hung}: {ended.err.strip()[-300:]}")
@@ -79,12 +81,14 @@ def renames(bench: Bench, *, every: int = 1, name: str = "each step", errors: Se
     if shutil.which("strace") is None:
         tally.details["skipped"] = "no strace"
         return tally
-    _, calls = _traced(bench, case, "")
-    tally.details["renames of a run"] = len(calls)
-    for at, error in ((at, error) for at in range(1, len(calls) + 1, every) for error in errors):
-        ended, calls = _traced(bench, case, f":error={errno.errorcode[error]}:when={at}")
-        struck = next((line for line in calls if "(INJECTED)" in line), None)
-        what = f"{case.name}, {struck or f'rename {at}: none failed'}"
+    _, lines = _traced(bench, case, "")
+    counts = Counter(line.split("(")[0] for line in lines)  # strace counts each kind of call by itself
+    tally.details["renames of a run"] = dict(counts)
+    places = [(call, at) for call, count in counts.items() for at in range(1, count + 1, every)]
+    for (call, at), error in itertools.product(places, errors):
+        ended, lines = _traced(bench, case, f"inject={call}:error={errno.errorcode[error]}:when={at}")
+        struck = next((line for line in lines if "(INJECTED)" in line), None)
+        what = f"{case.name}, {struck or f'{call} {at}: none failed'}"
         _go_on(bench, case, tally, what, ended)
         if struck is None:
             tally.wrong.append(what)
@@ -95,7 +99,7 @@ def _traced(bench: Bench, case: Case, fault: str) -> tuple[Ended, list[str]]:
     """The run, and its renames below the case's folder: one thread makes all of them, or the count would not hold."""
     bench.clear(case)
     trial, log = bench.start(case, traced=True), bench.folder / "renames"
-    inject = ["-e", f"inject={RENAMES}{fault}"] if fault else []
+    inject = ["-e", fault] if fault else []
     shown = ["-qq", "-s", "4096", "-e", f"trace={RENAMES}", "-o", str(log)]
     with subprocess.Popen(["strace", *shown, *inject, "-p", str(trial.pid)]) as tracer:
         ended = trial.ended()
@@ -103,8 +107,9 @@ def _traced(bench: Bench, case: Case, fault: str) -> tuple[Ended, list[str]]:
     return ended, [line.strip() for line in log.read_text().splitlines() if "rename" in line]
 
 
-def full(bench: Bench, *, sizes: int = 40, name: str = "each step, all") -> Tally:
-    """Sizes from what holds nothing to what holds all; then it grows, and the run goes on."""
+def full(bench: Bench, *, sizes: int = 20, later: int = 40, name: str = "each step, all") -> Tally:
+    """Sizes from what holds nothing to what holds all; and `later` runs whose disk somebody else fills on the way. Then
+    it grows, and the run goes on."""
     tally, case = Tally(), bench.case(name)
     peak = _peak(bench, case)
     tally.details["KiB that a run needs at most"] = peak // 1024
@@ -114,21 +119,27 @@ def full(bench: Bench, *, sizes: int = 40, name: str = "each step, all") -> Tall
     try:
         for number in range(1, sizes + 1):
             _filled(bench, case, tally, size=peak * number // sizes, enough=4 * peak)
+        for _ in range(later):
+            _filled(bench, case, tally, size=None, enough=4 * peak)
     finally:
         subprocess.run(["umount", str(case.out)], check=False, capture_output=True)
     return tally
 
 
-def _filled(bench: Bench, case: Case, tally: Tally, *, size: int, enough: int) -> None:
+def _filled(bench: Bench, case: Case, tally: Tally, *, size: int | None, enough: int) -> None:
+    """size: of the disk; None: it has room until the run is somewhere in a phase, and then for not a byte more."""
     for place in case.out.iterdir():
         shutil.rmtree(place)
-    _resize(case.out, size)
+    _resize(case.out, enough if size is None else size)
     trial = bench.start(case)
+    if size is None and trial.reach(case.place(bench.chance.choice(PHASES_OF_STEPS), bench.chance)):
+        size = shutil.disk_usage(case.out).used
+        _resize(case.out, size)
     ended = trial.ended()
     if ended.code:
         tally.count("steps begun before it was full", ended.steps)
     _resize(case.out, enough)
-    _go_on(bench, case, tally, f"{case.name} on {size // 1024} KiB", ended)
+    _go_on(bench, case, tally, f"{case.name} on {(size or enough) // 1024} KiB", ended)
 
 
 def _peak(bench: Bench, case: Case) -> int:
