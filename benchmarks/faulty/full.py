@@ -133,8 +133,7 @@ def _filled(bench: Bench, case: Case, tally: Tally, *, size: int | None, enough:
     _resize(case.out, enough if size is None else size)
     trial = bench.start(case)
     if size is None and trial.reach(case.place(bench.chance.choice(PHASES_OF_STEPS), bench.chance)):
-        size = shutil.disk_usage(case.out).used
-        _resize(case.out, size)
+        size = _full_now(case.out)
     ended = trial.ended()
     if ended.code:
         tally.count("steps begun before it was full", ended.steps)
@@ -163,4 +162,17 @@ def _mounted(folder: Path, size: int) -> bool:
 
 
 def _resize(folder: Path, size: int) -> None:
-    subprocess.run(["mount", "-o", f"remount,size={max(size, 4096)}", str(folder)], check=True, capture_output=True)
+    if not _resized(folder, size):
+        raise RuntimeError(f"{folder} could not be given {size} bytes")
+
+
+def _resized(folder: Path, size: int) -> bool:
+    command = ["mount", "-o", f"remount,size={max(size, 4096)}", str(folder)]
+    return subprocess.run(command, check=False, capture_output=True).returncode == 0
+
+
+def _full_now(folder: Path) -> int:
+    """The size that the file system has from here on: what is in it. It is refused while the run writes more."""
+    while not _resized(folder, size := shutil.disk_usage(folder).used):
+        pass
+    return size
