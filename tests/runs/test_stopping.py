@@ -75,6 +75,36 @@ def test_what_a_destructor_swallowed_is_raised_at_the_next_look() -> None:
         check()
 
 
+def test_a_destructor_that_is_stopped_says_nothing_and_one_that_fails_does() -> None:
+    script = (
+        "import os, signal; from innerloop.runs.stopping import check, stoppable\n"
+        "class Stops:\n"
+        "    def __del__(self): os.kill(os.getpid(), signal.SIGTERM)\n"
+        "class Fails:\n"
+        "    def __del__(self): raise ValueError('zork')\n"
+        "with stoppable():\n"
+        "    Stops(); Fails()\n"
+        "    try: check()\n"
+        "    except KeyboardInterrupt: print('stopped')\n"
+    )
+    child = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (child.returncode, child.stdout) == (0, "stopped\n")
+    assert "zork" in child.stderr
+    assert "Stopped" not in child.stderr
+
+
+def test_a_process_that_takes_itself_down_is_not_disturbed() -> None:
+    script = (
+        "import atexit, os, signal\n"
+        "atexit.register(lambda: os.kill(os.getpid(), signal.SIGTERM))\n"  # called last: later ones go first
+        "from innerloop.runs.stopping import stoppable\n"
+        "with stoppable(second_ends=True): pass\n"
+    )
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+    control = script.replace("second_ends=True", "second_ends=False")
+    assert subprocess.run([sys.executable, "-c", control], check=False).returncode == -signal.SIGTERM
+
+
 def test_outside_nothing_is_changed() -> None:
     before = [signal.getsignal(number) for number in SIGNALS]
     with stoppable():

@@ -10,8 +10,10 @@ Raised rather than polled for: loading, tokenizing, an inner loop and a generati
 and no loop can forget to ask. What must not be torn apart is `held`.
 """
 
+import atexit
 import os
 import signal
+import sys
 import threading
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -45,21 +47,27 @@ _state = _State()  # handlers are the process's own, so this is too
 def stoppable(*, second_ends: bool = False) -> Generator[None]:
     """In the main thread, `SIGNALS` raise Stopped; inside another such block, that one's rules hold.
 
-    second_ends: a second signal ends the process at once, with the exit code of what can be gone on with.
+    second_ends: for a process that ends with the block. A second signal ends it at once, with the exit code of what can
+    be gone on with; while Python takes it down none is heard.
     """
     if _state.installed or threading.current_thread() is not threading.main_thread():
         yield
         return
     before = {number: signal.getsignal(number) for number in SIGNALS}
+    report = sys.unraisablehook
     _state.__dict__.update(_State(installed=True, ends=second_ends).__dict__)
     for number in SIGNALS:
         signal.signal(number, _asked)
+    sys.unraisablehook = lambda lost: None if issubclass(lost.exc_type, Stopped) else report(lost)
+    if second_ends:
+        atexit.register(_ignored)
     try:
         yield
     finally:
         if not (_state.asked and _state.ends):  # else the process is ending, which a second signal still hastens
             for number, handler in before.items():
                 signal.signal(number, handler)
+            sys.unraisablehook = report
             _state.__dict__.update(_State().__dict__)
 
 
@@ -80,6 +88,12 @@ def check() -> None:
     """An exception raised where Python ignores exceptions (a destructor) is lost; its cause is still known."""
     if _state.asked:
         raise Stopped(_state.asked)
+
+
+def _ignored() -> None:
+    """A process that is taking itself down has said how it ended."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _asked(number: int, frame: FrameType | None) -> None:
