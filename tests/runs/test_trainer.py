@@ -230,7 +230,7 @@ def test_what_is_not_finite_stops_the_step_before_anything_is_written(name: str,
     assert same(trainer.space.shared, clean.space.shared), "the refused step left a trace"
 
 
-@pytest.mark.parametrize("chunks", [None, 1, 3])
+@pytest.mark.parametrize("chunks", [None, 1])
 @pytest.mark.parametrize(("name", "side", "number"), SPOILED)
 def test_a_task_that_is_not_finite_is_skipped_when_asked(name: str, side: str, number: Any, chunks: int | None) -> None:
     """The step is that of the other tasks alone, and says whom it left out."""
