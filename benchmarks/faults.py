@@ -15,7 +15,7 @@ signals    SIGTERM, SIGINT, SIGUSR1 in each phase, alone and with a second one: 
 writes     every call that changes a file fails, one run for each: ENOSPC and EIO, once and from there on (disk.c)
 renames    every rename fails, raw system calls of Rust too (strace)
 full       a tmpfs with too little room
-crashes    power is lost: what was not flushed is gone (replay.py); 50 of the folders that eight runs can leave
+crashes    power is lost: what was not flushed is gone (replay.py); 20 of the folders that eight runs can leave
 damage     each file of a checkpoint truncated, and its bits flipped
 hostile    configs, data and models that nobody should trust (hostile.py)
 
@@ -44,7 +44,7 @@ ROWS: dict[str, Callable[[Bench], Tally]] = {
     "writes": full.writes,
     "renames": full.renames,
     "full": full.full,
-    "crashes": lambda bench: crashes.crashes(bench, names=EACH_STEP, at_most=50),
+    "crashes": lambda bench: crashes.crashes(bench, names=EACH_STEP, at_most=20),
     "damage": damage.damage,
     "hostile": hostile_row.hostile,
 }

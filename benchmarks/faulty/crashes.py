@@ -30,7 +30,7 @@ def crashes(bench: Bench, *, names: Sequence[str] = ("each step",), at_most: int
 
 
 def _middle(case: Case) -> Interval:
-    places = [place for place in case.intervals if place.phase == "inner"]
+    places = [place for place in case.intervals if place.phase in ("inner", "query")]
     return places[len(places) // 2]
 
 
