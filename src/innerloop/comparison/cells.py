@@ -45,7 +45,7 @@ from innerloop.learned import load_run, task_adapter
 from innerloop.meta_training import meta_train
 from innerloop.runs.checkpoint import newest
 from innerloop.runs.config import RunConfig
-from innerloop.runs.journal import MANIFEST
+from innerloop.runs.journal import read_manifest
 from innerloop.runs.pace import paced
 from innerloop.runs.preparation import Session, prepare
 from innerloop.runs.stopping import stoppable
@@ -201,8 +201,8 @@ def main(folder: Path, name: str) -> int:
 
 
 def _is_done(output: Path) -> bool:
-    manifest = output / MANIFEST
-    return manifest.is_file() and json.loads(manifest.read_text())["status"] == "done"
+    manifest = read_manifest(output)
+    return manifest is not None and manifest["status"] == "done"
 
 
 def _steps_behind(output: Path) -> int:
