@@ -13,17 +13,21 @@ meta_tasks, lengths       the examples of a batch as contenders take them, and h
 import random
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
+from unittest.mock import patch
 
 import torch
 from contenders import LossAndGradient, MetaTask, Rates, rows_of
+from torch import Tensor
 
 from innerloop.data.encoding import Encoded, EncodedTask, encode_all
 from innerloop.data.suites import build_suite
 from innerloop.data.tasks import Example, Task, TaskBatch
 from innerloop.models import LoadedModel
+from innerloop.numerics import loss
 from innerloop.numerics.tensors import TensorSet, clone
 from innerloop.runs.config import load_config
 from innerloop.runs.pace import paced
@@ -76,7 +80,12 @@ class Ours:
         self.trainer = self.session.trainer(self.space, self.batches)
         self.note = f"tasks_per_forward {self.trainer.tasks_per_forward}"
 
-    def gradient(self, index: int) -> LossAndGradient:
+    def gradient(self, index: int, *, finer: bool = False) -> LossAndGradient:
+        """finer: with a softmax in float64. torch's own of 32 bits, over a vocabulary, is exact to 1e-5 on a CPU."""
+        with patch.object(loss, "_nats_", _finer) if finer else nullcontext():
+            return self._gradient(index)
+
+    def _gradient(self, index: int) -> LossAndGradient:
         keep = _Keep()
         trainer: Any = self.trainer
         optimizer, trainer.optimizer = trainer.optimizer, keep
@@ -180,6 +189,13 @@ def _examples(model: LoadedModel, suite: str) -> dict[str, tuple[Example, Encode
 def _task(name: str, pairs: Sequence[tuple[Example, Encoded]]) -> EncodedTask:
     examples, encoded = zip(*pairs, strict=True)
     return EncodedTask(Task(name, examples), encoded, (), dropped=0, truncated=0)
+
+
+def _finer(logits_CV: Tensor, targets_C: Tensor) -> Tensor:
+    """numerics.loss's: nats of the targets, and probabilities in the logits' place."""
+    log_CV = torch.log_softmax(logits_CV.double(), -1)
+    logits_CV.copy_(log_CV.exp())
+    return -log_CV.gather(1, targets_C.unsqueeze(1)).squeeze(1).to(logits_CV.dtype)
 
 
 def meta_tasks(batch: TaskBatch) -> list[MetaTask]:

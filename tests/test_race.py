@@ -16,6 +16,7 @@ import ours  # pyright: ignore[reportMissingImports]
 import race  # pyright: ignore[reportMissingImports]
 
 from innerloop.models import LoadedModel
+from innerloop.numerics import loss
 from record_files import write
 from small_runs import World
 
@@ -82,9 +83,9 @@ def test_the_trunk_row(world: World) -> None:
         gap_of(row, race.ALL_LAYERS)
 
 
-@pytest.mark.parametrize("name", ["transformers Trainer", "TRL SFTTrainer"])
+@pytest.mark.parametrize("name", ["transformers Trainer", race.TRL])
 def test_trainers_of_one_adapter_take_the_same_step(world: World, tmp_path: Path, name: str) -> None:
-    if name == "TRL SFTTrainer":
+    if name == race.TRL:
         pytest.importorskip("trl")
     row = gsm8k_row(world.model, tmp_path)
     assert max(gap_of(row, name).values()) <= race.TOLERANCE
@@ -93,6 +94,17 @@ def test_trainers_of_one_adapter_take_the_same_step(world: World, tmp_path: Path
     with pytest.raises(race.UnequalError):  # another batch
         race.same(row.ours.gradient(0), racer.gradient(1))
     assert racer.seconds(1) > 0
+
+
+def test_a_finer_softmax_is_that_of_float64() -> None:
+    """And torch's is the control: over so many columns it isn't."""
+    generator = torch.Generator().manual_seed(0)
+    logits, targets = 4 * torch.randn(20, 50_000, generator=generator), torch.arange(20)
+    exact = torch.nn.functional.cross_entropy(logits.double(), targets, reduction="none")
+    finer, plain = logits.clone(), logits.clone()
+    assert ours._finer(finer, targets).double().allclose(exact, rtol=1e-6)
+    assert not loss._nats_(plain, targets).double().allclose(exact, rtol=1e-6)
+    assert finer.double().allclose(logits.double().softmax(-1), rtol=1e-6)
 
 
 def gsm8k_row(model: LoadedModel, folder: Path) -> race.Row:

@@ -105,8 +105,8 @@ def parts(*, dtype: torch.dtype = torch.float64) -> list[Tensor]:
     return [torch.randn(*shape, generator=generator, dtype=dtype).requires_grad_() for shape in shapes]
 
 
-def added(*given: Tensor, twice: bool = False) -> Tensor:
-    return add_updates(*given, sizes=SIZES, scale=0.7, twice=twice)
+def added(y: Tensor, *given: Tensor, twice: bool = False) -> Tensor:
+    return add_updates(y.clone(), *given, sizes=SIZES, scale=0.7, twice=twice)
 
 
 def test_its_gradient_is_that_of_differences() -> None:
@@ -135,8 +135,16 @@ def test_the_lowest_layers_input_takes_no_gradient() -> None:
         assert value.grad.equal(gradient)
 
 
-def test_what_it_adds_to_stays_as_it_was() -> None:
-    given = parts()
-    before = given[0].detach().clone()
-    assert not added(*given).equal(before)
-    assert given[0].equal(before)
+@pytest.mark.parametrize("twice", [True, False])
+def test_it_adds_in_place_and_with_a_second_derivative_to_a_copy(twice: bool) -> None:
+    y, *given = (part.detach() for part in parts())
+    before = y.clone()
+    out = add_updates(y, *given, sizes=SIZES, scale=0.7, twice=twice)
+    assert not out.equal(before)
+    assert y.equal(before if twice else out)
+    assert (out.data_ptr() == y.data_ptr()) != twice
+
+
+def test_leading_axes_stay() -> None:
+    y, x, *matrices = parts()
+    assert added(y.view(2, 4, 4), x.view(2, 4, 3), *matrices).equal(added(y, x, *matrices).view(2, 4, 4))

@@ -1,6 +1,6 @@
 """LoRA with a task axis: many tasks go through one forward of the frozen base.
 
-Legend: T = tasks, M = tokens a task, P = tokens of all tasks, I = inputs, O = outputs, R = rank.
+Legend: T = tasks, M = tokens a task, I = inputs, O = outputs, R = rank.
 
 LoraSettings   PEFT's own option names, plus `layers`
 LoraSpace      shared A (R, I) and B (O, R) of every target module (Hu et al. 2021, arXiv:2106.09685, section 4.1)
@@ -151,14 +151,12 @@ class LoraSpace(ParameterSpace):
         mask_seeds = batch.mask_seeds if batch and dropout else None
 
         def add_update(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> Tensor:
-            x_PI, y_PO = inputs[0].reshape(-1, A_TRI.shape[-1]), output.reshape(-1, B_TOR.shape[1])
-            sizes = _tokens_each(batch, tasks, len(x_PI))
+            x, sizes = inputs[0], _tokens_each(batch, tasks, inputs[0].shape[:-1].numel())
             if mask_seeds is not None:
-                x_PI = x_PI * dropout_mask(x_PI, sizes, rate=dropout, seeds=mask_seeds, layer=name)
+                x = x * dropout_mask(x, sizes, rate=dropout, seeds=mask_seeds, layer=name)
             if len(set(sizes)) > 1:
-                out = add_updates(y_PO, x_PI, A_TRI, B_TOR, sizes=sizes, scale=scale, twice=twice)
-                return out.view_as(output)
-            x_TMI, y_TMO = (part.view(tasks, -1, part.shape[-1]) for part in (x_PI, y_PO))
+                return add_updates(output, x, A_TRI, B_TOR, sizes=sizes, scale=scale, twice=twice)
+            x_TMI, y_TMO = (part.reshape(tasks, -1, part.shape[-1]) for part in (x, output))
             low_TMR = torch.bmm(x_TMI, A_TRI.mT.to(x_TMI.dtype))
             return torch.baddbmm(y_TMO, low_TMR, B_TOR.mT.to(x_TMI.dtype), alpha=scale).view_as(output)
 
@@ -228,17 +226,17 @@ def chosen_layers(layers: str | Sequence[int], count: int) -> range | list[int]:
     raise UserError(Fault(f"the model has {count} decoder layers", where, layers, right))
 
 
-def dropout_mask(x_PI: Tensor, sizes: Sequence[int], *, rate: float, seeds: Sequence[int], layer: str) -> Tensor:
-    """(P, I) of 0 and 1/(1-rate), drawn from each task's own seed and the layer's name.
+def dropout_mask(x: Tensor, sizes: Sequence[int], *, rate: float, seeds: Sequence[int], layer: str) -> Tensor:
+    """0 and 1/(1-rate) in the shape of x (..., I), drawn from each task's own seed and the layer's name.
 
     sizes: tokens of each task. Its mask is the same alone as in company, and in a recomputation as in the forward.
     """
     masks: list[Tensor] = []
     for seed, size in zip(seeds, sizes, strict=True):
         digest = hashlib.blake2b(f"{seed}:{layer}".encode(), digest_size=7).digest()
-        generator = torch.Generator(x_PI.device).manual_seed(int.from_bytes(digest, "big"))
-        masks.append(torch.rand(size, x_PI.shape[1], generator=generator, device=x_PI.device) >= rate)
-    return torch.cat(masks).to(x_PI.dtype) / (1 - rate)
+        generator = torch.Generator(x.device).manual_seed(int.from_bytes(digest, "big"))
+        masks.append(torch.rand(size, x.shape[-1], generator=generator, device=x.device) >= rate)
+    return torch.cat(masks).view_as(x).to(x.dtype) / (1 - rate)
 
 
 def _tokens_each(batch: Batch | None, tasks: int, rows: int) -> tuple[int, ...]:
