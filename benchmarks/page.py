@@ -29,9 +29,10 @@ What was measured, with which command, and what was aimed at, wins and losses al
 RACES = """\
 One meta-step of `fomaml-lora` on SmolLM2-135M beside other ways to take the same step: 8 tasks x (3 + 1) passes x 4
 examples of at most 64 tokens, LoRA r=16 on all linears, float32. A contender is timed only after it gave the same loss
-and outer gradient, to 1e-5. All take turns on the same batches; medians, and the ratio of theirs to ours. What each one
-is, and what the rows are: [race.py](../benchmarks/race.py), [contenders.py](../benchmarks/contenders.py),
-[trainers.py](../benchmarks/trainers.py).
+and outer gradient, to 1e-5. All take turns on the same batches; medians, and the ratio of theirs to ours. `trunk`: LoRA
+on the last layers alone, the hidden states below them cached. `lora`: no meta-step, but two steps of one adapter on 8
+examples of GSM8K each. What each contender is, and what the rows are: [race.py](../benchmarks/race.py),
+[contenders.py](../benchmarks/contenders.py), [trainers.py](../benchmarks/trainers.py).
 """
 
 
@@ -72,13 +73,21 @@ def _link(path: Path) -> str:
 
 
 def _where(found: dict[str, Any]) -> str:
-    """Date, machine, versions and commit, as `record.header` had them."""
-    if "date" not in found:  # every row has its own
-        found = next(iter(found["rows"].values()))["environment"]
-    packages = found["packages"]
-    versions = ", ".join(f"{name} {packages[name]}" for name in ("torch", "transformers", "peft"))
-    machine = found["cuda"] or f"{found['cores']} cores of an {found['cpu']}"
-    return f"{found['date']}, {machine}, {versions}, commit `{found['commit']}`"
+    """Date, machine, versions and commit, as `record.header` had them; where every row has its own, all there are."""
+    headers = [found] if "date" in found else [row["environment"] for row in found["rows"].values()]
+    commits = list(dict.fromkeys(f"`{header['commit']}`" for header in headers))
+    said = [_dates(headers), *dict.fromkeys(map(_machine, headers))]
+    return f"{', '.join(said)}, {'commits' if len(commits) > 1 else 'commit'} {', '.join(commits)}"
+
+
+def _dates(headers: list[dict[str, Any]]) -> str:
+    dates = sorted(header["date"] for header in headers)
+    return dates[0] if dates[0] == dates[-1] else f"{dates[0]} to {dates[-1]}"
+
+
+def _machine(header: dict[str, Any]) -> str:
+    machine = header["cuda"] or f"{header['cores']} cores of an {header['cpu']}"
+    return ", ".join([machine, *(f"{name} {header['packages'][name]}" for name in ("torch", "transformers", "peft"))])
 
 
 def race_tables(found: dict[str, Any]) -> list[str]:
@@ -126,7 +135,7 @@ SECTIONS = [
         "Races",
         "race",
         "pip install torchopt trl    # and learn2learn's unpacked source archive on PYTHONPATH\n"
-        "python benchmarks/race.py --gsm8k FOLDER --output benchmarks/results/race.json    # half an hour",
+        "python benchmarks/race.py --gsm8k FOLDER --output benchmarks/results/race.json    # an hour",
         RACES,
         race_tables,
     ),

@@ -1,6 +1,6 @@
 """innerloop beside other ways to take the same step: SmolLM2-135M, float32, LoRA r=16 on all linears, this machine.
 
-    python benchmarks/race.py --gsm8k FOLDER --output benchmarks/results/race.json    (half an hour on two cores)
+    python benchmarks/race.py --gsm8k FOLDER --output benchmarks/results/race.json    (an hour on two cores)
     python benchmarks/race.py --table                                                 (of that file)
 
 A meta-step is fomaml-lora's: 8 tasks x (3 + 1) passes x 4 examples of at most 64 tokens, SGD inside, AdamW outside, no
@@ -180,10 +180,9 @@ ROWS: dict[str, Callable[[LoadedModel, int, Path | None], Row]] = {
 }
 
 
-def race(name: str, model: LoadedModel, repeats: int, folder: Path | None, keep: Callable[[Any], None]) -> None:
+def race(name: str, row: Row, environment: dict[str, Any], repeats: int, keep: Callable[[Any], None]) -> None:
     """`keep` is given the row as far as it is known."""
-    row = ROWS[name](model, repeats, folder)
-    facts = {"environment": header(model), "threads": torch.get_num_threads(), "ours": row.ours.note, "data": row.data}
+    facts = {"environment": environment, "threads": torch.get_num_threads(), "ours": row.ours.note, "data": row.data}
     found: dict[str, Any] = {}
 
     def keep_row(results: dict[str, Any]) -> None:
@@ -240,6 +239,7 @@ def main() -> None:
         return
     rows = json.loads(options.output.read_text())["rows"] if options.output and options.output.exists() else {}
     model = load(NAME)
+    environment = header(model)  # once: the file that is written may be one of the commit's
 
     def keep(found: dict[str, Any]) -> None:
         rows[name] = found
@@ -251,7 +251,7 @@ def main() -> None:
         if name == "lora, GSM8K" and options.gsm8k is None:
             print(f"\n{name}: left out, for want of --gsm8k FOLDER")
             continue
-        race(name, model, options.repeats, options.gsm8k, keep)
+        race(name, ROWS[name](model, options.repeats, options.gsm8k), environment, options.repeats, keep)
 
 
 if __name__ == "__main__":

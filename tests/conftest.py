@@ -1,12 +1,15 @@
 """One thread for every test process: tiny tensors gain nothing from more, and workers share the cores.
 
-world   the `small_runs.World` that runs share; none of them changes it
-runs    method -> a trained run, made when it is first asked for
-cli     the command line in this process
+world         the `small_runs.World` that runs share; none of them changes it
+runs          method -> a trained run, made when it is first asked for
+cli           the command line in this process
+traced_once   forecasts that would trace the same share a trace, which takes longer than a tiny run
 """
 
 import os
+import pickle
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -38,6 +41,25 @@ def runs(world: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
         return done[method]
 
     return of
+
+
+@pytest.fixture(scope="session", autouse=True)
+def traced_once() -> Iterator[None]:
+    """Of equal arguments, to the byte. Tests of a trace itself take it from where it is defined, and trace anew."""
+    from innerloop.planning import forecast
+
+    trace, found = forecast.trace, dict[bytes, Any]()
+
+    def kept(config: Any, shape: Any, tasks: Any, **options: Any) -> Any:
+        asked = config.model_copy(update={"output_dir": Path("anywhere")}).model_dump_json()
+        key = pickle.dumps((asked, shape.to_dict(), tasks, options))
+        if key not in found:
+            found[key] = trace(config, shape, tasks, **options)
+        return found[key]
+
+    forecast.trace = kept
+    yield
+    forecast.trace = trace
 
 
 @pytest.fixture

@@ -39,3 +39,17 @@ def test_memory_is_shown_beside_its_aim() -> None:
     table = page.memory_table({"rows": rows, "ratios": ratios})
     assert "| a | 2.00 | 1.00 | 2 | `abc` |" in table
     assert "| a | b | 0.50 | at most 0.55 |" in table
+
+
+def test_rows_that_were_measured_apart_each_say_their_commit(tmp_path: Path) -> None:
+    old, new = (header() | {"date": f"2026-11-{day}", "commit": name} for day, name in (("20", "abc"), ("21", "def")))
+    data = {"histogram": {}, "useful_padded": 0.5, "useful_ours": 1.0}
+    rows = {
+        name: {"environment": environment, "data": data, "contenders": {}}
+        for name, environment in (("mixed lengths", new), ("equal lengths", old), ("trunk, last-8", new))
+    }
+    (tmp_path / "race.json").write_text(json.dumps({"rows": rows}))
+    section = page.page(tmp_path).split("## Useful tokens")[0]
+    assert "2026-11-20 to 2026-11-21, " in section
+    assert "commits `def`, `abc`: [race.json]" in section
+    assert section.count("torch ") == 1
