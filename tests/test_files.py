@@ -132,6 +132,7 @@ def test_a_home_that_is_not_here_is_left_as_it_was_written(monkeypatch: pytest.M
     assert at_home("~/model") == tmp_path / "model"
     assert at_home("~nobody-of-this-name/model") == Path("~nobody-of-this-name/model")
     assert at_home("a~b") == Path("a~b")
+    assert at_home("~\0/model") == Path("~\0/model")
 
 
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:

@@ -133,8 +133,8 @@ def _signalled(
     if not trial.reach(place) or not trial.pause(bench.chance.uniform(0, place.seconds)):
         trial.ended()
         return None
-    struck, sent = trial.phase, time.monotonic()
     trial.signal(number)
+    struck, sent = trial.phase, time.monotonic()  # asked behind the signal: until it came the run went on
     if twice and trial.pause(bench.chance.uniform(0, 0.05)):
         sent = time.monotonic()
         trial.signal(number)

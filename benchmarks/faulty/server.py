@@ -79,6 +79,9 @@ class Trial:
 
     @property
     def phase(self) -> str:
+        """The last that it told of."""
+        while not self.over and self._listen(0):
+            pass
         return self.marks[-1][0] if self.marks else PHASES[0]
 
     def intervals(self) -> list[Interval]:

@@ -29,7 +29,10 @@ _LEFTOVER = re.compile(r"\..+\.[0-9]+-[0-9a-f]{8}(\.old)?")
 
 def at_home(text: str) -> Path:
     """`~` and `~name` at its start stand for a home folder; of a user who is not here they stay as they are."""
-    return Path(os.path.expanduser(text))  # Path.expanduser raises for that user
+    try:
+        return Path(os.path.expanduser(text))  # Path.expanduser raises for that user
+    except ValueError:  # a null byte in the name
+        return Path(text)
 
 
 def write_whole(path: Path, data: bytes) -> None:

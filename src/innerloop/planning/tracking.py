@@ -225,8 +225,12 @@ def footprint(
 
 
 def _flops(func: Any, args: Any, kwargs: Any, out: Any) -> int:
-    count = _ATTENTION.get(func) or flop_registry.get(func._overloadpacket)
+    count = _UNREGISTERED.get(func) or flop_registry.get(func._overloadpacket)
     return count(*args, **kwargs, out_val=out) if count else 0
+
+
+def _in_place_flops(_: Tensor, left_MK: Tensor, right_KN: Tensor, **__: Any) -> int:
+    return 2 * left_MK.numel() * right_KN.shape[1]
 
 
 def _attention_flops(query_NHSD: Tensor, key_NHSD: Tensor, *_: Any, **__: Any) -> int:
@@ -239,7 +243,8 @@ def _attention_backward_flops(_: Tensor, query_NHSD: Tensor, key_NHSD: Tensor, *
     return 10 * query_NHSD.numel() * key_NHSD.shape[-2]
 
 
-_ATTENTION: dict[Any, Callable[..., int]] = {  # missing in torch's registry
+_UNREGISTERED: dict[Any, Callable[..., int]] = {  # in torch
+    _aten.addmm_.default: _in_place_flops,
     _aten._scaled_dot_product_flash_attention_for_cpu.default: _attention_flops,
     _aten._scaled_dot_product_flash_attention_for_cpu_backward.default: _attention_backward_flops,
 }
