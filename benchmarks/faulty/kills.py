@@ -114,7 +114,8 @@ def signals(
         tally.count("exit codes", ended.code)
         what = f"{case.name}, {name} while {struck}"
         right = (RESUMABLE, 0) if struck in LATE else (RESUMABLE,)
-        if ended.code not in right or ended.traceback or ended.hung or delay > AT_MOST:
+        early = struck == PHASES[0] and ended.code == -number and not ended.err  # before the command listened
+        if not early and (ended.code not in right or ended.traceback or ended.hung or delay > AT_MOST):
             tally.wrong.append(f"{what}: exit {ended.code} after {delay:.1f} s: {ended.err[-300:]}")
         tally.take(what, bench.go_on(case))
     tally.details["seconds to the end"] = {
