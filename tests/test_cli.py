@@ -114,7 +114,7 @@ def test_a_run_that_fails_exits_with_1(cli: Cli, world: World, tmp_path: Path) -
     assert manifest_of(tmp_path / "run")["status"] == "failed"
 
 
-@pytest.mark.parametrize("place", ["typer.main.get_command", "innerloop.cli._train"])
+@pytest.mark.parametrize("place", ["typer.main.get_command", "innerloop.cli.running._train"])
 def test_a_signal_ends_with_75_wherever_the_command_is(place: str) -> None:
     """While it is parsed, and in a verb; a second one, when the first was answered, changes nothing."""
     module, name = place.rsplit(".", 1)

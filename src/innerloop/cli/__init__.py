@@ -1,0 +1,74 @@
+"""The command line: each verb is a few lines over the library.
+
+train, check, plan, adapt, eval, compare, report, export, methods. Exit codes: 0 done, 1 failed, 2 usage, config or
+data, 3 a check failed, 75 stopped by a signal or a full disk. With --json, standard output is one JSON document.
+Everything heavy is imported inside the verbs, so that --help answers at once.
+"""
+
+import sys
+
+import typer
+
+from innerloop.cli.common import Json, say
+from innerloop.cli.comparing import compare, report
+from innerloop.cli.running import check, plan, train
+from innerloop.cli.using import adapt, evaluate, export
+from innerloop.errors import ResumableError, RunError, UserError
+from innerloop.runs.stopping import stoppable
+
+INTERRUPTED = 130  # what typer makes of a KeyboardInterrupt in a verb
+
+app = typer.Typer(
+    help="Meta-fine-tune language models: many small tasks in, an initialization that adapts in a few steps out.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def methods(json_: Json = False) -> None:
+    """What each method trains, and how."""
+    from innerloop.learning.methods import METHODS
+
+    rows = [
+        {
+            "method": name,
+            "algorithm": row.title,
+            "trains": "all parameters" if row.trains == "all" else "LoRA",
+        }
+        for name, row in METHODS.items()
+    ]
+    table = "\n".join(f"{row['method']:14}{row['trains']:16}{row['algorithm']}" for row in rows)
+    say(rows, table, as_json=json_)
+
+
+app.command()(train)
+app.command()(check)
+app.command()(plan)
+app.command()(adapt)
+app.command("eval")(evaluate)
+app.command()(compare)
+app.command()(report)
+app.command()(export)
+app.command()(methods)
+
+
+def main() -> None:
+    """The `innerloop` command: errors become a message and an exit code, never a traceback."""
+    with stoppable(second_ends=True):
+        try:
+            app()
+        except (UserError, RunError) as error:
+            _end(str(error), error.exit_code)
+        except KeyboardInterrupt:  # before a verb began
+            _end("stopped", ResumableError.exit_code)
+        except SystemExit as end:
+            if end.code != INTERRUPTED:
+                raise
+            _end("stopped", ResumableError.exit_code)
+
+
+def _end(said: str, code: int) -> None:
+    print(f"error: {said}", file=sys.stderr)
+    sys.exit(code)

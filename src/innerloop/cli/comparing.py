@@ -1,0 +1,43 @@
+"""The verbs of a comparison: run it, write its report."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from innerloop.cli.common import Json, resumable, say
+from innerloop.progress import stage_bars
+
+
+def compare(
+    matrix: Annotated[Path, typer.Argument(help="The matrix: arms, budgets, seeds, tasks.")],
+    output: Annotated[Path, typer.Option(help="The comparison's folder; one that was begun goes on.")],
+    json_: Json = False,
+) -> None:
+    """Run every arm of a matrix, score all of them on the same examples, and write the report."""
+    from innerloop.comparison.compare import begin, compare, spoken
+    from innerloop.outputs.report import write_report
+
+    begun = begin(matrix, output)
+    if not json_:
+        print("\n".join(begun.lines()), flush=True)
+    with resumable("what was measured is kept, and the same command goes on from there"), stage_bars() as show:
+        results = compare(
+            begun, output, lambda at: show(at.cell, f"{at.number}/{at.cells} {at.stage}", at.done, at.total)
+        )
+    page = write_report(output, results)[0]
+    say(results, "\n".join([*spoken(results), f"wrote {page}"]), as_json=json_)
+    if any(row["status"] == "failed" for row in results["rows"]):
+        raise typer.Exit(1)
+
+
+def report(
+    folder: Annotated[Path, typer.Argument(help="The folder of a comparison.")],
+    json_: Json = False,
+) -> None:
+    """Write a comparison's page, figures and tables, as far as it has come."""
+    from innerloop.comparison.compare import read_results
+    from innerloop.outputs.report import write_report
+
+    written = [str(path) for path in write_report(folder, read_results(folder))]
+    say({"written": written}, "\n".join(f"wrote {path}" for path in written), as_json=json_)

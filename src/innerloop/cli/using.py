@@ -1,0 +1,88 @@
+"""The verbs of what a run learned: adapt it, score it, export it."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from innerloop.cli.common import CHECK_FAILED, Json, Run, resumable, say
+from innerloop.progress import stage_bars
+
+TOLERANCE = 1e-4  # of a float32 logit, between our forward and PEFT's
+
+
+def adapt(
+    run: Run,
+    examples: Annotated[Path, typer.Argument(help="The new task's examples: JSONL, CSV, Parquet or JSON.")],
+    output: Annotated[Path | None, typer.Option(help="Where the adapted adapter or model goes.")] = None,
+    prompt: Annotated[list[str], typer.Option(help="Answer this prompt after adapting. Repeatable.")] = [],  # noqa: B006
+    steps: Annotated[int | None, typer.Option(min=1, help="Inner steps; by default the run's own number.")] = None,
+    json_: Json = False,
+) -> None:
+    """Adapt a run's initialization to a new task."""
+    from innerloop.learned import load_run
+
+    learned = load_run(run)
+    adapted = learned.adapt(examples, steps=steps)
+    answers = adapted.generate(prompt) if prompt else []
+    if output:
+        adapted.save_pretrained(output)
+    nats, exact = adapted.score(examples)
+    inner = learned.inner
+    said = {
+        "steps": len(adapted.losses),
+        "optimizer": type(inner.optimizer).__name__.lower(),
+        "lr": inner.optimizer.lr,
+        "support_loss": [*adapted.losses, nats],
+        "support_exact": exact,
+        "answers": dict(zip(prompt, answers, strict=True)),
+        "output": str(output) if output else None,
+    }
+    lines = [
+        f"adapted in {said['steps']} steps of {said['optimizer']}, lr {inner.optimizer.lr}",
+        f"support loss {adapted.losses[0]:.3f} -> {nats:.3f} nats a token; {exact:.0%} of its answers exact",
+        *(f"{asked!r} -> {answer!r}" for asked, answer in zip(prompt, answers, strict=True)),
+        *([f"wrote {output}"] if output else []),
+    ]
+    say(said, "\n".join(lines), as_json=json_)
+
+
+def evaluate(
+    run: Run,
+    k: Annotated[list[int], typer.Option(help="Support examples. Repeatable.")] = [0, 5, 10, 25, 50],  # noqa: B006
+    draws: Annotated[int, typer.Option(min=1, help="Draws of the support examples.")] = 5,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Of a generated answer.")] = 64,
+    json_: Json = False,
+) -> None:
+    """Adapt a run to k examples of each task that it held out, and score the task's test examples."""
+    from innerloop.comparison.evaluate import evaluate, lines, protocol_of
+    from innerloop.learned import load_run
+
+    learned = load_run(run)
+    protocol = protocol_of(learned, k=k, draws=draws, max_new_tokens=max_new_tokens)
+    with resumable("what was scored is kept, and the same command goes on from there"), stage_bars() as show:
+        found = evaluate(learned, protocol, lambda stage, done, total: show(stage, "", done, total))
+    say(found, "\n".join(lines(found)), as_json=json_)
+
+
+def export(
+    run: Run,
+    output: Annotated[Path | None, typer.Option(help="Write another copy here.")] = None,
+    check: Annotated[bool, typer.Option("--check", help="Reload with PEFT alone and compare logits.")] = False,
+    json_: Json = False,
+) -> None:
+    """Write a run's adapter or model, and check that PEFT alone reads the same from it."""
+    from innerloop.data.tasks import Example
+    from innerloop.learned import load_run
+
+    learned = load_run(run)
+    folder = output or learned.exported
+    if output:
+        learned.save_pretrained(output)
+    said: dict[str, Any] = {"folder": str(folder)}
+    if check:
+        exact = load_run(run, dtype="float32")  # in fewer bits, two sound forwards differ by more than damage does
+        said["largest_logit_difference"] = exact.check(folder, [Example("The quick brown fox", " jumps")])
+    say(said, "\n".join(f"{key.replace('_', ' ')}: {value}" for key, value in said.items()), as_json=json_)
+    if check and not said["largest_logit_difference"] <= TOLERANCE:
+        raise typer.Exit(CHECK_FAILED)
