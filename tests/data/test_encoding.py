@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from innerloop.data.encoding import Encoded, OnTooLong, encode, encode_all, encode_prompt
+from innerloop.data.encoding import Encoded, End, OnTooLong, encode, encode_all, encode_prompt
 from innerloop.data.examples import FAULTS_SHOWN
 from innerloop.data.tasks import Example, Message, Task
 from innerloop.errors import UserError
@@ -111,7 +111,7 @@ def test_nothing_before_or_in_the_answer_is_a_fault(tokenizer: Any, make_tokeniz
     assert "no token comes before the answer" in message_of(Example("", "x"), tokenizer)
     assert "nothing of the answer" in message_of(Example("x", ""), tokenizer)
     silent = make_tokenizer(chat_template="x{% if messages|length > 1 %}<|im_end|>{% endif %}")
-    assert "nothing of the answer" in message_of(CHAT, silent)
+    assert "doesn't write the assistant's answer" in message_of(CHAT, silent)
 
 
 # conversations
@@ -157,6 +157,89 @@ def test_a_template_that_does_not_fit_is_a_fault(
     make_tokenizer: Callable[..., Any], template: str, problem: str
 ) -> None:
     assert problem in message_of(CHAT, make_tokenizer(chat_template=template))
+
+
+# what a template writes around the answer
+
+THINK = (
+    "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' }}"
+    "{% if m.role == 'assistant' and '</think>' not in m.content %}{{ '<think>\n\n</think>\n\n' }}{% endif %}"
+    "{{ m.content + '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+TYPED = (
+    "{% for m in messages %}{{ m.role + ': ' + m.content + ' ###\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"
+)
+TWICE = TYPED.replace(" ###", "<|im_end|>").replace(
+    "{% if add", "{% if not add_generation_prompt %}{{ eos_token }}{% endif %}{% if add"
+)
+
+
+def parts(encoded: Encoded, tokenizer: Any) -> tuple[str, str, str]:
+    """Prefix, answer and end."""
+    tokens = [label for label in encoded.labels if label != -100]
+    last = len(tokens) - encoded.end
+    return tuple(
+        tokenizer.decode(part) for part in (tokens[: encoded.prefix], tokens[encoded.prefix : last], tokens[last:])
+    )
+
+
+@settings(max_examples=100, deadline=None)
+@given(answer=TEXTS)
+def test_prefix_answer_and_end_are_what_the_template_writes(make_tokenizer: Callable[..., Any], answer: str) -> None:
+    eos, chat = make_tokenizer().eos_token_id, Example(CHAT.prompt, answer)
+    for template, before, behind, stop in (
+        (THINK, "<think>\n\n</think>\n\n", "<|im_end|>", End((3,))),
+        (TYPED, "", " ###\n</s>", End((eos,), " ###")),
+        (TWICE, "", "<|im_end|>\n</s>", End((3,))),
+    ):
+        tokenizer = make_tokenizer(chat_template=template)
+        encoded = encode(chat, tokenizer)
+        assert parts(encoded, tokenizer) == (before, answer, behind)
+        assert (encoded.opening, encoded.stop) == (before, stop)
+
+
+def test_a_text_has_no_prefix_and_ends_with_the_end_token(tokenizer: Any) -> None:
+    for answer in (" 4", " 4</s>", " 4</s> "):
+        encoded = encode(Example("2 + 2 =", answer), tokenizer)
+        assert parts(encoded, tokenizer) == ("", " 4", "</s>")
+        assert encoded.stop == End((tokenizer.eos_token_id,))
+
+
+def test_an_answer_that_writes_its_own_think_block_stands_whole(make_tokenizer: Callable[..., Any]) -> None:
+    tokenizer = make_tokenizer(chat_template=THINK)
+    answer = "<think>\n2 and 2\n</think>\n\n4"
+    assert parts(encode(Example(CHAT.prompt, answer), tokenizer), tokenizer) == ("", answer, "<|im_end|>")
+
+
+def test_a_token_that_reaches_over_a_border_is_the_answers(make_tokenizer: Callable[..., Any]) -> None:
+    tokenizer = make_tokenizer(
+        chat_template=TYPED.replace("m.content", "(':' if m.role == 'assistant' else '') + m.content")
+    )
+    encoded = encode(Example(CHAT.prompt, " 7"), tokenizer)
+    assert parts(encoded, tokenizer) == ("", ": 7", " ###\n</s>")
+    assert encoded.opening == ":"
+    assert parts(encode(Example(CHAT.prompt, "7"), tokenizer), tokenizer)[:2] == (":", "7")  # control
+
+
+@pytest.mark.parametrize("answer", [" 4 ", "\n4", "4"])
+def test_white_space_that_a_template_trims_is_no_part_of_the_answer(
+    make_tokenizer: Callable[..., Any], answer: str
+) -> None:
+    tokenizer = make_tokenizer(chat_template=THINK.replace("m.content +", "m.content|trim +"))
+    assert parts(encode(Example(CHAT.prompt, answer), tokenizer), tokenizer)[1:] == ("4", "<|im_end|>")
+
+
+@pytest.mark.parametrize(
+    "change", ["m.content[:2]", "m.content|upper", "m.content.split('</think>')[-1]", "m.content|replace('yes', 'no')"]
+)
+def test_an_answer_that_the_template_changes_is_a_fault(make_tokenizer: Callable[..., Any], change: str) -> None:
+    tokenizer = make_tokenizer(chat_template=THINK.replace("m.content +", f"({change}) +"))
+    example = Example(CHAT.prompt, "so </think> yes", "a.jsonl:3")
+    with pytest.raises(UserError, match=r"a\.jsonl:3") as error:
+        encode_all([Task("t", (example,))], tokenizer, max_length=99, on_too_long="error")
+    assert "the chat template" in str(error.value)
 
 
 # many examples

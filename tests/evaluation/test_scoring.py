@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from helpers import all_space, lora_space, of_task, perturbed, untouched
 from innerloop.data.batches import collate
-from innerloop.data.encoding import Encoded, EncodedTask, encode_all
+from innerloop.data.encoding import Encoded, EncodedTask, End, encode_all
 from innerloop.data.tasks import Example, Message, Task
 from innerloop.errors import UserError
 from innerloop.evaluation.scoring import NO_END, SPARE, allowance, answers, continued, generate, prompt_of, verified
@@ -37,7 +37,7 @@ def encoded(*examples: Example, name: str = "task", pool: Sequence[Example] = ()
 
 
 @torch.no_grad()
-def greedy(model: nn.Module, prompt: Sequence[int], count: int, end: int = NO_END) -> tuple[int, ...]:
+def greedy(model: nn.Module, prompt: Sequence[int], count: int, end: int = -1) -> tuple[int, ...]:
     """The definition: the most likely token, again and again, of one prompt without padding or cache."""
     written: list[int] = []
     while len(written) < count and end not in written:
@@ -49,11 +49,37 @@ def greedy(model: nn.Module, prompt: Sequence[int], count: int, end: int = NO_EN
 def texts_alone(space: ParameterSpace, values: Mapping[str, Tensor], task: EncodedTask) -> list[str]:
     """One example after the other, by the definition."""
     with space.installed(values) as model:
-        rows = [greedy(model, prompt_of(e), allowance(task), e.tokens[-1]) for e in task.test]
+        rows = [greedy(model, prompt_of(e), allowance(task), e.stop.tokens[0]) for e in task.test]
     return [TOKENIZER.decode([token for token in row if token != EOS]) for row in rows]
 
 
 # generation
+
+
+def test_a_text_ends_a_generation_as_a_token_does() -> None:
+    model = tiny_model("llama")
+    for prompt in PROMPTS:
+        whole = greedy(model, prompt, 12)
+        text = TOKENIZER.decode(whole[4:6])
+        end = next(count for count in range(1, 13) if text in TOKENIZER.decode(whole[:count]))
+        asked = {"max_new_tokens": 12, "tokenizer": TOKENIZER}
+        assert continued(model, [prompt], ends=[End(text=text)], **asked) == [whole[:end]]
+        (written,) = generate(model, TOKENIZER, [prompt], ends=[End(text=text)], max_new_tokens=12)
+        assert written == TOKENIZER.decode(whole[:end]).removesuffix(text)
+        first = whole.index(whole[1]) + 1  # whichever comes first
+        assert continued(model, [prompt], ends=[End((whole[1],), text)], **asked) == [whole[: min(first, end)]]
+        assert continued(model, [prompt], ends=[End(whole[4:6])], **asked) == [whole[:end]]  # a token a character
+        assert end < 12
+
+
+def test_what_a_template_writes_before_an_answer_is_left_out_of_it() -> None:
+    model = tiny_model("llama")
+    whole = TOKENIZER.decode(greedy(model, PROMPTS[0], 12))
+    asked = {"ends": [NO_END], "max_new_tokens": 12}
+    assert generate(model, TOKENIZER, PROMPTS[:1], openings=[whole[:3]], **asked) == [whole[3:]]
+    assert generate(model, TOKENIZER, PROMPTS[:1], openings=[f" {whole[:3]} "], **asked) == [whole[3:]]
+    other = "#" + whole[:3]
+    assert generate(model, TOKENIZER, PROMPTS[:1], openings=[other], **asked) == [whole]  # control
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -70,13 +96,13 @@ def test_each_row_stops_at_its_own_end_and_its_own_length() -> None:
     whole = [greedy(model, prompt, 12) for prompt in PROMPTS]
     ends = [row[4] for row in whole]
     stopped = [row[: row.index(end) + 1] for row, end in zip(whole, ends, strict=True)]
-    assert continued(model, PROMPTS, ends=ends, max_new_tokens=12) == stopped
-    assert continued(model, PROMPTS, ends=[ends[0], NO_END, ends[2]], max_new_tokens=[12, 12, 1]) == [
+    assert continued(model, PROMPTS, ends=[End((end,)) for end in ends], max_new_tokens=12) == stopped
+    assert continued(model, PROMPTS, ends=[End((ends[0],)), NO_END, End((ends[2],))], max_new_tokens=[12, 12, 1]) == [
         stopped[0],
         whole[1],
         whole[2][:1],
     ]
-    texts = generate(model, TOKENIZER, PROMPTS, ends=ends, max_new_tokens=12)
+    texts = generate(model, TOKENIZER, PROMPTS, ends=[End((end,)) for end in ends], max_new_tokens=12)
     assert texts == [TOKENIZER.decode(row[:-1]) for row in stopped]
     assert generate(model, TOKENIZER, PROMPTS, ends=[NO_END] * 3, max_new_tokens=12) != texts
 
@@ -88,10 +114,10 @@ def test_a_generation_is_over_when_every_row_is_and_not_before() -> None:
     stop = whole.index(end) + 1
     handle = model.model.register_forward_hook(lambda *_: forwards.append(1))
     twice = [PROMPTS[1], PROMPTS[1]]
-    assert continued(model, twice, ends=[end, NO_END], max_new_tokens=12) == [whole[:stop], whole]
+    assert continued(model, twice, ends=[End((end,)), NO_END], max_new_tokens=12) == [whole[:stop], whole]
     assert len(forwards) == 12
     forwards.clear()
-    assert continued(model, twice, ends=[end, NO_END], max_new_tokens=[12, 2]) == [whole[:stop], whole[:2]]
+    assert continued(model, twice, ends=[End((end,)), NO_END], max_new_tokens=[12, 2]) == [whole[:stop], whole[:2]]
     assert len(forwards) == stop < 12
     handle.remove()
 
@@ -215,7 +241,7 @@ def random_task(model: nn.Module, seed: int, count: int = 6) -> EncodedTask:
             continue
         example = Example(TOKENIZER.decode(prompt), TOKENIZER.decode(answer[:-1]))
         examples.append(example)
-        rows.append(Encoded(example.id, (*prompt, *answer), (*[-100] * len(prompt), *answer)))
+        rows.append(Encoded(example.id, (*prompt, *answer), (*[-100] * len(prompt), *answer), stop=End((answer[-1],))))
     return EncodedTask(Task(f"{seed}", (), tuple(examples)), (), tuple(rows), dropped=0, truncated=0)
 
 

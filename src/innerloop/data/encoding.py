@@ -1,6 +1,7 @@
 """Examples become token ids and labels; training and generation see the same ids of a prompt.
 
 Encoded        token ids and labels of one example
+End            what ends a generation
 EncodedTask    a task's examples that fit, beside their encodings
 encode         one example -> Encoded
 encode_prompt  the ids a generation starts from
@@ -10,10 +11,11 @@ encode_all     every example of every task, fitted to a length
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
 from innerloop.data.examples import raise_first
 from innerloop.data.tasks import Example, Message, Task
+from innerloop.data.templates import Turn, named, rendered, turn
 from innerloop.errors import Fault, Faults, UserError
 
 if TYPE_CHECKING:
@@ -21,17 +23,33 @@ if TYPE_CHECKING:
 
 NOT_SCORED = -100
 OnTooLong = Literal["error", "drop", "truncate"]
+Spans = Sequence[tuple[int, int]]  # where tokens start and stop in a text
+
+
+class End(NamedTuple):
+    """What ends a generation: these token ids in a row, or this text in what was written; empty = that doesn't."""
+
+    tokens: tuple[int, ...] = ()
+    text: str = ""
 
 
 class Encoded(NamedTuple):
     """One example's token ids, and as many labels: the token itself where it is scored, -100 elsewhere.
 
-    At least one prompt token, then the answer, all of it scored; its last token ends a generation.
+    At least one prompt token, then what is scored: `prefix` tokens that the chat template writes before the answer,
+    the answer's, and `end` tokens behind it. A token that reaches over a border is the answer's.
+
+    stop     what ends a generation
+    opening  the text before the answer that the `prefix` tokens belong to
     """
 
     id: str
     tokens: tuple[int, ...]
     labels: tuple[int, ...]
+    prefix: int = 0
+    end: int = 1
+    stop: End = End()
+    opening: str = ""
 
 
 @dataclass(frozen=True)
@@ -60,7 +78,7 @@ def encode(example: Example, tokenizer: "PreTrainedTokenizerBase") -> Encoded:
 
 def encode_prompt(prompt: str | tuple[Message, ...], tokenizer: "PreTrainedTokenizerBase") -> tuple[int, ...]:
     """The ids that stand before the answer, in training and in generation."""
-    text = prompt if isinstance(prompt, str) else _render(prompt, tokenizer, add_generation_prompt=True)
+    text = prompt if isinstance(prompt, str) else rendered(prompt, tokenizer, add_generation_prompt=True)
     reader = _Reader(tokenizer)
     return reader.begun(prompt, reader.ids([text])[0])
 
@@ -139,7 +157,22 @@ def _cut(encoded: Encoded, max_length: int, tokenizer: "PreTrainedTokenizerBase"
         return None
     begin = encoded.tokens[:1] if encoded.tokens[0] == tokenizer.bos_token_id else ()
     first = prompt - room + len(begin)
-    return Encoded(encoded.id, begin + encoded.tokens[first:], encoded.labels[prompt - room :])
+    return encoded._replace(tokens=begin + encoded.tokens[first:], labels=encoded.labels[prompt - room :])
+
+
+class _Text(NamedTuple):
+    """What is scored of an example, as text: opening + answer + closing, and then the end token unless `closed`."""
+
+    prompt: str
+    opening: str
+    answer: str
+    closing: str
+    closed: bool
+    stop: End
+
+    @property
+    def scored(self) -> str:
+        return self.opening + self.answer + self.closing
 
 
 class _Reader:
@@ -150,10 +183,13 @@ class _Reader:
 
     def encoded(self, examples: Sequence[Example]) -> list[Encoded | UserError]:
         """Each example's encoding, or why it has none."""
-        texts = [self._texts(example) for example in examples]
-        whole = iter(self.ids([text for each in texts if not isinstance(each, UserError) for text in each[:2]]))
+        texts = [self._text(example) for example in examples]
+        # Behind a newline, because by itself some tokenizers would put a space before an answer.
+        known = [each for each in texts if isinstance(each, _Text)]
+        prompts = iter(self.ids([each.prompt for each in known]))
+        scored = iter(self._with_spans(["\n" + each.scored for each in known]))
         return [
-            each if isinstance(each, UserError) else self._joined(example, each, next(whole), next(whole))
+            self._joined(example, each, next(prompts), *next(scored)) if isinstance(each, _Text) else each
             for example, each in zip(examples, texts, strict=True)
         ]
 
@@ -164,45 +200,88 @@ class _Reader:
             list[list[int]], self.tokenizer(texts, add_special_tokens=False, return_attention_mask=False)["input_ids"]
         )
 
+    def _with_spans(self, texts: list[str]) -> list[tuple[list[int], Spans]]:
+        """The same with the place of each token in its text; without, where a tokenizer can't tell."""
+        if not texts or not self.tokenizer.is_fast:
+            return [(ids, []) for ids in self.ids(texts)]
+        options: Any = {"add_special_tokens": False, "return_attention_mask": False, "return_offsets_mapping": True}
+        found: Any = self.tokenizer(texts, **options)
+        return list(zip(found["input_ids"], found["offset_mapping"], strict=True))
+
     def begun(self, prompt: str | tuple[Message, ...], ids: list[int]) -> tuple[int, ...]:
         """A text prompt's ids with the begin token; a conversation's template has written it."""
         begin = cast(int, self.tokenizer.bos_token_id)
         lacks_begin = isinstance(prompt, str) and self._adds_begin and ids[:1] != [begin]
         return tuple([begin, *ids] if lacks_begin else ids)
 
-    def _texts(self, example: Example) -> tuple[str, str, bool] | UserError:
-        """The prompt, the answer behind a newline, and whether the end token is still to be appended to it.
+    def end_token(self) -> End:
+        """What ends the answer to a text."""
+        end = self.tokenizer.eos_token_id
+        return End() if end is None else End((cast(int, end),))
 
-        A template's white space after the end token is cut: a generation stops before it.
-        """
-        prompt, answer, ends = example.prompt, example.answer, self._text_ends
-        try:
-            if not isinstance(prompt, str):
-                text, ends = _render(prompt, self.tokenizer, add_generation_prompt=True), self._turn_ends
-                prompt, answer = text, _last_turn(text, prompt, answer, self.tokenizer)
-        except UserError as error:
-            return error
-        closed = answer.rstrip().endswith(ends)
-        if not closed and self.tokenizer.eos_token is None:
+    def _text(self, example: Example) -> _Text | UserError:
+        prompt, answer, end = example.prompt, example.answer, self.tokenizer.eos_token
+        if isinstance(prompt, str):
+            closed = isinstance(end, str) and answer.rstrip().endswith(end)
+            if closed:
+                answer = answer.rstrip().removesuffix(cast(str, end))
+            text = _Text(prompt, "", answer, cast(str, end) if closed else "", closed, self.end_token())
+        else:
+            try:
+                written = turn(prompt, answer, self.tokenizer)
+            except UserError as error:
+                return error
+            text = self._closed(written)
+        if not text.closed and end is None:
             right = "a tokenizer with eos_token set"
-            return UserError(Fault("names no end token", _named(self.tokenizer), expected=right))
-        return prompt, "\n" + (answer.rstrip() if closed else answer), not closed
+            return UserError(Fault("names no end token", named(self.tokenizer), expected=right))
+        return text
+
+    def _closed(self, written: Turn) -> _Text:
+        """White space behind a turn's end token is cut: a generation stops before it."""
+        bare = written.closing.rstrip()
+        closed = bare.endswith(self._turn_ends) and bool(bare)
+        return _Text(*written[:3], bare if closed else written.closing, closed, self.stop_of(written.closing))
+
+    def stop_of(self, closing: str) -> End:
+        """The first that a template writes behind an answer: a special token, or a text that is none.
+
+        A text stands for itself, with an end token that may come in its place.
+        """
+        places = [(closing.find(token), token) for token in self._turn_ends if token in closing]
+        first, token = min(places, key=lambda place: (place[0], -len(place[1])), default=(len(closing), ""))
+        if text := closing[:first].rstrip():
+            return End(self.end_token().tokens, text)
+        return End((cast(int, self.tokenizer.convert_tokens_to_ids(token)),)) if token else self.end_token()
 
     def _joined(
-        self, example: Example, texts: tuple[str, str, bool], prompt_ids: list[int], answer_ids: list[int]
+        self, example: Example, text: _Text, prompt_ids: list[int], ids: list[int], spans: Spans
     ) -> Encoded | UserError:
-        """Behind a newline, because by itself some tokenizers would put a space before an answer."""
-        _, text, endless = texts
         newline = self._newline
-        behind = answer_ids[: len(newline)] == newline
-        ids = answer_ids[len(newline) :] if behind else self.ids([text[1:]])[0]
+        if ids[: len(newline)] == newline:
+            ids, spans = ids[len(newline) :], [(start - 1, stop - 1) for start, stop in spans[len(newline) :]]
+        else:
+            ((ids, spans),) = self._with_spans([text.scored])
         prompt = self.begun(example.prompt, prompt_ids)
-        answer = (*ids, cast(int, self.tokenizer.eos_token_id)) if endless else tuple(ids)
         if not prompt:
             return UserError(Fault("no token comes before the answer", value=example.prompt, expected="a prompt"))
-        if len(answer) < 2:
+        prefix, end = self._around(text, ids, spans)
+        if prefix + end >= len(ids):
             return UserError(Fault("the tokenizer leaves nothing of the answer", value=example.answer))
-        return Encoded(example.id, prompt + answer, (NOT_SCORED,) * len(prompt) + answer)
+        if not text.closed:
+            ids, end = [*ids, cast(int, self.tokenizer.eos_token_id)], end + 1
+        labels = (NOT_SCORED,) * len(prompt) + tuple(ids)
+        return Encoded(example.id, prompt + tuple(ids), labels, prefix, end, text.stop, text.opening)
+
+    def _around(self, text: _Text, ids: list[int], spans: Spans) -> tuple[int, int]:
+        """How many of the ids are the opening's alone, and how many the closing's."""
+        if spans:
+            first, last = len(text.opening), len(text.opening) + len(text.answer)
+            # A tokenizer may leave white space out of a span: an empty one lies where it ends.
+            return sum(stop <= first for _, stop in spans), sum(start >= last < stop for start, stop in spans)
+        opening, closing = self.ids(["\n" + text.opening, "\n" + text.closing])
+        width = len(self._newline)
+        return _alike(ids, opening[width:]), _alike(ids[::-1], closing[width:][::-1])
 
     @cached_property
     def _newline(self) -> list[int]:
@@ -214,53 +293,11 @@ class _Reader:
         return self.tokenizer.encode("x")[: len(probe) + 1] == [self.tokenizer.bos_token_id, *probe]
 
     @cached_property
-    def _text_ends(self) -> tuple[str, ...]:
-        end = self.tokenizer.eos_token
-        return (end,) if isinstance(end, str) else ()
-
-    @cached_property
     def _turn_ends(self) -> tuple[str, ...]:
         return tuple(str(token) for token in self.tokenizer.added_tokens_decoder.values() if token.special)
 
 
-def _last_turn(before: str, prompt: tuple[Message, ...], answer: str, tokenizer: "PreTrainedTokenizerBase") -> str:
-    """What the chat template writes behind the prompt, `before`, when the answer is known."""
-    whole = _render((*prompt, Message("assistant", answer)), tokenizer, add_generation_prompt=False)
-    if not whole.startswith(before):
-        raise UserError(
-            Fault(
-                "the chat template's generation prompt is not how the conversation with its answer begins",
-                value=before[-60:],
-                expected="a template whose prompt is a prefix of the whole",
-            )
-        )
-    return whole[len(before) :]
-
-
-def _render(messages: tuple[Message, ...], tokenizer: "PreTrainedTokenizerBase", *, add_generation_prompt: bool) -> str:
-    import jinja2
-
-    if tokenizer.chat_template is None:
-        hint = "an instruction-tuned model's tokenizer, or prompt and completion instead of messages"
-        raise UserError(Fault("has no chat template", _named(tokenizer), expected=hint))
-    turns = [message._asdict() for message in messages]
-    try:
-        text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=add_generation_prompt)
-    except (
-        jinja2.TemplateError,
-        ArithmeticError,
-        LookupError,
-        RecursionError,
-        TypeError,
-        ValueError,
-    ) as error:
-        raise UserError(Fault(f"the chat template refuses the conversation: {error}", value=turns)) from None
-    # A template comes with a model and may write without end.
-    limit = 100_000 + 10 * sum(len(message.content) for message in messages)
-    if len(text) > limit:
-        raise UserError(Fault(f"the chat template writes {len(text)} characters", expected=f"at most {limit}"))
-    return str(text)
-
-
-def _named(tokenizer: "PreTrainedTokenizerBase") -> str:
-    return f"tokenizer {tokenizer.name_or_path or type(tokenizer).__name__}"
+def _alike(ids: Sequence[int], others: Sequence[int]) -> int:
+    """How many of the first are the same."""
+    same = [one == other for one, other in zip(ids, others, strict=False)]
+    return same.index(False) if False in same else len(same)

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from innerloop.data.encoding import NOT_SCORED, Encoded, EncodedTask, OnTooLong, encode_all
+from innerloop.data.encoding import NOT_SCORED, Encoded, EncodedTask, End, OnTooLong, encode_all
 from innerloop.data.tasks import Example, Task
 from innerloop.files import write_whole
 from innerloop.gguf_files import cache_folder
@@ -31,7 +31,7 @@ from innerloop.gguf_files import cache_folder
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-FORMAT = 1  # raise it when what `_packed` writes changes, or what `encode_all` makes of the same input
+FORMAT = 2  # raise it when what `_packed` writes changes, or what `encode_all` makes of the same input
 # Below, the tokenizer is done before its own digest is: writing out a vocabulary of 49,000 takes as long as reading
 # about 50,000 characters with it.
 WORTH_CHARACTERS = 100_000
@@ -114,13 +114,22 @@ def _characters(tasks: Sequence[Task]) -> int:
 
 
 def _packed(tasks: Sequence[Task], encoded: Sequence[EncodedTask]) -> bytes:
-    """kept: whether each example is in; size and prompt: tokens of each that is, and those not scored."""
+    """kept: whether each example is in; size and prompt: tokens of each that is, and those not scored.
+
+    around: of the different [opening, stop], which few are; which: the place of each example's own in them.
+    """
     from safetensors.numpy import save
 
     rows = [row for each in encoded for row in (*each.pool, *each.test)]
     ids = [{row.id for row in (*each.pool, *each.test)} for each in encoded]
     examples = [(place, example) for place, task in enumerate(tasks) for example in (*task.pool, *task.test)]
+    around = list(dict.fromkeys((row.opening, row.stop) for row in rows))
+    places = {pair: place for place, pair in enumerate(around)}
     arrays = {
+        "around": np.frombuffer(json.dumps(around).encode(), dtype=np.uint8),
+        "which": np.array([places[row.opening, row.stop] for row in rows], dtype=np.int32),
+        "prefix": np.array([row.prefix for row in rows], dtype=np.int32),
+        "end": np.array([row.end for row in rows], dtype=np.int32),
         "kept": np.array([example.id in ids[place] for place, example in examples], dtype=np.bool_),
         "size": np.array([len(row.tokens) for row in rows], dtype=np.int32),
         "prompt": np.array([row.labels.count(NOT_SCORED) for row in rows], dtype=np.int32),
@@ -152,15 +161,18 @@ def _read(entry: Path, key: str) -> dict[str, list[int]] | None:
 
 def _unpacked(tasks: Sequence[Task], found: dict[str, list[int]]) -> list[EncodedTask]:
     bounds = pairwise(accumulate(found["size"], initial=0))
-    kept, rows, tokens = iter(found["kept"]), zip(bounds, found["prompt"], strict=True), tuple(found["tokens"])
+    around = [(str(opening), End(tuple(ids), text)) for opening, (ids, text) in json.loads(bytes(found["around"]))]
+    numbers = (found[name] for name in ("prompt", "prefix", "end", "which"))
+    kept, rows, tokens = iter(found["kept"]), zip(bounds, *numbers, strict=True), tuple(found["tokens"])
 
     def side(examples: tuple[Example, ...]) -> tuple[tuple[Example, ...], tuple[Encoded, ...]]:
         left = tuple(example for example in examples if next(kept))
         encoded: list[Encoded] = []
         for example in left:
-            (first, last), prompt = next(rows)
+            (first, last), prompt, prefix, end, which = next(rows)
             labels = (NOT_SCORED,) * prompt + tokens[first + prompt : last]
-            encoded.append(Encoded(example.id, tokens[first:last], labels))
+            opening, stop = around[which]
+            encoded.append(Encoded(example.id, tokens[first:last], labels, prefix, end, stop, opening))
         return left, tuple(encoded)
 
     read: list[EncodedTask] = []

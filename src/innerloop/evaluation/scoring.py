@@ -2,8 +2,8 @@
 
 Legend: T = tasks, E = test examples a task, N = rows of a generation, S = tokens of the longest prompt.
 
-prompt_of   the ids that stand before an encoded example's answer; its last token ends a generation
-end_of      the token that ends the answer to a text
+prompt_of   the ids that stand before what is scored of an encoded example
+end_of      what ends the answer to a text
 allowance   tokens that a task's answers may take
 continued   greedy continuations of prompts, as token ids, each up to its own end token
 generate    the same as text
@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor, nn
 
-from innerloop.data.encoding import NOT_SCORED, Encoded, EncodedTask
+from innerloop.data.encoding import NOT_SCORED, Encoded, EncodedTask, End
 from innerloop.data.tasks import Task
 from innerloop.spaces.space import ParameterSpace
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-NO_END = -1  # no token has this id: a generation that only its length ends
+NO_END = End()  # a generation that only its length ends
 SPARE = 8  # tokens beyond the longest right answer: a longer one is seen to be longer
 MOST_TOKENS = 256
 ROWS = 128  # of one generation
@@ -35,8 +35,8 @@ def prompt_of(example: Encoded) -> tuple[int, ...]:
     return example.tokens[: example.labels.count(NOT_SCORED)]
 
 
-def end_of(tokenizer: "PreTrainedTokenizerBase") -> int:
-    return NO_END if tokenizer.eos_token_id is None else cast(int, tokenizer.eos_token_id)
+def end_of(tokenizer: "PreTrainedTokenizerBase") -> End:
+    return NO_END if tokenizer.eos_token_id is None else End((cast(int, tokenizer.eos_token_id),))
 
 
 def allowance(task: EncodedTask, *, most: int = MOST_TOKENS) -> int:
@@ -50,13 +50,15 @@ def continued(
     model: nn.Module,
     prompts: Sequence[Sequence[int]],
     *,
-    ends: Sequence[int],
+    ends: Sequence[End],
     max_new_tokens: int | Sequence[int],
+    tokenizer: "PreTrainedTokenizerBase | None" = None,
 ) -> list[tuple[int, ...]]:
-    """Greedy continuations of N prompts, together; each stops behind its own end token or at its own length.
+    """Greedy continuations of N prompts, together; each stops behind its own end or at its own length.
 
-    ends            N ids, since what ends a text and what ends a turn of a conversation differ; NO_END for none
+    ends            N of them, since what ends a text and what ends a turn of a conversation differ; NO_END for none
     max_new_tokens  one number, or N of them
+    tokenizer       for ends that are a text
     The model's own generation settings (sampling, penalties, end tokens) play no part. A row's continuation is
     that of its prompt alone.
     """
@@ -67,10 +69,14 @@ def continued(
     length = max(map(len, prompts))
     tokens_NS = torch.tensor([[0] * (length - len(prompt)) + list(prompt) for prompt in prompts], device=device)
     mask_NS = torch.tensor([[0] * (length - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=device)
-    ends_N, limits_N = torch.tensor(ends, device=device), torch.tensor(limits, device=device)
+    reaches = [_Reach(end, tokenizer) for end in ends]
+    width = max(reach.width for reach in reaches)
 
     def is_done(ids: Tensor, scores: object, **_: object) -> Tensor:
-        return (ids[:, -1] == ends_N) | (ids.shape[1] - length >= limits_N)
+        taken = ids.shape[1] - length
+        tails = ids[:, length:][:, -width:].tolist()
+        over = zip(reaches, tails, limits, strict=True)
+        return torch.tensor([taken >= limit or reach.ends(tail) for reach, tail, limit in over], device=ids.device)
 
     with _own_settings_only(model):
         written: Any = cast(Any, model).generate(
@@ -80,7 +86,7 @@ def continued(
             stopping_criteria=StoppingCriteriaList([is_done]),
         )
     new = written[:, length:].tolist()
-    return [_up_to(end, row[:limit]) for row, end, limit in zip(new, ends, limits, strict=True)]
+    return [reach.up_to(row[:limit]) for row, reach, limit in zip(new, reaches, limits, strict=True)]
 
 
 def generate(
@@ -88,14 +94,17 @@ def generate(
     tokenizer: "PreTrainedTokenizerBase",
     prompts: Sequence[Sequence[int]],
     *,
-    ends: Sequence[int],
+    ends: Sequence[End],
     max_new_tokens: int | Sequence[int],
+    openings: Sequence[str] | None = None,
 ) -> list[str]:
-    """What `continued` gives, as text without the end token. Other special tokens show as they are written."""
-    rows = continued(model, prompts, ends=ends, max_new_tokens=max_new_tokens)
-    bare = [row[:-1] if row[-1:] == (end,) else row for row, end in zip(rows, ends, strict=True)]
-    options = {"skip_special_tokens": False, "clean_up_tokenization_spaces": False}
-    return [str(tokenizer.decode(list(row), **options)) for row in bare]
+    """What `continued` gives, as text without its end. Other special tokens show as they are written.
+
+    openings  N texts that a chat template writes before an answer: left out where a row begins with its own
+    """
+    rows = continued(model, prompts, ends=ends, max_new_tokens=max_new_tokens, tokenizer=tokenizer)
+    own = openings or [""] * len(rows)
+    return [_bare(row, end, opening, tokenizer) for row, end, opening in zip(rows, ends, own, strict=True)]
 
 
 def answers(
@@ -132,7 +141,8 @@ def answers(
                     model,
                     tokenizer,
                     [prompt_of(example) for example in examples],
-                    ends=[example.tokens[-1] for example in examples],
+                    ends=[example.stop for example in examples],
+                    openings=[example.opening for example in examples],
                     max_new_tokens=[limit for limit, row in zip(limits, part, strict=True) for _ in row],
                 )
                 for t, own in enumerate(found):
@@ -171,8 +181,41 @@ def _part(tasks: Sequence[EncodedTask], start: int, width: int) -> list[list[Enc
     return [[task.test[min(row, len(task.test) - 1)] for row in range(start, stop)] for task in tasks]
 
 
-def _up_to(end: int, row: Sequence[int]) -> tuple[int, ...]:
-    return tuple(row[: row.index(end) + 1] if end in row else row)
+class _Reach:
+    """When a row has come to its end. width: as many tokens as can be of the end, or reach over its beginning."""
+
+    def __init__(self, end: End, tokenizer: "PreTrainedTokenizerBase | None") -> None:
+        assert tokenizer is not None or not end.text, "a text is looked for in a text"
+        self.end, self.tokenizer = end, tokenizer
+        self.width = max(
+            1, len(end.tokens), len(end.text.encode()) + 2 if end.text else 0
+        )  # no token is less than a byte
+
+    def ends(self, row: Sequence[int]) -> bool:
+        tokens, text = self.end
+        if tokens and tuple(row[-len(tokens) :]) == tokens:
+            return True
+        return bool(text) and text in _decoded(row[-self.width :], cast("PreTrainedTokenizerBase", self.tokenizer))
+
+    def up_to(self, row: Sequence[int]) -> tuple[int, ...]:
+        over = (count for count in range(1, len(row) + 1) if self.ends(row[:count]))
+        return tuple(row[: next(over, len(row))])
+
+
+def _bare(row: Sequence[int], end: End, opening: str, tokenizer: "PreTrainedTokenizerBase") -> str:
+    if end.tokens and tuple(row[-len(end.tokens) :]) == end.tokens:
+        row = row[: -len(end.tokens)]
+    text = _decoded(row, tokenizer)
+    if end.text:
+        text = text.partition(end.text)[0]
+    if text.startswith(opening):
+        return text[len(opening) :]
+    written, first = text.lstrip(), opening.strip()  # in other white space
+    return written[len(first) :] if written.startswith(first) else text
+
+
+def _decoded(row: Sequence[int], tokenizer: "PreTrainedTokenizerBase") -> str:
+    return str(tokenizer.decode(list(row), skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
 
 @contextmanager
