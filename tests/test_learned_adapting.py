@@ -5,17 +5,20 @@ from pathlib import Path
 
 import pytest
 
-from helpers import close, frozen_copy, same, untouched
+from helpers import close, frozen_copy, relative_error, same, untouched
+from innerloop.architecture import decoder_layers
 from innerloop.data.batches import collate
 from innerloop.data.tasks import Example
 from innerloop.errors import UserError
+from innerloop.evaluation.kshot import adapt, draw_support, tokens_per_forward
 from innerloop.learned import (
     DEFAULT_ADAPTATION,
 )
 from innerloop.learning.inner_loop import InnerLoop
 from innerloop.numerics.optimizers import AdamW
-from innerloop.numerics.tensors import per_task
+from innerloop.numerics.tensors import TensorSet, clone, per_task
 from innerloop.outputs.export import reload_logits
+from innerloop.runs.preparation import prepare
 from record_files import write
 from small_runs import (
     ROWS,
@@ -77,6 +80,49 @@ def test_adapting_takes_minibatches_as_training_does(world: World, tmp_path: Pat
     assert same(adapted.values, by_hand.values)
     whole = parts.inner.adapt(parts.space, per_task(parts.space.shared, 1), [collate([encoded])])
     assert not same(adapted.values, whole.values)
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_evaluation_adapts_as_adapt_does(world: World, tmp_path: Path, size: int) -> None:
+    """To the same values, where an inner step of training read some of the support and where it read all of it."""
+    learned = small_run(world, "fomaml-lora", tmp_path / "run", {"method.inner.batch_size": size})
+    task = prepare(learned.config, model=learned.model).held_out[0]
+    found: list[TensorSet] = []
+    for k in (2, 3, 5):
+        support = draw_support(task, k, seed=1)
+        known = {example.id: example for example in task.task.pool}
+        served = learned.adapt([known[encoded.id] for encoded in support])
+
+        def look(taken: int, values: TensorSet, _: object) -> None:
+            if taken == learned.inner.steps:
+                found.append(clone(values))
+
+        adapt(learned.space, learned.inner, [support], [task], look=look)
+        assert same(found[-1], served.values)
+        whole = learned.adapt([known[e.id] for e in support], inner=replace(learned.inner, batch_size=None))
+        assert same(whole.values, served.values) == (size == 3 or k == 2)
+
+
+@pytest.mark.parametrize("method", ["meta-lora", "fomaml"])
+def test_many_examples_are_adapted_to_and_scored_a_bounded_number_of_tokens_at_a_time(runs: Runs, method: str) -> None:
+    learned = runs(method)
+    many = [{"prompt": f"{n} and {'so on ' * (n % 9)}", "completion": " done" * (n % 3 + 1)} for n in range(60)]
+    encoded, taken = learned.encoded(many), list[int]()
+    layer = decoder_layers(learned.model.model)[-1]
+    handle = layer.register_forward_hook(lambda _, inputs, __: taken.append(inputs[0].shape[:-1].numel()))
+    try:
+        adapted = learned.adapt(many)
+        most, taken[:] = max(taken), []
+        found = adapted.score(many)
+    finally:
+        handle.remove()
+    assert sum(len(example.tokens) for example in encoded) > 2 * tokens_per_forward(learned.space.device) >= 2 * most
+    start = per_task(learned.space.shared, 1)
+    whole = learned.inner.adapt(learned.space, start, [collate([encoded])])
+    assert relative_error(adapted.values, whole.values) < 1e-4
+    with learned.space.installed(whole.values):
+        scores = learned.space.loss.score(collate([encoded]))  # pyright: ignore
+    assert found == pytest.approx((float(scores.nats.mean()), float(scores.exact.float().mean())), rel=1e-4)
 
 
 @pytest.mark.parametrize("method", ["meta-lora", "fomaml"])

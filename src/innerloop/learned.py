@@ -16,12 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from innerloop.architecture import packs
-from innerloop.data.batches import collate, inner_batches
 from innerloop.data.encoding import Encoded, encode_all, encode_prompt
 from innerloop.data.examples import read_examples
 from innerloop.data.tasks import Example, Task
 from innerloop.errors import Fault, UserError
+from innerloop.evaluation.kshot import adapted, score_examples
 from innerloop.evaluation.protocol import DEFAULT_ADAPTATION
 from innerloop.evaluation.scoring import end_of, generate
 from innerloop.learning.inner_loop import InnerLoop
@@ -36,7 +35,6 @@ from innerloop.runs.config import RunConfig
 from innerloop.runs.preparation import Session, chosen_device
 from innerloop.runs.trainer import LastRound
 from innerloop.spaces.all_parameters import AllParameters
-from innerloop.spaces.answers import AnswerLoss
 from innerloop.spaces.lora import LoraSpace
 from innerloop.spaces.space import ParameterSpace
 
@@ -69,12 +67,8 @@ class Adapted:
 
     def score(self, examples: Examples) -> tuple[float, float]:
         """(mean nats an answer token, share of answers that greedy decoding gives exactly)."""
-        space = self.learned.space
-        assert isinstance(space.loss, AnswerLoss)
-        batch = collate([self.learned.encoded(examples)], packed=packs(space.model)).to(space.device)
-        with space.installed(self.values):
-            nats, exact = space.loss.score(batch)
-        return float(nats.mean()), float(exact.float().mean())
+        found = score_examples(self.learned.space, self.values, [self.learned.encoded(examples)])
+        return float(found.nats.mean()), float(found.exact.float().mean())
 
     def save_pretrained(self, folder: str | Path) -> None:
         """A PEFT adapter folder, or a Hugging Face model folder where all parameters were trained."""
@@ -94,7 +88,10 @@ class Learned:
     @property
     def inner(self) -> InnerLoop:
         section = self.config.method.inner
-        return section.build() if section else DEFAULT_ADAPTATION[METHODS[self.config.method.name].trains]
+        if section is None:
+            return DEFAULT_ADAPTATION[METHODS[self.config.method.name].trains]
+        whole = section.batch_size >= self.config.tasks.support  # of any number of examples, then
+        return replace(section.build(), batch_size=None if whole else section.batch_size)
 
     @property
     def exported(self) -> Path:
@@ -111,16 +108,9 @@ class Learned:
         """
         inner, support = inner or self.inner, self.encoded(examples)
         inner = inner if steps is None else replace(inner, steps=steps)
-        section = self.config.method.inner
-        whole = section is None or section.batch_size >= self.config.tasks.support
-        size = len(support) if whole or section is None else min(section.batch_size, len(support))
-        packed = packs(self.space.model)
-        batches = inner_batches([support], steps=max(inner.steps, 1), batch_size=size, packed=packed)
-        on_device = {id(batch): batch.to(self.space.device) for batch in batches}
-        start = per_task(self.space.shared, 1)
         with seeded(self.config.seed, "adapt", device=self.space.device):
-            adapted = inner.adapt(self.space, start, [on_device[id(batch)] for batch in batches])
-        return Adapted(self, adapted.values, tuple(adapted.losses.mean(1).tolist()))
+            reached = adapted(self.space, inner, [support])
+        return Adapted(self, reached.values, tuple(reached.losses.mean(1).tolist()))
 
     def encoded(self, examples: Examples) -> list[Encoded]:
         """Fitted to tasks.max_length as in training. Raises UserError where none fits."""

@@ -54,6 +54,32 @@ def test_select_keeps_rows_tasks_and_targets(tasks: int, seed: int, data: st.Dat
     assert part.example_ids == whole.example_ids[first:last]
 
 
+@settings(max_examples=50, deadline=None)
+@given(st.integers(1, 3), st.integers(1, 7), st.integers(1, 80), st.booleans(), st.integers(0, 10**6))
+def test_parts_hold_every_example_once_and_no_more_tokens_than_asked(
+    tasks: int, per_task: int, most: int, packed: bool, seed: int
+) -> None:
+    rows = examples(tasks=tasks, per_task=per_task, seed=seed)
+    whole = collate(rows, packed=packed)
+    parts = whole.parts(most)
+    if len(parts) == 1:
+        assert parts == [whole]
+        return
+    first = 0
+    for part in parts:
+        count = part.tokens.shape[1]
+        alone = collate([row[first : first + count] for row in rows], packed=packed)
+        assert (part.example_ids, part.lengths, part.keys) == (alone.example_ids, alone.lengths, alone.keys)
+        assert torch.equal(part.tokens, alone.tokens)
+        assert as_listed(part) == scored(part) == as_listed(alone)
+        assert (part.packing is None) == (alone.packing is None)
+        assert part.packing is None or torch.equal(part.packing.scored, alone.packing.scored)  # pyright: ignore
+        assert part.computed_tokens <= most or count == 1
+        first += count
+    assert first == per_task
+    assert torch.allclose(sum(part.share for part in parts), torch.ones(tasks))  # pyright: ignore
+
+
 def test_a_label_on_the_first_token_has_nothing_to_be_predicted_from() -> None:
     batch = collate([[Encoded("a", (5, 6), (5, 6))]])
     assert as_listed(batch) == [(0, 0, 6)]
@@ -68,9 +94,12 @@ def test_inner_batches_go_round_the_support() -> None:
 
 
 def test_the_whole_support_is_one_batch_for_every_step() -> None:
-    batches = inner_batches(examples(tasks=2, per_task=3), steps=4, batch_size=3)
-    assert len(batches) == 4
-    assert len({id(batch) for batch in batches}) == 1
+    support = examples(tasks=2, per_task=3)
+    for asked in ({"batch_size": 3}, {"batch_size": 5}, {"batch_size": None}, {}):
+        batches = inner_batches(support, steps=4, **asked)
+        assert len(batches) == 4
+        assert len({id(batch) for batch in batches}) == 1
+        assert batches[0].example_ids[1] == tuple(example.id for example in support[1])
 
 
 def test_a_task_batch_holds_the_examples_that_were_drawn() -> None:

@@ -58,14 +58,20 @@ def collate(examples: Sequence[Sequence[Encoded]], *, packed: bool = False, even
 
 
 def inner_batches(
-    support: Sequence[Sequence[Encoded]], *, steps: int, batch_size: int, packed: bool = False, even: bool = True
+    support: Sequence[Sequence[Encoded]],
+    *,
+    steps: int,
+    batch_size: int | None = None,
+    packed: bool = False,
+    even: bool = True,
 ) -> list[Batch]:
     """`steps` support batches of `batch_size` examples a task, going round the support in order.
 
-    With batch_size = all of it, every step shares one batch.
+    batch_size  None, or no fewer than there are: all of the support, in one batch that every step shares
+    Training, adapt, eval and compare all take theirs from here.
     """
     count = len(support[0])
-    if batch_size == count:
+    if batch_size is None or batch_size >= count:
         return [collate(support, packed=packed, even=even)] * steps
     batches: list[Batch] = []
     for step in range(steps):

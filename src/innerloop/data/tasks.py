@@ -92,6 +92,8 @@ class Batch:
     even         with fillers where tasks have unequally many tokens
     packing      how they do; None = one a row
     mask_seeds   (T,) seeds of the dropout masks; None = no dropout
+    around       T tuples of B: the scored tokens before and behind an answer (prefix, end)
+    share        (T,) of a part of a larger batch: its share of the scored tokens, by which its loss is multiplied
     """
 
     tokens: Tensor
@@ -105,6 +107,8 @@ class Batch:
     even: bool = True
     packing: Packing | None = None
     mask_seeds: tuple[int, ...] | None = None
+    around: tuple[tuple[tuple[int, int], ...], ...] = ()
+    share: Tensor | None = None
 
     @property
     def tasks(self) -> int:
@@ -143,12 +147,61 @@ class Batch:
             even=self.even,
             packing=pack(lengths, width=width, scored=scored, even=self.even) if self.packed else None,
             mask_seeds=self.mask_seeds and self.mask_seeds[first:last],
+            around=self.around[first:last],
+            share=None if self.share is None else self.share[first:last],
+        )
+
+    def parts(self, most: int) -> "list[Batch]":
+        """The examples in turn, in parts of at most `most` tokens, and of at least one example of each task.
+
+        Of a batch in host memory. The losses of the parts add up to the batch's, and so do their gradients: each has
+        its `share`. A batch that is small enough is its only part.
+        """
+        starts, lengths = [0], list(zip(*self.lengths, strict=True))
+        for place in range(1, len(lengths)):
+            if self._room(starts[-1], place + 1) > most:
+                starts.append(place)
+        if len(starts) == 1:
+            return [self]
+        stops = [*starts[1:], len(lengths)]
+        return [self._examples(start, stop) for start, stop in zip(starts, stops, strict=True)]
+
+    def _room(self, first: int, last: int) -> int:
+        """Tokens that a forward on the examples first..last-1 goes through at most."""
+        lengths = [task[first:last] for task in self.lengths]
+        each = max(map(sum, lengths)) if self.packed else (last - first) * max(map(max, lengths))
+        return self.tasks * each
+
+    def _examples(self, first: int, last: int) -> "Batch":
+        """The examples first..last-1 of each task."""
+        lengths = tuple(task[first:last] for task in self.lengths)
+        width = max(map(max, lengths))
+        count, each = self.tokens.shape[1:]
+        example, position = self.scored_rows // each % count, self.scored_rows % each
+        chosen = (example >= first) & (example < last)
+        row_task = self.row_task[chosen]
+        scored = (row_task * (last - first) + example[chosen] - first) * width + position[chosen]
+        rows, of = (torch.bincount(tasks, minlength=self.tasks) for tasks in (row_task, self.row_task))
+        share = rows / of
+        return replace(
+            self,
+            tokens=self.tokens[:, first:last, :width],
+            labels=self.labels[:, first:last, :width],
+            scored_rows=scored,
+            row_task=row_task,
+            example_ids=tuple(task[first:last] for task in self.example_ids),
+            keys=tuple(task[first:last] for task in self.keys),
+            lengths=lengths,
+            packing=pack(lengths, width=width, scored=scored, even=self.even) if self.packed else None,
+            around=tuple(task[first:last] for task in self.around),
+            share=share if self.share is None else share * self.share,
         )
 
     def to(self, device: torch.device | str) -> "Batch":
         names = ("tokens", "labels", "scored_rows", "row_task")
         moved = {name: moved_to(getattr(self, name), device) for name in names}
-        return replace(self, **moved, packing=self.packing and self.packing.to(device))
+        share = None if self.share is None else moved_to(self.share, device)
+        return replace(self, **moved, packing=self.packing and self.packing.to(device), share=share)
 
 
 class TaskBatch(NamedTuple):

@@ -4,7 +4,8 @@ Legend: T = tasks, k = support examples, E = test examples a task.
 
 TaskScore          nats an answer token and correctness of each test example of one task
 Grid               learning rates and step counts to choose an adaptation from
-adapt              inner steps on the support of many tasks, and a look at the values after each step
+adapted            inner steps on the support of tasks that go through a forward together
+adapt              the same for any number of tasks, and a look at the values after each step
 adapt_and_score    scores after each of some numbers of inner steps
 score              scores of values as they stand
 choose             the adaptation with the lowest mean nats on validation tasks
@@ -18,15 +19,18 @@ from itertools import groupby
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from innerloop.architecture import packs
-from innerloop.data.batches import collate
+from innerloop.data.batches import collate, inner_batches
 from innerloop.data.encoding import Encoded, EncodedTask
-from innerloop.learning.inner_loop import InnerLoop
+from innerloop.data.tasks import Batch
+from innerloop.learning.inner_loop import Adapted, InnerLoop
 from innerloop.numerics.tensors import TensorSet, per_task
 from innerloop.runs.preparation import AUTO_TOKENS_PER_FORWARD
-from innerloop.spaces.answers import AnswerLoss
+from innerloop.spaces.answers import AnswerLoss, Score
+from innerloop.spaces.parts import InParts
 from innerloop.spaces.space import ParameterSpace
 
 NO_GRADIENT = 8  # a token whose activations needn't be kept takes about this much less room
@@ -76,6 +80,23 @@ def draw_support(task: EncodedTask, k: int, *, seed: int, draw: int = 0) -> list
     return [task.pool[int(position)] for position in order[:k]]
 
 
+def adapted(
+    space: ParameterSpace,
+    inner: InnerLoop,
+    support: Sequence[Sequence[Encoded]],
+    *,
+    before_step: Callable[[TensorSet, Batch], None] | None = None,
+) -> Adapted:
+    """K steps from the shared values on T tasks' support: what `Learned.adapt`, eval and compare all do.
+
+    The step's examples are `inner_batches`'; they go through the model in parts that a token budget bounds.
+    """
+    options = {"steps": max(inner.steps, 1), "batch_size": inner.batch_size, "packed": packs(space.model)}
+    batches = inner_batches(support, **options)
+    bounded = InParts(space, tokens=tokens_per_forward(space.device))
+    return inner.adapt(bounded, per_task(space.shared, len(support)), batches, before_step=before_step)
+
+
 def adapt(
     space: ParameterSpace,
     inner: InnerLoop,
@@ -87,20 +108,19 @@ def adapt(
 ) -> None:
     """Every task on its own from the shared values; `look` sees the values before each step and after the last."""
     for chunk in _chunks(space, supports, tasks):
-        start, taken = per_task(space.shared, len(chunk.tasks)), 0
+        taken = 0
         if not chunk.support[0]:  # k = 0
-            look(0, start, chunk)
+            look(0, per_task(space.shared, len(chunk.tasks)), chunk)
             continue
-        batch = collate(chunk.support, packed=packs(space.model)).to(space.device)
 
-        def before_step(values: TensorSet, _: object, *, chunk: Chunk = chunk) -> None:
+        def before_step(values: TensorSet, batch: Batch, *, chunk: Chunk = chunk) -> None:
             nonlocal taken
             look(taken, values, chunk)
             taken += 1
+            on_pass(batch.token_count)
 
-        adapted = inner.adapt(space, start, [batch], before_step=before_step)
-        look(taken, adapted.values, chunk)
-        on_pass(inner.steps * batch.token_count)
+        reached = adapted(space, inner, chunk.support, before_step=before_step)
+        look(taken, reached.values, chunk)
 
 
 def adapt_and_score(
@@ -131,13 +151,21 @@ def score(
     on_pass: OnPass = _ignore,
 ) -> list[TaskScore]:
     """Every task's test examples under its own values (T, ...); correct = greedy decoding gives the answer."""
+    found = score_examples(space, values, [task.test for task in tasks])
+    on_pass(_tokens([example for task in tasks for example in task.test]))
+    rows = zip(tasks, found.nats.tolist(), found.exact.float().tolist(), strict=True)
+    ids = [tuple(example.id for example in task.test) for task in tasks]
+    return [TaskScore(task.task.name, ids[t], tuple(nats), tuple(right)) for t, (task, nats, right) in enumerate(rows)]
+
+
+def score_examples(space: ParameterSpace, values: Mapping[str, Tensor], examples: Sequence[Sequence[Encoded]]) -> Score:
+    """(T, B) scores of T lists of B examples, each under its own values (T, ...); a bounded number of tokens a time."""
     assert isinstance(space.loss, AnswerLoss)
-    batch = collate([task.test for task in tasks], packed=packs(space.model)).to(space.device)
+    batch = collate(examples, packed=packs(space.model))
+    most = NO_GRADIENT * tokens_per_forward(space.device)
     with space.installed(values):
-        nats, exact = space.loss.score(batch)
-    on_pass(batch.token_count)
-    rows = zip(tasks, batch.example_ids, nats.tolist(), exact.float().tolist(), strict=True)
-    return [TaskScore(task.task.name, ids, tuple(nat), tuple(right)) for task, ids, nat, right in rows]
+        parts = [space.loss.score(part.to(space.device)) for part in batch.parts(most)]
+    return Score(*(torch.cat(part, dim=1) for part in zip(*parts, strict=True)))
 
 
 def choose(
@@ -178,11 +206,16 @@ def _chunks(
     for _, group in groupby(pairs, key=lambda pair: (len(pair[0].test), len(pair[1]))):
         members = list(group)
         most = max(_tokens(support) + _tokens(task.test) // NO_GRADIENT for task, support in members)
-        size = max(1, AUTO_TOKENS_PER_FORWARD[space.device.type] // most)
+        size = max(1, tokens_per_forward(space.device) // most)
         size = min(size, space.limit or size)
         for first in range(0, len(members), size):
             part = members[first : first + size]
             yield Chunk([task for task, _ in part], [support for _, support in part])
+
+
+def tokens_per_forward(device: torch.device) -> int:
+    """Tokens of a forward with its gradient at most, wherever a user says how many examples there are."""
+    return AUTO_TOKENS_PER_FORWARD[device.type]
 
 
 def _tokens(examples: Sequence[Encoded]) -> int:

@@ -26,10 +26,15 @@ class Adapted(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class InnerLoop:
-    """steps: K; optimizer: its learning rate, clipping and moments are each task's own."""
+    """steps: K; optimizer: its learning rate, clipping and moments are each task's own.
+
+    batch_size  examples of the support per step, for whoever makes the batches (`data.batches.inner_batches`);
+                None: all of them
+    """
 
     steps: int
     optimizer: Optimizer
+    batch_size: int | None = None
 
     def adapt(
         self,

@@ -65,9 +65,10 @@ class AnswerLoss:
         self.body = with_layers(base, below + above)
 
     def __call__(self, batch: Batch, *, twice: bool = False) -> Tensor:
-        """(T,) mean nats an answer token; `twice` where a second derivative is needed."""
+        """(T,) mean nats per scored token, or a part's share of that; `twice` where a second derivative is needed."""
         rows = self.scored_hidden(batch), self.head, batch.targets, batch.row_task, batch.tasks
-        return plain_cross_entropy(*rows) if twice else task_cross_entropy(*rows, chunk_rows=self.logit_rows)
+        mean_T = plain_cross_entropy(*rows) if twice else task_cross_entropy(*rows, chunk_rows=self.logit_rows)
+        return mean_T if batch.share is None else mean_T * batch.share
 
     @torch.no_grad()
     def score(self, batch: Batch) -> Score:
