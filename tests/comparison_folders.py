@@ -28,13 +28,18 @@ def write_comparison(
     arms: Mapping[str, Planted],
     *,
     budgets: Sequence[str] = ("tokens",),
-    seeds: Sequence[int] = (1, 2),
+    seeds: Sequence[int] = (1, 2, 3),
     draws: int = 2,
     tasks: int = 8,
     examples: int = 12,
     seen: bool = False,
+    primary: Mapping[str, Any] | None = None,
+    stopping: bool = False,
 ) -> None:
-    """Nats fall, accuracies rise by the gain. Every file lists its examples in an order of its own."""
+    """Nats fall, accuracies rise by the gain. Every file lists its examples in an order of its own.
+
+    stopping: whether scores have the nats of what ends an answer, a tenth of the others.
+    """
     cells = list(_cells(arms, budgets, seeds))
     names = [f"task {index}" for index in range(tasks)]
     protocol = {"k": [0, K], "draws": draws, "seeds": list(seeds), "test_examples": examples}
@@ -47,6 +52,7 @@ def write_comparison(
         "protocol": protocol | {"held_out": names, "validation": ["v"], "train": ["t"]},
         "notes": ["planted"],
         "detectable": {"nats": 0.2, "accuracy": 0.1, "assumptions": "none"},
+        "primary": primary,
         "targets": {"nats": 1.5, "accuracy": 0.5},
         "cells": cells,
     }
@@ -54,6 +60,8 @@ def write_comparison(
     for cell in cells:
         _write(folder / "cells" / cell["cell"] / "result.json", _result(cell, names))
         for piece in _pieces(cell, arms[cell["arm"]], names, draws=draws, examples=examples, seen=seen):
+            for scores in piece["tasks"].values() if stopping else ():
+                scores["stop_nats"] = [nats / 10 for nats in scores["nats"]]
             name = "{table}-k{k}-draw{draw}-{how}.json".format(**piece)
             _write(folder / "cells" / cell["cell"] / "scores" / name, piece)
 

@@ -61,10 +61,22 @@ def test_what_it_says_before_it_starts(world: World, tmp_path: Path) -> None:
     assert lines[1] == "arms     base, in-context, lora, joint-lora, fomaml-lora, meta-lora, joint"
     assert lines[2] == "tasks    2 seen, 1 validation, 1 unseen"
     assert lines[3] == "scored   at k = 0, 4; 2 draws, 2 seeds, 3 tests"
-    nats, accuracy = (begun.plan["detectable"][metric] for metric in ("nats", "accuracy"))
-    assert lines[4] == f"detects  {nats:.2f} nats, {accuracy:.0%} accuracy, 4 times in 5,"
+    assert lines[4] == "primary  none is named: every difference will be exploratory"
+    few = "nothing about methods from 1 unseen tasks and 2 training seeds: 2 tasks and 3 seeds are needed"
+    assert (lines[5], begun.plan["detectable"]) == (f"detects  {few}", {"assumptions": few})
     assert "valid for these tasks only" in lines[-1]
-    more = begin(matrix_file(world, tmp_path, {"seeds": [1, 5, 6, 7], "evaluation.draws": 9}), tmp_path / "more")
+
+
+def test_what_it_can_detect_before_it_starts(world: World, tmp_path: Path) -> None:
+    named = {"arm": "meta-lora", "against": "joint-lora", "metric": "nats", "k": 4, "adaptation": "tuned"}
+    held_out = {"runs.every.tasks.held_out": ["cy", "bob"], "runs.every.outer.tasks_per_step": 1, "primary": named}
+    few = begin(matrix_file(world, tmp_path, {**held_out, "seeds": [1, 5, 6]}), tmp_path / "few")
+    nats, accuracy = (few.plan["detectable"][metric] for metric in ("nats", "accuracy"))
+    lines = few.lines()
+    assert lines[4] == "primary  meta-lora against joint-lora: nats, k = 4, tuned, equal tokens"
+    assert lines[5] == f"detects  {nats:.2f} nats, {accuracy:.0%} accuracy, 4 times in 5,"
+    assert few.plan["primary"] == named | {"budget": "tokens"}
+    more = begin(matrix_file(world, tmp_path, {**held_out, "seeds": [1, 5, 6, 7]}), tmp_path / "more")
     assert 0 < more.plan["detectable"]["nats"] < nats
 
 
@@ -80,6 +92,7 @@ def test_a_plan_says_where_its_numbers_come_from(world: World, tmp_path: Path) -
         **{"train": ["ada", "bob"], "validation": ["dee"], "held_out": ["cy"]},
     }
     assert plan["environment"]["packages"]["torch"]
+    assert plan["primary"] is None
     assert plan["targets"] == {"nats": 1.0, "accuracy": 0.5}
     assert [cell["cost_only"] for cell in plan["cells"]] == [False] * 7 + [True]
 

@@ -129,6 +129,7 @@ def test_the_table_for_people_says_the_same(cli: Cli, run: Path, first: dict[str
         assert f"{row['nats']['mean']:.2f} [{row['nats']['low']:.2f}, " in text
         assert text.endswith(row["nats"]["worst"])
     assert f"every score is in {place}/" in said.out
+    assert "of these trained values; one training seed says nothing of a method" in said.out
 
 
 def test_without_validation_tasks_nothing_is_tuned(cli: Cli, alone: Path) -> None:

@@ -132,6 +132,7 @@ def test_shipped_matrices_load(path: Path) -> None:
     matrix = load_matrix(path)
     assert matrix.name == path.stem
     assert "joint-lora" in matrix.arms, "what everything is compared with"
+    assert matrix.primary, "one question that is asked beforehand"
     if path.stem != "quick":
         assert len(matrix.seeds) >= 3
         assert matrix.evaluation.draws >= 5

@@ -116,7 +116,7 @@ def test_what_has_to_be_given(bare: World, tmp_path: Path, key: str) -> None:
     assert faults_of(bare, {key: ABSENT}, tmp_path) == [(key, "missing")]
 
 
-@pytest.mark.parametrize("key", ["cost_only", "evaluation", "runs.lora", "runs.all"])
+@pytest.mark.parametrize("key", ["cost_only", "evaluation", "runs.lora", "runs.all", "primary"])
 def test_what_may_be_left_out(bare: World, tmp_path: Path, key: str) -> None:
     load_matrix(written(small(bare, {"runs.lora.memory": ABSENT, key: ABSENT}), tmp_path))
 
@@ -159,6 +159,44 @@ def test_a_fault_that_all_arms_share_is_told_once(bare: World, tmp_path: Path) -
         ("runs: model.dtyp", "unknown key"),
         ("runs: tasks.test", "not a value that this key takes"),
     ]
+
+
+PRIMARY = {"arm": "meta-lora", "against": "joint-lora", "metric": "nats", "k": 4, "adaptation": "tuned"}
+
+
+def test_a_primary_contrast_is_one_that_the_matrix_scores(bare: World, tmp_path: Path) -> None:
+    given = {"evaluation.k": [0, 4, 8], "budgets.seconds": 5.0}
+    for sound in ({}, {"k": 0}, {"budget": "seconds"}, {"arm": "in-context"}, {"arm": "base", "k": 0}):
+        matrix = load_matrix(written(small(bare, {**given, "primary": PRIMARY | sound}), tmp_path))
+        assert matrix.primary is not None
+    for changes, where in (
+        ({"arm": "meta-lor"}, {"arm"}),
+        ({"against": "maml-lora"}, {"against"}),
+        ({"against": "meta-lora"}, {"against"}),
+        ({"k": 5}, {"k"}),
+        ({"arm": "base"}, {"arm"}),
+        ({"against": "in-context", "k": 0}, {"against"}),
+        ({"budget": "examples"}, {"budget"}),
+        ({"metric": "stop_nats"}, {"metric"}),
+        ({"adaptation": "none"}, {"adaptation"}),
+        ({"arm": "x", "against": "y", "k": 3, "budget": "examples"}, {"arm", "against", "k", "budget"}),
+    ):
+        found = faults_of(bare, {**given, "primary": PRIMARY | changes}, tmp_path)
+        assert {place for place, _ in found} == {f"primary.{name}" for name in where}
+        assert len(found) == len(where)
+    for key in PRIMARY:
+        incomplete = {name: value for name, value in PRIMARY.items() if name != key}
+        assert faults_of(bare, {"primary": incomplete}, tmp_path) == [(f"primary.{key}", "missing")]
+
+
+def test_a_primary_contrast_is_told_with_its_budget_and_without_what_k_0_has_none_of(
+    bare: World, tmp_path: Path
+) -> None:
+    matrix = load_matrix(written(small(bare, {"primary": PRIMARY}), tmp_path))
+    assert matrix.primary_contrast == PRIMARY | {"budget": "tokens"}
+    matrix = load_matrix(written(small(bare, {"primary": PRIMARY | {"k": 0}}), tmp_path))
+    assert matrix.primary_contrast == PRIMARY | {"budget": "tokens", "k": 0, "adaptation": "none"}
+    assert load_matrix(written(small(bare), tmp_path)).primary_contrast is None
 
 
 def test_what_the_matrix_says_itself_is_said_nowhere_else(bare: World, tmp_path: Path) -> None:

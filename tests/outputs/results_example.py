@@ -2,6 +2,9 @@
 
 Two budgets, seven held-out tasks; one arm wins, one ties, one loses; a cell failed, a cell is missing, two only tell
 their cost; and whoever named a task, or what failed, was no friend.
+
+example     three training seeds, a primary contrast
+few_seeds   the same of one seed: no verdict on a method, no p
 """
 
 from typing import Any
@@ -14,6 +17,7 @@ HOSTILE_REASON = 'out of memory <img src=x onerror="alert(2)"> | *bold* & `tick`
 HELD_OUT = [HOSTILE_TASK, MATH_TASK, "gcd", "half_life", "hidden-rules/reverse-each-word", "lcm", "units"]
 TRAIN = ["addition", "subtraction", "<b>powers</b>", "prime_factorization", "roman", "sorting", "calendar", "clock"]
 KS = [0, 2, 8]
+SEEDS = [1, 2, 3]
 UNTRAINED = ("base", "in-context")
 #        arm: nats and accuracy at k = 0, gained from k = 0 to the largest k, and the trade for each
 SKILL = {
@@ -37,6 +41,7 @@ seed: 1
 def example() -> dict[str, Any]:
     random = np.random.default_rng(7)
     scores = [*_unseen(random), *_seen(random)]
+    differences = _differences(scores, random)
     return {
         "format": 1,
         "name": "quick",
@@ -56,7 +61,7 @@ def example() -> dict[str, Any]:
         "protocol": {
             "k": KS,
             "draws": 2,
-            "seeds": [1],
+            "seeds": SEEDS,
             "test_examples": 24,
             "held_out": HELD_OUT,
             "validation": ["lcm_many", "volume"],
@@ -67,15 +72,28 @@ def example() -> dict[str, Any]:
             "accuracy": 0.08,
             "assumptions": "80 % power, two-sided 5 %, paired; spread between tasks taken from the validation tasks.",
         },
+        "primary": _primary(differences),
         "rows": _rows(),
         "scores": scores,
-        "differences": _differences(scores, random),
+        "differences": differences,
         "contrasts": _contrasts(),
         "adaptation": _adaptation(),
         "targets": _targets(),
         "forgetting": _forgetting(),
         "training": _training(random),
     }
+
+
+def few_seeds() -> dict[str, Any]:
+    found = example()
+    found["protocol"]["seeds"] = SEEDS[:1]
+    found["detectable"] = {"assumptions": "nothing about methods"}
+    for entry in (*found["differences"], *found["contrasts"], found["primary"]):
+        del entry["p"]
+        entry |= {"seeds": SEEDS[:1], "verdict": "these trained values"}
+    for entry in (*found["scores"], *found["rows"]):
+        entry["seeds"] = SEEDS[:1]
+    return found
 
 
 def cells() -> list[tuple[str, str, str]]:
@@ -96,6 +114,8 @@ def _unseen(random: np.random.Generator) -> list[dict[str, Any]]:
             for metric, mean in (("nats", nats0 - nats_gain * share), ("accuracy", right0 + right_gain * share)):
                 kind = "none" if k == 0 else how
                 scores.append(_score(random, "unseen", budget, arm, kind, k, metric, float(mean), HELD_OUT))
+                if metric == "nats":
+                    scores.append(_stopping(scores[-1]))
     once = {(s["budget"], s["arm"], s["how"], s["k"], s["metric"]): s for s in scores}  # k = 0 for both hows
     return [*once.values()]
 
@@ -106,6 +126,7 @@ def _seen(random: np.random.Generator) -> list[dict[str, Any]]:
     for arm, (nats, right) in means.items():
         for budget in [""] if arm == "base" else ["tokens"]:
             scores.append(_score(random, "seen", budget, arm, "none", 0, "nats", nats, TRAIN))
+            scores.append(_stopping(scores[-1]))
             scores.append(_score(random, "seen", budget, arm, "none", 0, "accuracy", right, TRAIN))
     return scores
 
@@ -128,9 +149,23 @@ def _score(
     worst = (max if metric == "nats" else min)(tasks, key=lambda task: tasks[task])
     mean = sum(values) / len(values)
     about = {"table": table, "budget": budget, "arm": arm, "how": how, "k": k, "metric": metric}
-    intervals = {task: [value - wide, value + wide] for task, value in tasks.items()}
     found = {"mean": mean, "low": mean - wide * 0.8, "high": mean + wide * 0.8, "worst": [worst, tasks[worst]]}
-    return about | found | {"tasks": tasks, "task_intervals": intervals}
+    return about | found | {"tasks": tasks, "seeds": SEEDS}
+
+
+def _stopping(score: dict[str, Any]) -> dict[str, Any]:
+    """A tenth of the nats of the answer."""
+    tenth = {key: score[key] / 10 for key in ("mean", "low", "high")}
+    tasks = {task: value / 10 for task, value in score["tasks"].items()}
+    return score | tenth | {"metric": "stop_nats", "tasks": tasks, "worst": [score["worst"][0], score["worst"][1] / 10]}
+
+
+def _primary(differences: list[dict[str, Any]]) -> dict[str, Any]:
+    named = {"budget": "tokens", "arm": "meta-lora", "k": 8, "metric": "nats"}
+    wanted = {**named, "table": "unseen", "how": "own"}
+    found = next(entry for entry in differences if all(entry[key] == value for key, value in wanted.items()))
+    numbers = {key: found[key] for key in ("mean", "low", "high", "p", "verdict", "tasks", "seeds")}
+    return {**named, "against": "joint-lora", "adaptation": "own", **numbers}
 
 
 def _differences(scores: list[dict[str, Any]], random: np.random.Generator) -> list[dict[str, Any]]:
@@ -157,14 +192,15 @@ def _difference(score: dict[str, Any], reference: dict[str, Any], random: np.ran
     p = float(np.clip(np.exp(-((mean / wide * 1.5) ** 2)), 1e-4, 1))
     better = (mean < 0) == (score["metric"] == "nats")
     high = mean + wide * float(random.uniform(0.9, 1.1))
-    verdict = "no detectable difference from joint-lora" if 4 * p > 0.05 else "better" if better else "worse"
+    verdict = "no detectable difference from joint-lora" if p > 0.05 else "better" if better else "worse"
     about = {key: score[key] for key in ("table", "budget", "arm", "how", "k", "metric")} | {"reference": "joint-lora"}
-    found = {"mean": mean, "low": mean - wide, "high": high, "p": p, "p_holm": min(1.0, 4 * p)}
-    return about | found | {"verdict": verdict, "tasks": tasks}
+    found = {"mean": mean, "low": mean - wide, "high": high, "p": p}
+    return about | found | {"verdict": verdict, "tasks": tasks, "seeds": SEEDS}
 
 
 def _contrasts() -> list[dict[str, Any]]:
     common = {"name": "algorithm", "of": "meta-lora - fomaml-lora", "budget": "tokens", "how": "own", "k": 8}
+    common |= {"seeds": SEEDS}
     nats = {"metric": "nats", "mean": -0.11, "low": -0.19, "high": -0.03, "p": 0.008, "verdict": "better"}
     accuracy = {"metric": "accuracy", "mean": 0.021, "low": -0.039, "high": 0.081, "p": 0.48}
     return [common | nats, common | accuracy | {"verdict": "no detectable difference"}]
@@ -177,7 +213,7 @@ def _algorithm(arm: str) -> str:
 
 def _row(arm: str, budget: str, **changes: Any) -> dict[str, Any]:
     """Of a LoRA run, or of an arm that isn't trained."""
-    common = {"arm": arm, "budget": budget, "seeds": [1], "cost_only": False, "status": "done", "reason": ""}
+    common = {"arm": arm, "budget": budget, "seeds": SEEDS, "cost_only": False, "status": "done", "reason": ""}
     costs = {
         "parameters": 1_843_200,
         "percent": 1.352,

@@ -22,7 +22,7 @@ from innerloop.outputs.figures_training import POINTS, _thin
 from innerloop.outputs.page import Absent, Figure
 from innerloop.outputs.results import METRICS, REFERENCE, Results
 from outputs.conftest import Written
-from outputs.results_example import HELD_OUT, HOSTILE_TASK, MATH_TASK, example
+from outputs.results_example import HELD_OUT, HOSTILE_TASK, KS, MATH_TASK, example
 
 ARMS = ("base", "in-context", *METHODS)
 
@@ -210,6 +210,18 @@ def test_a_detectable_difference_larger_than_all_others_does_not_squeeze_them() 
         )
     assert texts(narrow.svg) == texts(wide.svg), "the same ticks"
     assert "below 9.000 nats" in wide.caption
+
+
+def test_panels_that_share_a_scale_show_every_point_of_all_of_them() -> None:
+    """The limits of the first panel alone cut off the best point of the page."""
+    results = small()
+    for score in (s for s in results["scores"] if s["metric"] == "accuracy"):
+        score["tasks"] = {HELD_OUT[0]: 0.1 + score["k"] / 100, HELD_OUT[1]: 0.1 + score["k"] / 10}
+    with style():
+        figure = figures_scores.tasks(view(results, metric=METRICS[1]))
+    assert isinstance(figure, Figure)
+    ticks = [float(text) for text in texts(figure.svg) if re.fullmatch(r"\d+", text) and int(text) not in KS]
+    assert max(ticks) > 40, "of a point at 90 %; the first panel's end below 20 %"
 
 
 def test_long_training_curves_are_means_of_neighbours() -> None:

@@ -20,7 +20,7 @@ from innerloop.outputs.report import page, write_report
 from innerloop.outputs.results import Results
 from innerloop.outputs.sections import sections
 from outputs.conftest import Written
-from outputs.results_example import CONFIG, HOSTILE_REASON, HOSTILE_TASK, example
+from outputs.results_example import CONFIG, HOSTILE_REASON, HOSTILE_TASK, example, few_seeds
 
 TEMPLATES = Path(report.__file__).with_name("templates")
 VOID = {"meta", "br", "img", "link", "input", "hr"}
@@ -141,6 +141,20 @@ def test_a_null_result_stands_where_a_win_stands(source: str) -> None:
     assert "not finished" in verdict
 
 
+def test_the_page_of_one_seed_says_nothing_of_a_method() -> None:
+    def told(given: dict[str, Any]) -> str:
+        inside = [text for where, text in Page(bare(given)).text if not {"style", "script", "pre"} & set(where)]
+        return " ".join(" ".join(inside).replace("\N{NO-BREAK SPACE}", " ").split())
+
+    verdict = r"(?<!lower is )(?<!higher is )(?<!0 is )\b(better|worse)\b|\bp [<=]|no detectable difference"
+    one, three = told(few_seeds()), told(example())
+    assert not re.search(verdict, one)
+    assert len(re.findall("these trained values", one)) > 20
+    assert len(re.findall(verdict, three)) > 20, "the control"
+    assert "1 training seed: every number is of these trained values, none of a method." in one
+    assert "these trained values" not in three
+
+
 def test_every_number_of_a_table_can_be_sorted_by(parsed: Page) -> None:
     values = [attributes["data-value"] for attributes in parsed.of("td") if "data-value" in attributes]
     assert len(values) > 300
@@ -168,6 +182,7 @@ def tables(results: dict[str, Any], word: str) -> list[Table]:
     ("key", "sentence"),
     [
         ("detectable", "don&#39;t say which difference could have been detected"),
+        ("primary", "No primary contrast was named before this comparison ran: every difference is exploratory."),
         ("contrasts", "Parametrization (fomaml − fomaml-lora): not in these results."),
         ("adaptation", "No adaptation gaps are in these results at equal tokens."),
         ("targets", "No targets are in these results at equal tokens."),

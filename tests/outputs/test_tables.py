@@ -54,9 +54,29 @@ def test_differences_have_interval_p_and_verdict_and_no_reference() -> None:
     for entry in given("differences", table="unseen", budget="tokens", how="own", k=8, metric="nats"):
         cell = cells[entry["arm"]]
         assert cell.value == entry["mean"]
-        assert "Holm p" in cell.detail[1]
+        assert cell.detail[1].startswith("p ")
+        assert ("primary contrast" in cell.detail) == (entry["arm"] == "meta-lora"), "all others are exploratory"
         assert cell.tag == entry["verdict"].removesuffix(" from joint-lora")
     assert {cells["meta-lora"].tag, cells["fomaml-lora"].tag} == {"better", "no detectable difference"}
+
+
+def test_nats_of_stopping_have_a_column_beside_those_of_the_answer() -> None:
+    title = "nats of stopping, largest k"
+    shown = column(tables.scores(RESULTS, "tokens", "own", METRICS[0]), title)["meta-lora"]
+    (entry,) = given("scores", table="unseen", budget="tokens", arm="meta-lora", how="own", k=8, metric="stop_nats")
+    assert shown.value == entry["mean"]
+    assert title not in tables.scores(RESULTS, "tokens", "own", METRICS[1]).columns
+    wide, _ = matrix(RESULTS, "tokens", "own")
+    assert column(wide, "nats of stopping, k = 8")["meta-lora"].value == entry["mean"]
+    places = [list(wide.columns).index(f"{title}, k = 8") for title in ("nats an answer token", "nats of stopping")]
+    assert places == sorted(places)
+    seen = column(tables.seen(RESULTS, "tokens"), "nats of stopping")
+    assert seen["meta-lora"].value == given("scores", table="seen", arm="meta-lora", metric="stop_nats")[0]["mean"]
+    results = example()
+    results["scores"] = [entry for entry in results["scores"] if entry["metric"] != "stop_nats"]
+    without = Results(results)
+    every = (tables.scores(without, "tokens", "own", METRICS[0]), tables.seen(without, "tokens"))
+    assert not [title for table in every for title in table.columns if "stopping" in title]
 
 
 def test_the_table_of_seen_tasks_holds_only_seen_tasks() -> None:

@@ -19,6 +19,7 @@ import numpy as np
 
 from innerloop.data.encoding import EncodedTask
 from innerloop.errors import Fault, UserError
+from innerloop.evaluation.cells import Metric
 from innerloop.evaluation.forgetting import continuations, forgetting, shipped_prompts
 from innerloop.evaluation.kshot import Chunk, adapt, draw_support
 from innerloop.evaluation.protocol import (
@@ -32,7 +33,7 @@ from innerloop.evaluation.protocol import (
     pieces,
     tune,
 )
-from innerloop.evaluation.statistics import bootstrap
+from innerloop.evaluation.tables import of_scores
 from innerloop.learned import Learned
 from innerloop.learning.inner_loop import InnerLoop
 from innerloop.learning.methods import METHODS
@@ -146,14 +147,16 @@ def _row(found: Sequence[Mapping[str, Any]], k: int, how: str) -> dict[str, Any]
     parts = [part for part in found if (part["k"], part["how"]) == (k, how)]
     names = list(parts[0]["tasks"])
 
-    def interval(metric: str) -> dict[str, Any]:
-        values = {name: np.array([[part["tasks"][name][metric] for part in parts]]) for name in names}
-        said, means = bootstrap(values), {name: float(value.mean()) for name, value in values.items()}
-        worst = (max if metric == "nats" else min)(means, key=means.__getitem__)
-        return {"mean": said.mean, "low": said.low, "high": said.high, "worst": worst, "tasks": means}
+    def interval(metric: Metric, field: str) -> dict[str, Any]:
+        values = {name: np.array([[part["tasks"][name][field] for part in parts]]) for name in names}
+        means = {name: float(value.mean()) for name, value in values.items()}
+        worst = (min if metric == "accuracy" else max)(means, key=means.__getitem__)
+        return {**of_scores(values, metric), "worst": worst, "tasks": means}
 
     row = {"k": k, "how": how, "steps": parts[0]["steps"], "lr": parts[0]["lr"], "draws": len(parts)}
-    row |= {"nats": interval("nats"), "accuracy": interval("correct")}
+    row |= {"nats": interval("nats", "nats"), "accuracy": interval("accuracy", "correct")}
+    if all("stop_nats" in part["tasks"][name] for part in parts for name in names):
+        row["stop_nats"] = interval("stop_nats", "stop_nats")
     row["unchecked"] = sum(len(part["tasks"][name]["unchecked"]) for part in parts for name in names)
     support = [part["tasks"][name]["support_nats"] for part in parts for name in names]
     return row | {"gap": None if None in support else row["nats"]["mean"] - sum(support) / len(support)}
@@ -161,7 +164,9 @@ def _row(found: Sequence[Mapping[str, Any]], k: int, how: str) -> dict[str, Any]
 
 def lines(found: Mapping[str, Any]) -> list[str]:
     """A table for people."""
-    table = [("k", "adapted", "steps", "lr", "nats an answer token", "accuracy", "gap", "worst task")]
+    stops = all("stop_nats" in row for row in found["rows"])
+    stopping = ["nats of stopping"] if stops else []
+    table = [("k", "adapted", "steps", "lr", "nats an answer token", *stopping, "accuracy", "gap", "worst task")]
     for row in found["rows"]:
         nats, right = row["nats"], row["accuracy"]
         table.append(
@@ -170,8 +175,9 @@ def lines(found: Mapping[str, Any]) -> list[str]:
                 row["how"],
                 str(row["steps"]),
                 "" if row["lr"] is None else f"{row['lr']:g}",
-                f"{nats['mean']:.2f} [{nats['low']:.2f}, {nats['high']:.2f}]",
-                f"{right['mean']:.0%} [{right['low']:.0%}, {right['high']:.0%}]",
+                _shown(nats, ".2f"),
+                *([_shown(row["stop_nats"], ".2f")] if stops else []),
+                _shown(right, ".0%"),
                 "" if row["gap"] is None else f"{row['gap']:.2f}",
                 nats["worst"],
             )
@@ -180,8 +186,18 @@ def lines(found: Mapping[str, Any]) -> list[str]:
     padded = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table)
     failed = sum(row["unchecked"] for row in found["rows"])
     notes = [f"{failed} answers count as wrong because checking them failed"] if failed else []
-    notes += ["[95 % intervals]; gap: test loss minus support loss", f"every score is in {found['folder']}/"]
+    notes += [
+        "[95 % intervals]: over tasks like these, of these trained values; one training seed says nothing of a method",
+        "gap: test loss minus support loss",
+        f"every score is in {found['folder']}/",
+    ]
     return [*padded, *notes]
+
+
+def _shown(score: Mapping[str, Any], form: str) -> str:
+    """ "1.23 [1.10, 1.36]"; of one task alone there is no interval."""
+    mean, *ends = (format(score[key], form) for key in ("mean", "low", "high") if key in score)
+    return f"{mean} [{', '.join(ends)}]" if ends else mean
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -94,6 +94,17 @@ class RunsSection(Section):
     all: Fragment = Field(default={}, description="part of a run.yaml")
 
 
+class PrimarySection(Section):
+    """The one question that was asked before anything ran; whatever else a comparison finds is exploratory."""
+
+    arm: str = Field(description="an arm of this matrix")
+    against: str = Field(description="another arm of this matrix")
+    metric: Literal["nats", "accuracy"] = Field(description="nats or accuracy")
+    k: int = Field(ge=0, description="one of evaluation.k")
+    adaptation: Literal["own", "tuned"] = Field(description="own or tuned")
+    budget: Budget | None = Field(default=None, description="one of the budgets; the first unless given")
+
+
 class CostSection(Section):
     """Arms that take a few steps for their cost alone and are never scored."""
 
@@ -108,6 +119,7 @@ class Matrix(Section):
     cost_only: CostSection | None = None
     budgets: BudgetsSection
     seeds: _Naturals = Field(description="list of different whole numbers, 0 or above")
+    primary: PrimarySection | None = None
     evaluation: EvaluationSection = EvaluationSection()
 
     def protocol(self, arm: str, seed: int) -> Protocol:
@@ -121,6 +133,15 @@ class Matrix(Section):
     def given_budgets(self) -> dict[str, float]:
         amounts = {name: getattr(self.budgets, name) for name in get_args(Budget)}
         return {name: amount for name, amount in amounts.items() if amount is not None}
+
+    @property
+    def primary_contrast(self) -> dict[str, Any] | None:
+        """As results.json has it: with its budget, and what it is adapted with where there is something to adapt on."""
+        if self.primary is None:
+            return None
+        named = self.primary.model_dump()
+        named["budget"] = named["budget"] or next(iter(self.given_budgets))
+        return named if self.primary.k else named | {"adaptation": "none"}
 
 
 class Cell(NamedTuple):

@@ -13,7 +13,17 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from innerloop.comparison.matrix import COST, Cell, Fragment, Matrix, common_config, run_config
+from innerloop.comparison.matrix import (
+    BASE,
+    COST,
+    IN_CONTEXT,
+    STD,
+    Cell,
+    Fragment,
+    Matrix,
+    common_config,
+    run_config,
+)
 from innerloop.errors import Faults, UserError, did_you_mean
 from innerloop.evaluation.cells import UNTRAINED
 from innerloop.learning.methods import METHODS
@@ -70,6 +80,7 @@ class _Check:
             self.faults.add("no budget", where, expected=right)
         self._check_keys()
         runs = self._loads("runs", lambda: common_config(matrix, matrix.seeds[0]))
+        self._check_primary()
         arms = self._sound("arms", matrix.arms, (*UNTRAINED, *METHODS))
         if costly is not None:
             costly = costly.model_copy(update={"arms": self._sound("cost_only.arms", costly.arms, tuple(METHODS))})
@@ -91,6 +102,29 @@ class _Check:
                     problem = "the matrix says this itself" if key in OURS else "this is the same for every arm"
                     right = "leave it out" if key in OURS else f"runs.every: {key}"
                     self.faults.add(problem, self.document.where((*path, *key.split("."))), value, right)
+
+    def _check_primary(self) -> None:
+        """The primary contrast is one that this matrix scores."""
+        named, matrix = self.matrix.primary, self.matrix
+        if named is None:
+            return
+
+        def add(problem: str, key: str, right: str) -> None:
+            self.faults.add(problem, self.document.where(("primary", key)), getattr(named, key), right)
+
+        for key in ("arm", "against"):
+            arm = getattr(named, key)
+            if arm not in matrix.arms:
+                add("not an arm of this matrix", key, did_you_mean(arm, matrix.arms))
+            elif (arm == BASE and named.k) or (arm in (STD, IN_CONTEXT) and not named.k):
+                right = "k = 0" if arm == BASE else "a k above 0"
+                add(f"this arm is not scored at k = {named.k}", key, f"{right}, or another arm")
+        if named.arm == named.against:
+            add("an arm is not compared with itself", "against", "another arm of this matrix")
+        if named.k not in matrix.evaluation.k:
+            add("nothing is scored at this k", "k", f"one of evaluation.k: {', '.join(map(str, matrix.evaluation.k))}")
+        if named.budget is not None and named.budget not in matrix.given_budgets:
+            add("no budget of this matrix", "budget", f"one of {', '.join(matrix.given_budgets)}")
 
     def _sound(self, section: str, arms: Mapping[str, Fragment], known: Sequence[str]) -> dict[str, Fragment]:
         return {arm: part for arm, part in arms.items() if self._is_sound(section, arm, part, known)}

@@ -17,7 +17,7 @@ ARMS = (*UNTRAINED, *METHODS)
 
 Table = Literal["unseen", "seen"]
 How = Literal["none", "own", "tuned"]
-Metric = Literal["nats", "accuracy"]
+Metric = Literal["nats", "accuracy", "stop_nats"]  # of the answer's tokens; right or wrong; of what ends the answer
 Number = float | None
 _Count = Annotated[int, Field(ge=0)]
 _Share = Annotated[float, Field(ge=0, le=1)]
@@ -43,6 +43,17 @@ class Protocol(Record):
     draws: int = Field(ge=1)
 
 
+class Primary(Record):
+    """The one difference that is no exploration: arm minus against. adaptation: of those that adapt."""
+
+    arm: str
+    against: str
+    budget: str
+    metric: Metric
+    k: _Count
+    adaptation: How
+
+
 class Matrix(Record):
     name: str
     command: str
@@ -52,6 +63,7 @@ class Matrix(Record):
     protocol: Protocol
     notes: list[str] = []
     detectable: dict[str, Any] = {}
+    primary: Primary | None = None
     targets: dict[Metric, float] = {}
     cells: list[Cell]
 
@@ -97,6 +109,7 @@ class Result(Record):
 class TaskScores(Record):
     ids: list[str] = Field(min_length=1)
     nats: list[float]
+    stop_nats: list[float] | None = None
     correct: list[_Share]
     support_nats: Number = None
 

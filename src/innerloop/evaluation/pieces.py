@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,6 +67,11 @@ class Scores:
     pieces: Mapping[tuple[int, int], Piece]
     seeds: tuple[int, ...]
     draws: int
+
+    @property
+    def metrics(self) -> list[Metric]:
+        """Those that every piece has."""
+        return [metric for metric in get_args(Metric) if all(metric in piece.values for piece in self.chosen)]
 
     @property
     def chosen(self) -> list[Piece]:
@@ -165,9 +170,10 @@ def _read_pieces(folder: Path, cell: Cell, draws: int, pieces: _Pieces, faults: 
         if file.draw >= draws:
             faults.add("more draws than the protocol's", str(path), file.draw, f"a draw from 0 to {draws - 1}")
         for name, task in file.tasks.items():
-            counts = (len(task.ids), len(set(task.ids)), len(task.nats), len(task.correct))
+            lists = [task.ids, set(task.ids), task.nats, task.correct]
+            counts = tuple(map(len, lists if task.stop_nats is None else [*lists, task.stop_nats]))
             if len(set(counts)) > 1:
-                right = "as many nats and correct as ids, no id twice"
+                right = "as many nats, stop_nats and correct as ids, no id twice"
                 faults.add("scores that don't fit their ids", f"{path}: task {name}", counts, right)
         same = pieces[Key(file.table, file.budget, file.arm, file.how, file.k)]
         if (other := same.get((file.seed, file.draw))) is not None:
@@ -179,12 +185,18 @@ def _read_pieces(folder: Path, cell: Cell, draws: int, pieces: _Pieces, faults: 
 def _piece(path: Path, file: PieceFile) -> Piece:
     orders = {name: sorted(range(len(task.ids)), key=task.ids.__getitem__) for name, task in file.tasks.items()}
     tasks = [(name, task, orders[name]) for name, task in file.tasks.items()]
+    lists: dict[Metric, dict[str, list[float] | None]] = {
+        "nats": {name: task.nats for name, task in file.tasks.items()},
+        "accuracy": {name: task.correct for name, task in file.tasks.items()},
+        "stop_nats": {name: task.stop_nats for name, task in file.tasks.items()},
+    }
     return Piece(
         path=path,
         ids={name: tuple(task.ids[index] for index in order) for name, task, order in tasks},
         values={
-            "nats": {name: np.array(task.nats, np.float64)[order] for name, task, order in tasks},
-            "accuracy": {name: np.array(task.correct, np.float64)[order] for name, task, order in tasks},
+            metric: {name: np.array(values, np.float64)[orders[name]] for name, values in found.items()}
+            for metric, found in lists.items()
+            if all(values is not None for values in found.values())
         },
         support={name: task.support_nats for name, task, _ in tasks},
         steps=file.steps,

@@ -1,21 +1,20 @@
-"""How far a score, or the difference of two, can be trusted. Pure numpy.
+"""How far a score, or the difference of two, can be trusted: crossed random effects, tasks x seeds, and t intervals.
 
-Legend: T = tasks, S = training seeds, D = support draws, E = test examples, B = replicates; n = how often the
-replicates drew one task.
+Legend: T = tasks, S = training seeds, X = any axes before them (many comparisons at once).
 
 Interval            a mean, its 95 % interval, and how easily chance alone gives such a mean
-bootstrap           hierarchical bootstrap of the mean over tasks, seeds, draws and examples
-holm                p values of several comparisons, adjusted for there being several
-verdict             better, worse, or no detectable difference
+interval            task -> values of each seed: the interval of the mean over tasks
+Bounds, bounds      the same of tables (X, T, S), in arrays
+sides               which intervals leave out 0, and on which side
+unjudged            why nothing is said of a method: too few seeds or tasks
+verdict             better, worse, no detectable difference, or why there is none
 Spread              assumed standard deviations of a paired difference
 detectable_effect   the smallest true difference that a comparison of some size finds 4 times in 5
-covers              in words, what an interval over so many tasks, seeds, draws and examples speaks of
+covers              in words, what an interval over so many tasks and seeds speaks of
 """
 
 import math
-from collections.abc import Mapping, Sequence
-from functools import lru_cache
-from statistics import NormalDist
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -23,149 +22,181 @@ from numpy.typing import NDArray
 
 LEVEL = 0.05  # two-sided
 POWER = 0.8
-REPLICATES = 2000
+FEWEST_SEEDS, FEWEST_TASKS = 3, 2  # for a word about a method
+FEWEST = f"{FEWEST_TASKS} tasks and {FEWEST_SEEDS} seeds"
 NO_DIFFERENCE = "no detectable difference"
+THESE_VALUES, THIS_TASK = "these trained values", "this task alone"
+ROUNDING = 1e-12  # of the largest value: what is smaller is 0
+SIMULATED = 20_000
 
 Values = NDArray[np.float64]
 
 
 class Interval(NamedTuple):
-    """p: two-sided, of "the mean is 0"; it says something only where the values are differences."""
+    """p: two-sided, of "the mean is 0". None: there is no such thing of so few seeds or tasks."""
 
     mean: float
-    low: float
-    high: float
-    p: float
+    low: float | None
+    high: float | None
+    p: float | None
 
 
-def bootstrap(values: Mapping[str, Values], *, replicates: int = REPLICATES, seed: int = 0) -> Interval:
-    """Task -> values (S, D, E), or paired differences of them -> mean over tasks, 95 % percentile interval, p.
+class Bounds(NamedTuple):
+    """Of tables (X, T, S): arrays (X)."""
 
-    Every task weighs the same; S and D are the same for all tasks, E needn't be. A replicate draws, with replacement,
-    T tasks; S seeds, the same for all its tasks, since all of them met the same trained values; and for each task that
-    it drew, anew, D of its support draws and E of its test examples, by their places, the same for all its seeds, which
-    may have met the same ones. Drawing seeds for each task apart, or examples for each seed apart, would count one
-    lucky seed or one odd example as many independent ones; where they are independent, drawing them together is right
-    too. That errors within a task go together, and that arms are compared example by example: Miller 2024,
-    arXiv:2411.00640.
+    mean: Values
+    low: Values
+    high: Values
+    p: Values
 
-    What there is only one of is not resampled: the interval says nothing of other tasks with one task, nor of other
-    seeds with one seed (`covers`). Where there is one value in all, the interval is that value and p is 1. With few
-    tasks that differ more than anything else varies, the interval is too short: it held the truth in 86 of 100
-    simulated comparisons of 6 tasks, in 90 of 12. Where examples vary most it is too long: 98 of 100.
 
-    p = 2 min(1 + replicates at or below 0, 1 + those at or above) / (B + 1), at most 1: never 0.
+class MeanSquares(NamedTuple):
+    """Of a table's tasks, seeds and what is left of it, with their degrees of freedom: arrays (X)."""
+
+    tasks: Values
+    seeds: Values
+    rest: Values
+
+
+def interval(values: Mapping[str, Values]) -> Interval:
+    """Task -> values (S, ...), or paired differences of them -> mean over tasks, 95 % interval, p.
+
+    Within a task and seed everything (support draws, test examples) is averaged; tasks and seeds weigh the same.
+    With one task, or with fewer than 3 seeds, there is no p, since nothing can be said of a method: the interval is
+    then over the seeds of this task, or over tasks for these trained values, and none where there is only one of both.
     """
-    tasks = [np.asarray(values[name], np.float64) for name in sorted(values)]
-    seeds, draws = tasks[0].shape[:2]
-    assert all(task.shape[:2] == (seeds, draws) for task in tasks)
-    means = np.zeros(replicates)
-    sizes = tuple(task.shape[2] for task in tasks)
-    for task, drawn in zip(tasks, _resampled(sizes, seeds, draws, replicates, seed), strict=True):
-        of_examples = (drawn.examples @ task.reshape(seeds * draws, -1).T).reshape(-1, seeds, draws)  # (n, S, D)
-        of_seeds = np.einsum("nsd,nd->ns", of_examples, drawn.draws)
-        # One replicate may draw a task more than once, so += by index would lose some.
-        means += np.bincount(drawn.replicate, (of_seeds * drawn.seeds).sum(1), minlength=replicates)
-    means /= len(tasks)
+    table = np.array([np.asarray(values[name], np.float64).reshape(len(values[name]), -1).mean(1) for name in values])
+    tasks, seeds = table.shape
+    if tasks < FEWEST_TASKS and seeds < FEWEST_SEEDS:
+        return Interval(float(table.mean()), None, None, None)
+    if seeds < FEWEST_SEEDS:
+        table = table.mean(1, keepdims=True)  # these values are all there is: only tasks are drawn
+    found = Interval(*(float(each) for each in bounds(table)))
+    return found if unjudged(tasks=tasks, seeds=seeds) is None else found._replace(p=None)
+
+
+def bounds(tables: Values) -> Bounds:
+    """Tables (X, T, S) -> the mean of each, its 95 % t interval, and p of "it is 0". T or S may be 1, not both.
+
+    value = mean + task + seed + rest, each effect drawn anew for other tasks and seeds, since a training seed's luck is
+    shared by all of its tasks. The variance of the mean is (tasks + seeds - rest) / TS, in mean squares; their noise
+    may make that too small, so it is no less than the larger of the tasks' and the seeds' mean square / TS. Degrees of
+    freedom are Satterthwaite's: of the three mean squares, or where one stands alone, its own.
+    """
+    from scipy.special import stdtr, stdtrit
+
+    *_, tasks, seeds = tables.shape
+    mean, squares = tables.mean((-2, -1)), mean_squares(tables)
+    variance, freedom = _variance(squares, tasks, seeds)
+    largest = np.abs(tables).max((-2, -1))
     # Differences of accuracies often cancel to 0, but for rounding.
-    means[np.abs(means) <= 1e-12 * max(np.abs(task).max() for task in tasks)] = 0
-    mean = float(np.mean([task.mean() for task in tasks]))
-    low, high = np.quantile(means, [LEVEL / 2, 1 - LEVEL / 2])
-    single = len(tasks) * seeds * draws * sizes[0] == 1
-    return Interval(mean, float(low), float(high), 1.0 if single else _two_sided(means))
+    mean = np.where(np.abs(mean) <= ROUNDING * largest, 0.0, mean)
+    error = np.where(np.sqrt(variance) <= ROUNDING * largest, 0.0, np.sqrt(variance))
+    width = stdtrit(freedom, 1 - LEVEL / 2) * error
+    with np.errstate(divide="ignore", invalid="ignore"):
+        p = 2 * stdtr(freedom, -np.abs(mean) / error)
+    return Bounds(mean, mean - width, mean + width, np.where(error > 0, p, np.where(mean == 0, 1.0, 0.0)))
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjusted p values in the order given: Holm 1979. At most LEVEL of families of true nulls have one below LEVEL."""
-    count, running = len(p_values), 0.0
-    adjusted = [0.0] * count
-    for rank, position in enumerate(sorted(range(count), key=lambda index: p_values[index])):
-        running = max(running, min(1.0, (count - rank) * p_values[position]))
-        adjusted[position] = running
-    return adjusted
+def sides(found: Bounds) -> NDArray[np.int64]:
+    """1 where the interval lies above 0, -1 where below, 0 where it holds 0: arrays (X)."""
+    return np.asarray(found.low > 0, np.int64) - np.asarray(found.high < 0, np.int64)
 
 
-def verdict(low: float, high: float, *, p_holm: float, higher_is_better: bool) -> str:
-    """ "better" or "worse" only where the interval excludes 0 and the adjusted p is below LEVEL."""
-    if p_holm >= LEVEL or low <= 0 <= high:
-        return NO_DIFFERENCE
-    return "better" if (low > 0) == higher_is_better else "worse"
+def unjudged(*, tasks: int, seeds: int) -> str | None:
+    """What a difference is about where it can't be about a method: "these trained values", "this task alone"."""
+    if seeds < FEWEST_SEEDS:
+        return THESE_VALUES
+    return THIS_TASK if tasks < FEWEST_TASKS else None
+
+
+def verdict(found: Interval, *, tasks: int, seeds: int, higher_is_better: bool) -> str:
+    """ "better" or "worse" only of 3 seeds or more and 2 tasks or more, where the interval leaves out 0."""
+    if (about := unjudged(tasks=tasks, seeds=seeds)) is not None:
+        return about
+    side = int(sides(Bounds(*(np.asarray(each) for each in found))))
+    return NO_DIFFERENCE if side == 0 else "better" if (side > 0) == higher_is_better else "worse"
 
 
 class Spread(NamedTuple):
     """Assumed standard deviations of a paired difference of two arms, in the metric's unit.
 
-    tasks      of the true differences of tasks
-    seeds      of what a training seed adds, on all tasks alike
-    draws      of what a support draw adds, on one task
-    examples   of the differences of one task's examples
+    tasks   of the true differences of tasks
+    seeds   of what a training seed adds, on all tasks alike
+    both    of what it adds on one task, with the noise of that task's support draws and test examples
     """
 
     tasks: float
     seeds: float
-    draws: float
-    examples: float
+    both: float
 
 
-def detectable_effect(spread: Spread, *, tasks: int, seeds: int, draws: int, examples: int) -> float:
-    """The true difference found at LEVEL in POWER of comparisons; examples: of one task. Before Holm's adjustment.
+def detectable_effect(spread: Spread, *, tasks: int, seeds: int) -> float | None:
+    """The true difference that `verdict` finds in POWER of comparisons; None where it says nothing of methods.
 
-    (z(1 - LEVEL / 2) + z(POWER)) sqrt(tasks^2 / T + seeds^2 / S + draws^2 / TD + examples^2 / TE), normal quantiles.
-    Draws and examples count once however many seeds met them, as if they were the same for all of them.
+    The share that is found is that of the test itself: the mean is normal and the three mean squares are multiples of
+    chi-squares, all independent, so for each of many drawn ones the share beyond the interval that they give is exact.
     """
-    variance = spread.tasks**2 / tasks + spread.seeds**2 / seeds
-    variance += spread.draws**2 / (tasks * draws) + spread.examples**2 / (tasks * examples)
-    normal = NormalDist()
-    return (normal.inv_cdf(1 - LEVEL / 2) + normal.inv_cdf(POWER)) * math.sqrt(variance)
+    from scipy.special import ndtr, stdtrit
+
+    if unjudged(tasks=tasks, seeds=seeds) is not None:
+        return None
+    of_tasks, of_seeds, both = (np.float64(part) ** 2 for part in spread)
+    expected = MeanSquares(*map(np.asarray, (seeds * of_tasks + both, tasks * of_seeds + both, both)))
+    error = math.sqrt(float(expected.tasks + expected.seeds - expected.rest) / (tasks * seeds))
+    if not error:
+        return 0.0
+    rng, counts = np.random.default_rng(0), _freedom(tasks, seeds)
+    drawn = [mean * rng.chisquare(n, SIMULATED) / n for mean, n in zip(expected, counts, strict=True)]
+    variance, freedom = _variance(MeanSquares(*drawn), tasks, seeds)
+    width = stdtrit(freedom, 1 - LEVEL / 2) * np.sqrt(variance)
+
+    def found(effect: float) -> float:
+        return float((ndtr((effect - width) / error) + ndtr((-effect - width) / error)).mean())
+
+    low, high = 0.0, error
+    while found(high) < POWER:
+        low, high = high, 2 * high
+    while high - low > 1e-6 * error:
+        middle = (low + high) / 2
+        low, high = (middle, high) if found(middle) < POWER else (low, middle)
+    return high
 
 
-def covers(*, tasks: int, seeds: int, draws: int, examples: int) -> str:
-    """ "cover other tasks and test examples like these; they don't cover other training seeds: there is one".
-
-    A count of 0: the interval has nothing to do with it.
-    """
-    counts = {"tasks": tasks, "training seeds": seeds, "support draws": draws, "test examples": examples}
-    several = [name for name, count in counts.items() if count > 1]
-    single = [name for name, count in counts.items() if count == 1]
-    parts = [f"cover other {_listed(several, 'and')} like these"] if several else []
-    parts += [f"don't cover other {_listed(single, 'or')}: there is one"] if single else []
-    return "; they ".join(parts)
-
-
-class _Drawn(NamedTuple):
-    """One task in all replicates. replicate: (n,); weights, each row's sum is 1: (n, S), (n, D), (n, E)."""
-
-    replicate: NDArray[np.intp]
-    seeds: Values
-    draws: Values
-    examples: Values
+def covers(*, tasks: int, seeds: int) -> str:
+    """ "cover other tasks like these, for these trained values; they don't cover other training seeds: there are 2"."""
+    if seeds >= FEWEST_SEEDS:
+        if tasks >= FEWEST_TASKS:
+            return "cover other tasks and training seeds like these"
+        return "cover other training seeds; they don't cover other tasks: there is one"
+    count = f"there {'is one' if seeds == 1 else f'are {seeds}'}, and 3 are needed"
+    if tasks >= FEWEST_TASKS:
+        return f"cover other tasks like these, for these trained values; they don't cover other training seeds: {count}"
+    return f"are left out: there is one task, and of training seeds {count}"
 
 
-@lru_cache(maxsize=8)  # every metric and arm of a table has the same counts
-def _resampled(sizes: tuple[int, ...], seeds: int, draws: int, replicates: int, seed: int) -> list[_Drawn]:
-    rng = np.random.default_rng(seed)
-    chosen = rng.integers(len(sizes), size=(replicates, len(sizes)))
-    of_seeds = _weights(rng, replicates, seeds)
-    found: list[_Drawn] = []
-    for task, size in enumerate(sizes):
-        replicate = np.nonzero(chosen == task)[0]
-        count = len(replicate)
-        found.append(
-            _Drawn(replicate, of_seeds[replicate], _weights(rng, count, draws), _weights(rng, count, size)),
-        )
-    return found
+def mean_squares(tables: Values) -> MeanSquares:
+    """Tables (X, T, S). What there is only one of has none: 0."""
+    tasks, seeds = tables.shape[-2:]
+    mean = tables.mean((-2, -1), keepdims=True)
+    of_tasks, of_seeds = tables.mean(-1, keepdims=True) - mean, tables.mean(-2, keepdims=True) - mean
+    parts = seeds * of_tasks**2, tasks * of_seeds**2, (tables - mean - of_tasks - of_seeds) ** 2
+    counts = _freedom(tasks, seeds)
+    return MeanSquares(*(part.sum((-2, -1)) / max(n, 1) for part, n in zip(parts, counts, strict=True)))
 
 
-def _weights(rng: np.random.Generator, rows: int, size: int) -> Values:
-    """How often each of `size` things is among `size` drawn with replacement, as shares: (rows, size)."""
-    drawn = rng.integers(size, size=(rows, size)) + size * np.arange(rows)[:, None]
-    return np.bincount(drawn.ravel(), minlength=rows * size).reshape(rows, size) / size
+def _freedom(tasks: int, seeds: int) -> tuple[int, int, int]:
+    return tasks - 1, seeds - 1, (tasks - 1) * (seeds - 1)
 
 
-def _two_sided(means: Values) -> float:
-    least = min(int((means <= 0).sum()), int((means >= 0).sum()))
-    return min(1.0, 2 * (1 + least) / (len(means) + 1))
-
-
-def _listed(names: Sequence[str], word: str) -> str:
-    return f" {word} ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+def _variance(squares: MeanSquares, tasks: int, seeds: int) -> tuple[Values, Values]:
+    """Of the mean, and its degrees of freedom: arrays (X)."""
+    of_tasks, of_seeds, of_rest = (max(n, 1) for n in _freedom(tasks, seeds))
+    floor = np.maximum(squares.tasks, squares.seeds)
+    whole = squares.tasks + squares.seeds - squares.rest
+    parts = squares.tasks**2 / of_tasks + squares.seeds**2 / of_seeds + squares.rest**2 / of_rest
+    even = 1 - 1e-9  # mean squares that are equal but for rounding are equal
+    alone = np.where(squares.tasks >= even * squares.seeds, of_tasks, of_seeds)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        freedom = np.where(even * whole > floor, whole**2 / parts, alone)
+    return np.maximum(whole, floor) / (tasks * seeds), freedom

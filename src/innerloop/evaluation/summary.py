@@ -2,8 +2,9 @@
 
 summarize   folder -> its dictionary. What a cell doesn't have is absent; nothing is estimated
 
-Seeds, draws and examples are averaged within a task, tasks with equal weight. Every trained arm is compared with
-joint-lora at the same budget, k and adaptation, with joint too if it trains all parameters, on the seeds both have.
+Draws and examples are averaged within a task and seed, tasks and seeds with equal weight. Every trained arm is
+compared with joint-lora at the same budget, k and adaptation, with joint too if it trains all parameters, on the seeds
+both have.
 """
 
 from collections import defaultdict
@@ -16,7 +17,7 @@ import numpy as np
 from innerloop.errors import Fault, UserError
 from innerloop.evaluation.cells import Cell, Matrix, Result, Table
 from innerloop.evaluation.pieces import Comparison, read_comparison
-from innerloop.evaluation.statistics import REPLICATES, bootstrap
+from innerloop.evaluation.statistics import interval
 from innerloop.evaluation.tables import (
     Board,
     Entry,
@@ -26,6 +27,7 @@ from innerloop.evaluation.tables import (
     mean,
     note,
     plain,
+    primary,
     scores,
     targets,
 )
@@ -38,14 +40,14 @@ COUNTED = ("parameters", "percent", "examples_per_task")
 MEASURED = ("tasks", "passes", "steps", "tokens", "seconds", "tokens_per_second", "file_bytes")
 
 
-def summarize(folder: Path, *, replicates: int = REPLICATES) -> dict[str, Any]:
+def summarize(folder: Path) -> dict[str, Any]:
     """results.json of what has been finished in the folder; status "partial" while scored cells lack their result.
 
     Raises UserError that names every file that is damaged or doesn't fit the others.
     """
     comparison = read_comparison(folder)
     matrix = comparison.matrix
-    boards = [Board(comparison, budget, replicates=replicates) for budget in _budgets(matrix)]
+    boards = [Board(comparison, budget) for budget in _budgets(matrix)]
     covered = [said for table in get_args(Table) if (said := note(comparison, table)) is not None]
     return {
         "format": FORMAT,
@@ -58,6 +60,7 @@ def summarize(folder: Path, *, replicates: int = REPLICATES) -> dict[str, Any]:
         "notes": [*matrix.notes, *covered],
         "protocol": matrix.protocol.model_dump(),
         "detectable": matrix.detectable,
+        "primary": primary(boards, matrix.primary) if matrix.primary else None,
         "rows": rows(comparison),
         "scores": [entry for board in boards for entry in scores(board)],
         "differences": [entry for board in boards for entry in differences(board)],
@@ -95,9 +98,9 @@ def forgetting(comparison: Comparison, board: Board, folder: Path) -> Iterator[E
                 raise UserError(Fault("other tasks than another seed's", where, sorted(measured.kl)))
     for (arm, how, k), seeds in found.items():
         kl = {task: np.array([each[task] for each in seeds]).reshape(-1, 1, 1) for task in seeds[0]}
-        interval = bootstrap(kl, replicates=board.replicates)
-        entry = {"budget": board.budget, "arm": arm, "how": how, "k": k}
-        yield {**entry, "kl": interval.mean, "low": interval.low, "high": interval.high}
+        said = interval(kl)
+        entry = {"budget": board.budget, "arm": arm, "how": how, "k": k, "kl": said.mean}
+        yield entry if said.low is None else {**entry, "low": max(said.low, 0.0), "high": said.high}
 
 
 def _budgets(matrix: Matrix) -> list[str]:

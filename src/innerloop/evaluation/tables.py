@@ -4,28 +4,28 @@ Legend: S = training seeds, D = support draws, E = test examples of a task; refe
 others are compared with.
 
 Board           the scores that count in one budget, in the matrix's order
+of_scores       task -> scores (S, ...): their mean and its interval
 scores          each arm's mean with its interval, its worst task and every task
-differences     each arm minus its references, with Holm's adjustment and a verdict
-contrasts       two named pairs of arms
+differences     each arm minus its references, with a verdict
+contrasts       two pairs of arms that many ask about
+primary         the one contrast that the matrix named before anything ran; every other difference is exploratory
 adaptation      support and test loss after adapting, and test loss on the way
 targets         the fewest examples, and steps, that reach a score
 note            what the intervals of a table cover
 """
 
-from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from math import fsum
 from typing import Any, NamedTuple, get_args
 
-from innerloop.evaluation.cells import UNTRAINED, How, Metric, Table
+from innerloop.evaluation.cells import UNTRAINED, How, Metric, Primary, Table
 from innerloop.evaluation.pieces import Comparison, Key, Scores, Values
-from innerloop.evaluation.statistics import NO_DIFFERENCE, bootstrap, covers, holm, verdict
+from innerloop.evaluation.statistics import NO_DIFFERENCE, covers, interval, verdict
 from innerloop.learning.methods import METHODS
 
 REFERENCE, FULL_REFERENCE = "joint-lora", "joint"
 CONTRASTS = {"algorithm": ("meta-lora", "fomaml-lora"), "parametrization": ("fomaml", "fomaml-lora")}
-METRICS: tuple[Metric, ...] = get_args(Metric)
-HIGHER_IS_BETTER: dict[Metric, bool] = {"nats": False, "accuracy": True}
+HIGHER_IS_BETTER: dict[Metric, bool] = {"nats": False, "accuracy": True, "stop_nats": False}
 
 Entry = dict[str, Any]
 
@@ -40,8 +40,8 @@ class Pair(NamedTuple):
 class Board:
     """One budget: its own arms, and those that nothing trains. An arm without a whole draw is not on it."""
 
-    def __init__(self, comparison: Comparison, budget: str, *, replicates: int) -> None:
-        self.budget, self.replicates = budget, replicates
+    def __init__(self, comparison: Comparison, budget: str) -> None:
+        self.budget = budget
         self.arms = list(dict.fromkeys(cell.arm for cell in comparison.matrix.cells))
         found = {
             key._replace(budget=budget): scores
@@ -63,68 +63,74 @@ class Board:
         ours, theirs = one.array(metric, seeds), two.array(metric, seeds)
         return Pair({task: ours[task] - theirs[task] for task in ours}, seeds)
 
-    def interval(self, values: Mapping[str, Values]) -> Entry:
-        return bootstrap(values, replicates=self.replicates)._asdict()
+    def difference(self, key: Key, other: Key, metric: Metric) -> Entry | None:
+        """Its interval, tasks and seeds, and what is said of it."""
+        if (pair := self.pair(key, other, metric)) is None:
+            return None
+        found, counts = interval(pair.values), {"tasks": len(pair.values), "seeds": len(pair.seeds)}
+        entry = {name: value for name, value in found._asdict().items() if value is not None}
+        said = verdict(found, **counts, higher_is_better=HIGHER_IS_BETTER[metric])
+        return {**entry, "tasks": _means(pair.values), "seeds": pair.seeds, "verdict": said}
+
+
+def of_scores(values: Mapping[str, Values], metric: Metric) -> Entry:
+    """Mean and interval, if any; no score lies below 0 and no accuracy above 1, so no interval needs to."""
+    found = interval(values)
+    if found.low is None or found.high is None:
+        return {"mean": found.mean}
+    high = min(found.high, 1.0) if metric == "accuracy" else found.high
+    return {"mean": found.mean, "low": max(found.low, 0.0), "high": high}
 
 
 def scores(board: Board) -> Iterator[Entry]:
     for key, found in board.scores.items():
-        for metric in METRICS:
+        for metric in found.metrics:
             values = found.array(metric, found.seeds)
             tasks = _means(values)
             worst = (min if HIGHER_IS_BETTER[metric] else max)(tasks, key=tasks.__getitem__)
-            interval = board.interval(values)
-            of_tasks = {task: board.interval({task: each}) for task, each in values.items()}
-            del interval["p"]
             yield {
                 **_named(key, metric),
-                **interval,
+                **of_scores(values, metric),
                 "worst": [worst, tasks[worst]],
                 "tasks": tasks,
-                "task_intervals": {task: [each["low"], each["high"]] for task, each in of_tasks.items()},
                 "seeds": list(found.seeds),
             }
 
 
-def differences(board: Board) -> list[Entry]:
-    """Holm over all that are of one table, how, k and metric."""
-    found: list[Entry] = []
-    families: dict[tuple[Table, How, int, Metric], list[Entry]] = defaultdict(list)
+def differences(board: Board) -> Iterator[Entry]:
     for key in board.scores:
         for reference in _references(board, key):
-            for metric in METRICS:
-                if (pair := board.pair(key, reference, metric)) is not None:
-                    entry = {
-                        **_named(key, metric),
-                        "reference": reference.arm,
-                        "reference_how": reference.how,
-                        **board.interval(pair.values),
-                        "tasks": _means(pair.values),
-                        "seeds": pair.seeds,
-                    }
-                    found.append(entry)
-                    families[key.table, key.how, key.k, metric].append(entry)
-    for (*_, metric), family in families.items():
-        for entry, adjusted in zip(family, holm([entry["p"] for entry in family]), strict=True):
-            entry["p_holm"] = adjusted
-            said = _verdict(entry, adjusted, metric)
-            entry["verdict"] = f"{said} from {entry['reference']}" if said == NO_DIFFERENCE else said
-    return found
+            for metric in _shared(board, key, reference):
+                if (found := board.difference(key, reference, metric)) is not None:
+                    if found["verdict"] == NO_DIFFERENCE:
+                        found["verdict"] = f"{NO_DIFFERENCE} from {reference.arm}"
+                    against = {"reference": reference.arm, "reference_how": reference.how}
+                    yield {**_named(key, metric), **against, **found}
 
 
 def contrasts(board: Board) -> Iterator[Entry]:
-    """On unseen tasks, at equal k and how. Each is a question of its own, asked beforehand: no adjustment."""
+    """On unseen tasks, at equal k and how."""
     for name, (one, other) in CONTRASTS.items():
         for key in board.scores:
             against = key._replace(arm=other)
             if key.table != "unseen" or key.arm != one or against not in board.scores:
                 continue
-            for metric in METRICS:
-                if (pair := board.pair(key, against, metric)) is None:
-                    continue
-                entry = {"name": name, "of": f"{one} - {other}", "budget": board.budget, "how": key.how, "k": key.k}
-                entry |= {"metric": metric, **board.interval(pair.values), "seeds": pair.seeds}
-                yield {**entry, "verdict": _verdict(entry, entry["p"], metric)}
+            for metric in _shared(board, key, against):
+                if (found := board.difference(key, against, metric)) is not None:
+                    of = {"name": name, "of": f"{one} - {other}", "budget": board.budget, "how": key.how, "k": key.k}
+                    del found["tasks"]
+                    yield {**of, "metric": metric, **found}
+
+
+def primary(boards: Sequence[Board], named: Primary) -> Entry:
+    """What was named, and once both arms are scored its difference."""
+    entry = named.model_dump()
+    for board in boards:
+        keys = [_key(board, arm, named) for arm in (named.arm, named.against)]
+        one, other = (next((key for key in each if key in board.scores), None) for each in keys)
+        if board.budget == named.budget and one and other:
+            entry |= board.difference(one, other, named.metric) or {}
+    return entry
 
 
 def adaptation(board: Board) -> Iterator[Entry]:
@@ -132,7 +138,7 @@ def adaptation(board: Board) -> Iterator[Entry]:
     for key, found in board.scores.items():
         if key.how == "none":
             continue
-        test = mean(_means(found.array("nats", found.seeds)).values())
+        test = _mean(found, "nats")
         support = [nats for piece in found.chosen for nats in piece.support.values()]
         known = [nats for nats in support if nats is not None]
         reached = mean(known) if len(known) == len(support) else None
@@ -176,12 +182,9 @@ def note(comparison: Comparison, table: Table) -> str | None:
     trained = [(key, found) for key, found in trained if key.arm not in UNTRAINED] or trained
     if not trained:
         return None
-    examples = [len(ids) for _, found in trained for ids in found.chosen[0].ids.values()]
     said = covers(
         tasks=min(len(found.chosen[0].ids) for _, found in trained),
         seeds=min(len(found.seeds) for _, found in trained),
-        draws=min((found.draws for key, found in trained if key.k), default=0),
-        examples=min(examples),
     )
     return f"95 % intervals on {table} tasks {said}"
 
@@ -200,8 +203,13 @@ def _references(board: Board, key: Key) -> Iterator[Key]:
             yield known[0]
 
 
-def _verdict(entry: Entry, p: float, metric: Metric) -> str:
-    return verdict(entry["low"], entry["high"], p_holm=p, higher_is_better=HIGHER_IS_BETTER[metric])
+def _key(board: Board, arm: str, named: Primary) -> list[Key]:
+    """An arm that isn't adapted has no `how`."""
+    return [Key("unseen", board.budget, arm, how, named.k) for how in (named.adaptation, "none")]
+
+
+def _shared(board: Board, key: Key, other: Key) -> list[Metric]:
+    return [metric for metric in board.scores[key].metrics if metric in board.scores[other].metrics]
 
 
 def _named(key: Key, metric: Metric) -> Entry:

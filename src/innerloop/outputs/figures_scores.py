@@ -67,9 +67,10 @@ def tasks(view: View) -> Figure | Absent:
     for axes, task in zip(panels, names, strict=False):
         axes.set_title(shortened(task, 30), fontsize=7.5)
         for arm in shown:
-            points = [_task_point(point, task) for point in series[arm] if task in (point.get("tasks") or {})]
-            _line(axes, view, arm, points, size=3.5)
+            points = [p for p in series[arm] if task in (p.get("tasks") or {})]
+            _line(axes, view, arm, [(p["k"], p["tasks"][task], None, None) for p in points], size=3.5)
         _k_axis(axes, view.results.ks)
+    for axes in panels[: len(names)]:  # with all drawn: the first limits that are set are kept by all who share them
         axes.set_ylim(*_spanning(axes.get_ylim(), view.metric.least))
     for axes in panels[len(names) :]:
         axes.set_axis_off()
@@ -78,10 +79,8 @@ def tasks(view: View) -> Figure | Absent:
         axes.tick_params(labelbottom=True)
     canvas.supylabel(_metric_title(view), fontsize=8, color=MUTED)
     add_legend(canvas, {arm: view.looks[arm] for arm in shown})
-    banded = any(point.get("task_intervals") for points in series.values() for point in points)
     caption = (
-        f"The same curves for each held-out task, {how_title(view.how)}"
-        f"{'; bands are 95 % intervals' if banded else ', without intervals: one task is few examples'}. "
+        f"The same curves for each held-out task, {how_title(view.how)}, without intervals: one task is few examples. "
         f"{'All panels share a scale' if same else 'Each panel has its own scale'}.{view.left_out(shown)}"
     )
     title = f"{view.metric.title.capitalize()} against k, for each task"
@@ -130,7 +129,8 @@ def heat(view: View) -> Figure | Absent:
     axes.set_xticks(range(len(found)), [shortened(arm, 18) for arm in found], rotation=35, ha="right")
     axes.axhline(0.5, color=INK, linewidth=1)
     points = ", points" if view.metric.unit == "points" else ""
-    axes.set_title(f"{view.metric.title}{points}\nblue better, orange worse")
+    blue, orange = ("lower", "higher") if view.metric.lower_is_better else ("higher", "lower")
+    axes.set_title(f"{view.metric.title}{points}\nblue: {blue}, orange: {orange} than {REFERENCE}")
     title = f"Difference in {view.metric.name} for each task"
     caption = (
         f"At k = {view.k}. {view.metric.title.capitalize()}: {view.metric.better}, so blue cells are "
@@ -148,11 +148,6 @@ def _metric_title(view: View) -> str:
 
 def _not_compared(view: View, found: Mapping[str, Entry]) -> str:
     return view.left_out({*found, REFERENCE}, without=f"not compared at k = {view.k}")
-
-
-def _task_point(entry: Entry, task: str) -> tuple[Any, ...]:
-    low, high = (entry.get("task_intervals") or {}).get(task) or (None, None)
-    return entry["k"], entry["tasks"][task], low, high
 
 
 def _line(axes: "Axes", view: View, arm: str, points: Sequence[tuple[Any, ...]], size: float = 5.5) -> None:
@@ -198,8 +193,7 @@ def _forest(axes: "Axes", view: View, found: Mapping[str, Entry]) -> None:
     axes.set_ylim(len(found) - 0.4, -0.6)
     axes.grid(axis="y", visible=False)
     axes.tick_params(axis="y", length=0)
-    side = "◀ better" if view.metric.lower_is_better else "better ▶"
-    axes.set_title(f"{view.metric.title}{', points' if view.metric.unit == 'points' else ''}  ({side})")
+    axes.set_title(f"{view.metric.title}{', points' if view.metric.unit == 'points' else ''} ({view.metric.better})")
 
 
 def _cells(axes: "Axes", view: View, values_NA: np.ndarray) -> None:

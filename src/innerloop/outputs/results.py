@@ -5,7 +5,7 @@ of a test task; table = "unseen" (T2) or "seen" (T1); reference = the arm that e
 
 Results   the one reader of that format; text that no page can hold is replaced on the way in
 Metric    nats or accuracy: its unit, which way is better, how it is written
-METRICS   the two, in the order of the page
+METRICS   the two that headline, in the order of the page; STOPPING: what ends an answer; METRIC: by name
 """
 
 import re
@@ -72,6 +72,12 @@ METRICS = (
 )
 
 
+STOPPING = Metric(
+    name="stop_nats", title="nats of stopping", unit="nats", scale=1, digits=3, lower_is_better=True, least=0.1
+)
+METRIC = {metric.name: metric for metric in (*METRICS, STOPPING)}
+
+
 class Results:
     """Raises UserError for another format. Whatever is absent is empty here, and left to the page to say."""
 
@@ -124,6 +130,35 @@ class Results:
     @property
     def ks(self) -> list[int]:
         return sorted({int(k) for k in self.protocol.get("k", [])} | {key[4] for key in self._scores})
+
+    @property
+    def metrics(self) -> list[Metric]:
+        """Those that have a score, STOPPING behind the nats of the answer."""
+        found = {key[5] for key in self._scores}
+        return [metric for metric in (METRICS[0], STOPPING, METRICS[1]) if metric in METRICS or metric.name in found]
+
+    @property
+    def primary(self) -> Entry:
+        """The contrast that was named before anything ran; empty where none was."""
+        return self.given.get("primary") or {}
+
+    @property
+    def exploratory(self) -> int:
+        """How many other differences have a verdict on a method."""
+        found = [*(self.given.get("differences") or []), *(self.given.get("contrasts") or [])]
+        return sum(entry.get("p") is not None and not self.is_primary(entry) for entry in found)
+
+    def is_primary(self, entry: Entry) -> bool:
+        """Whether a difference is the primary contrast."""
+        named = self.primary
+        return entry.get("table", "unseen") == "unseen" and all(
+            (
+                entry.get("arm") == named.get("arm"),
+                entry.get("reference") == named.get("against"),
+                *(entry.get(key) == named.get(key) for key in ("budget", "metric", "k")),
+                entry.get("how") in (named.get("adaptation"), "none"),
+            )
+        )
 
     def tasks(self, table: str) -> list[str]:
         known = self.protocol.get("held_out" if table == "unseen" else "train") or []

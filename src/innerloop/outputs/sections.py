@@ -8,6 +8,7 @@ What the results don't hold is left out, and a sentence in its place says so.
 
 from collections.abc import Callable, Iterable, Sequence
 
+from innerloop.evaluation.statistics import FEWEST_TASKS, unjudged
 from innerloop.outputs import tables, tables_adaptation
 from innerloop.outputs.page import (
     Absent,
@@ -26,6 +27,7 @@ from innerloop.outputs.page import (
 )
 from innerloop.outputs.results import (
     COST,
+    METRIC,
     METRICS,
     REFERENCE,
     Results,
@@ -35,7 +37,7 @@ from innerloop.outputs.results import (
     unique,
 )
 from innerloop.outputs.tables_matrix import matrix
-from innerloop.outputs.verdict import compared, detectable, headline, verdicts
+from innerloop.outputs.verdict import chances, compared, detectable, headline, primary, verdicts
 
 Drawn = Sequence[Figure | Absent]
 CONTRASTS = {"algorithm": "meta-lora - fomaml-lora", "parametrization": "fomaml - fomaml-lora"}
@@ -66,11 +68,12 @@ def _verdict(results: Results) -> Section:
         if results.given.get("status") == "done":
             sentence = f"{count.capitalize()}; the rest is final."
         blocks.append(say(sentence, " The notes say which and why." if lacking else "", style="warning"))
-    blocks += [headline(results, budget, results.hows(budget)[0]) for budget in results.budgets]
+    if results.budgets:
+        blocks += [primary(results), *filter(None, [chances(results)])]
     for budget in results.budgets:
         for how in results.hows(budget):
             blocks.append(Heading(f"{budget_title(budget).capitalize()}, {how_title(how)}"))
-            blocks += verdicts(results, budget, how)
+            blocks += [headline(results, budget, how), *verdicts(results, budget, how)]
     if not results.budgets:
         blocks.append(say("Nothing in these results was scored.", style="note"))
     return Section("verdict", "Verdict", blocks)
@@ -82,9 +85,9 @@ def _notes(results: Results) -> Section:
     told = " ".join(str(note) for note in results.given.get("notes") or [])
     if len(held_out) < 10 and "these tasks only" not in told:
         blocks.append(say(f"{counted(len(held_out), 'held-out task')}: valid for these tasks only.", style="item"))
-    if len(seeds) == 1 and "seed" not in told:
-        sentence = "One seed: no interval here includes how much a repeated training run would differ."
-        blocks.append(say(sentence, style="item"))
+    if seeds and unjudged(tasks=FEWEST_TASKS, seeds=len(seeds)):
+        sentence = f"{counted(len(seeds), 'training seed')}: every number is of these trained values, none of a method."
+        blocks.append(say(sentence, " It takes 3 seeds for a verdict.", style="item"))
     for row in results.rows:
         if row.get("status") in ("failed", "missing"):
             arm, budget = str(row.get("arm")), group(row)
@@ -92,10 +95,10 @@ def _notes(results: Results) -> Section:
             blocks.append(say(Span(arm, "strong"), f", {budget_title(budget)}: ", what, style="item", arm=arm))
     blocks.append(
         say(
-            "Differences are paired by example and averaged over examples, draws of the support set, seeds and tasks. "
-            "Intervals are 95 %, from a bootstrap over those of the four that there are several of, each for one "
-            "comparison alone. Holm's p corrects for comparing several arms: better and worse need both an interval "
-            "that leaves out 0 and a Holm p below 0.05."
+            "Differences are paired by example and averaged over examples and draws of the support set: one for each "
+            "task and seed. Intervals are 95 % t intervals of their mean over tasks and training seeds, both taken as "
+            "drawn from others like them (crossed random effects, Satterthwaite's degrees of freedom), each for one "
+            "comparison alone. A verdict needs an interval that leaves out 0, at least 3 seeds and 2 tasks."
         )
     )
     if rows := _protocol(results):
@@ -162,7 +165,7 @@ def _seen(results: Results, drawn: Drawn) -> Section:
 
 def _contrasts(results: Results) -> Section:
     blocks: list[Block] = [
-        say("What the schedule buys, and what training fewer parameters costs: two differences named before the run.")
+        say("What the schedule buys, and what training fewer parameters costs: two differences, exploratory.")
     ]
     entries = results.entries("contrasts")
     for name, of in CONTRASTS.items():
@@ -174,10 +177,10 @@ def _contrasts(results: Results) -> Section:
         found = [entry for entry in entries if entry.get("budget") == budget]
         last = max(int(entry["k"]) for entry in found)
         for entry in (entry for entry in found if int(entry["k"]) == last):
-            metric = next(metric for metric in METRICS if metric.name == entry["metric"])
+            metric = METRIC[entry["metric"]]
             first, _, second = str(entry.get("of", "")).rpartition(" - ")
-            words = compared(metric, {**entry, "reference": second}, f"not detectably different from {second}")
-            where = f" at {budget_title(budget)}, k = {entry.get('k')}, {how_title(str(entry.get('how')))}: {first} is "
+            words = compared(metric, {**entry, "reference": second}, f"no detectable difference from {second}")
+            where = f" at {budget_title(budget)}, k = {entry.get('k')}, {how_title(str(entry.get('how')))}: {first}, "
             blocks.append(say(Span(str(entry["name"]), "strong"), where, *words, ".", style="item"))
         blocks.append(tables.contrasts(found, budget))
     return Section("contrasts", "The two contrasts", blocks)

@@ -1,7 +1,7 @@
 """The tables of scores, each of one budget, and the cells that other tables share with them.
 
 scores           T2: arms against k, with intervals and the worst task
-differences      T2: arms against k, minus joint-lora, with p and verdict
+differences      T2: arms against k, minus joint-lora, with p and verdict: exploratory but for the primary contrast
 seen             T1: seen tasks, the shared adapter as it is; seen_arms: whose
 others           the same from another arm than joint-lora
 contrasts        the two named comparisons
@@ -14,11 +14,22 @@ from collections.abc import Sequence
 from typing import Any
 
 from innerloop.outputs.page import NOTHING, Cell, Table, cell, chance
-from innerloop.outputs.results import METRICS, REFERENCE, Entry, Metric, Results, budget_title, how_title, unequal
+from innerloop.outputs.results import (
+    METRIC,
+    METRICS,
+    REFERENCE,
+    STOPPING,
+    Entry,
+    Metric,
+    Results,
+    budget_title,
+    how_title,
+    unequal,
+)
 from innerloop.outputs.verdict import judged
 
-UNITS = {"nats": "nats an answer token", "accuracy": "accuracy, %"}
-CHANGES = {"nats": "nats", "accuracy": "points"}
+UNITS = {"nats": "nats an answer token", "accuracy": "accuracy, %", "stop_nats": "nats of stopping"}
+CHANGES = {"nats": "nats", "accuracy": "points", "stop_nats": "nats of stopping"}
 
 
 def scores(results: Results, budget: str, how: str, metric: Metric) -> Table:
@@ -28,8 +39,9 @@ def scores(results: Results, budget: str, how: str, metric: Metric) -> Table:
         found = [results.score(budget, arm, how, k, metric.name) for k in results.ks]
         worst = next((entry for entry in reversed(found) if entry and entry.get("worst")), None)
         cells = [score_cell(results, budget, arm, metric, entry) for entry in found]
-        rows.append([name_cell(arm), *cells, _worst(worst, metric)])
-    columns = ["method", *(f"k = {k}" for k in results.ks), "worst task, largest k"]
+        rows.append([name_cell(arm), *cells, *_stopping(results, budget, how, arm, metric), _worst(worst, metric)])
+    stopping = [f"{STOPPING.title}, largest k"] if _stops(results, metric) else []
+    columns = ["method", *(f"k = {k}" for k in results.ks), *stopping, "worst task, largest k"]
     title = f"T2 · {UNITS[metric.name]} ({metric.better}) · {how_title(how)} · {budget_title(budget)}"
     return Table(f"{budget}-{how}-{metric.name}", title, columns, rows)
 
@@ -42,7 +54,7 @@ def differences(results: Results, budget: str, how: str, metric: Metric) -> Tabl
             found = [results.difference(budget, arm, how, k, metric.name) for k in results.ks]
             rows.append([name_cell(arm), *(difference_cell(results, budget, arm, metric, entry) for entry in found)])
     what = f"{CHANGES[metric.name]}, arm minus {REFERENCE} ({_sign(metric)})"
-    title = f"T2 · {what} · {how_title(how)} · {budget_title(budget)}"
+    title = f"T2 · {what} · {how_title(how)} · {budget_title(budget)} · exploratory"
     columns = ["method", *(f"k = {k}" for k in results.ks)]
     return Table(f"{budget}-{how}-{metric.name}-differences", title, columns, rows)
 
@@ -51,23 +63,29 @@ def others(results: Results, budget: str, table: str) -> Table | None:
     """Differences from another arm than joint-lora: of full training from full joint training."""
     rows = []
     for entry in results.others(budget, table):
-        metric = next(metric for metric in METRICS if metric.name == entry["metric"])
+        metric = METRIC[entry["metric"]]
         about = [cell(entry["reference"]), cell(entry["how"]), cell(entry["k"]), cell(metric.title)]
         change = difference_cell(results, budget, str(entry["arm"]), metric, entry)
         rows.append([name_cell(str(entry["arm"])), *about, change])
     columns = ["method", "minus", "adaptation", "k", "metric", "difference"]
-    title = f"{'T2' if table == 'unseen' else 'T1'} · differences from other arms · {budget_title(budget)}"
+    title = (
+        f"{'T2' if table == 'unseen' else 'T1'} · differences from other arms · {budget_title(budget)} · exploratory"
+    )
     return Table(f"{budget}-{table}-others", title, columns, rows) if rows else None
 
 
 def seen(results: Results, budget: str) -> Table:
     """T1: the tasks of training, other examples, no adaptation."""
     rows, columns = [], ["method"]
-    for metric in METRICS:
-        columns += [UNITS[metric.name], f"{CHANGES[metric.name]} minus {REFERENCE}", f"worst task, {metric.name}"]
+    for metric in results.metrics:
+        columns += [
+            UNITS[metric.name],
+            f"{CHANGES[metric.name]} minus {REFERENCE}",
+            f"worst task, {metric.title if metric is STOPPING else metric.name}",
+        ]
     for arm in seen_arms(results, budget):
         row = [name_cell(arm)]
-        for metric in METRICS:
+        for metric in results.metrics:
             score = results.score(budget, arm, "none", 0, metric.name, "seen")
             change = results.difference(budget, arm, "none", 0, metric.name, "seen")
             row += [
@@ -90,7 +108,7 @@ def seen_arms(results: Results, budget: str) -> list[str]:
 def contrasts(entries: Sequence[Entry], budget: str) -> Table:
     rows = []
     for entry in entries:
-        metric = next(metric for metric in METRICS if metric.name == entry["metric"])
+        metric = METRIC[entry["metric"]]
         mark, words = judged(
             {**entry, "reference": str(entry.get("of", "")).rpartition(" - ")[2]}, "no detectable difference"
         )
@@ -107,7 +125,7 @@ def contrasts(entries: Sequence[Entry], budget: str) -> Table:
             ]
         )
     columns = ["contrast", "difference of", "metric", "k", "adaptation", "difference", "p", "verdict"]
-    return Table(f"{budget}-contrasts", f"Contrasts · {budget_title(budget)}", columns, rows, wide=True)
+    return Table(f"{budget}-contrasts", f"Contrasts · {budget_title(budget)} · exploratory", columns, rows, wide=True)
 
 
 def name_cell(arm: str) -> Cell:
@@ -126,10 +144,12 @@ def difference_cell(
     if entry is None:
         return Cell("reference") if arm == REFERENCE else _no_score(results, budget, arm)
     mark, words = judged(entry)
-    holm = (f"Holm p {chance(entry['p_holm'])}",) if p and entry.get("p_holm") is not None else ()
+    chances = (f"p {chance(entry['p'])}",) if p and entry.get("p") is not None else ()
     other = (unequal(entry),) if unequal(entry) else ()
+    first = ("primary contrast",) if results.is_primary(entry) else ()
     tag = words.partition(" than ")[0].partition(" from ")[0]
-    return Cell(metric.change(entry["mean"]), entry["mean"], (*_interval(metric, entry), *holm, *other), mark, tag)
+    details = (*_interval(metric, entry), *chances, *other, *first)
+    return Cell(metric.change(entry["mean"]), entry["mean"], details, mark, tag)
 
 
 def _no_score(results: Results, budget: str, arm: str) -> Cell:
@@ -138,6 +158,18 @@ def _no_score(results: Results, budget: str, arm: str) -> Cell:
         {"failed": "failed", "missing": "not run yet"}.get(str(status), NOTHING),
         mark="failed" if status != "done" else "",
     )
+
+
+def _stops(results: Results, metric: Metric) -> bool:
+    return metric is METRICS[0] and STOPPING in results.metrics
+
+
+def _stopping(results: Results, budget: str, how: str, arm: str, metric: Metric) -> list[Cell]:
+    """Beside the nats of the answer, those of what ends it."""
+    if not _stops(results, metric):
+        return []
+    found = next(reversed(results.curve(budget, arm, how, STOPPING.name)), None)
+    return [score_cell(results, budget, arm, STOPPING, found)]
 
 
 def _worst(entry: Entry | None, metric: Metric) -> Cell:

@@ -29,8 +29,8 @@ def matrix(results: Results, budget: str, how: str) -> tuple[Table, list[str]]:
         "parameters trained": [_parameters(row) for row in rows],
     }
     columns |= {title: [_fact(row, field, show) for row in rows] for title, field, show in _FACTS}
-    for metric in METRICS if budget != COST else ():
-        for change in (False, True):
+    for metric in results.metrics if budget != COST else ():
+        for change in (False, True) if metric in METRICS else (False,):
             columns |= dict(_outcomes(results, budget, how, metric, change=change))
     seeds = [row.get("seeds") or [] for row in rows]
     columns["seeds"] = [cell(len(given), ", ".join(map(str, given))) if given else Cell(NOTHING) for given in seeds]
@@ -66,9 +66,9 @@ def _fact(row: Entry, field: str, show: Any) -> Cell:
 def _outcomes(
     results: Results, budget: str, how: str, metric: Metric, *, change: bool
 ) -> Iterator[tuple[str, list[Cell]]]:
-    """A column for each k: the scores of the matrix's rows, or their differences."""
+    """A column for each k (of stopping, for the largest): the scores of the matrix's rows, or their differences."""
     arms = [str(row.get("arm")) for row in results.rows_of(budget)]
-    for k in results.ks:
+    for k in results.ks if metric in METRICS else results.ks[-1:]:
         if change:
             found = [results.difference(budget, arm, how, k, metric.name) for arm in arms]
             cells = [
