@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from faults import faults_table
 from gpu import gpu_table
 from growth import growth_table
+from nulls import nulls_table
 from padding import padding_table
 from race import race_table
 from start import start_table
@@ -131,6 +132,15 @@ def plan_table(found: dict[str, Any]) -> list[str]:
 
 
 SECTIONS = [
+    Section(
+        "Verdicts on nulls",
+        "statistics",
+        "python benchmarks/statistics.py --output benchmarks/results/statistics.json    # half a minute",
+        "How often a [comparison](compare.md) calls two arms different that are not. Their difference on a task from\n"
+        "a training seed is simulated with these standard deviations: what the task adds, what the seed adds to all\n"
+        "tasks, and what is left. The test is the library's own.\n",
+        nulls_table,
+    ),
     Section(
         "Races",
         "race",
