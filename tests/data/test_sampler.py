@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from innerloop.data.sampler import TaskStream
+from innerloop.data.sampler import TaskStream, prompts_of
+from innerloop.data.tasks import Example
 
 
 def stream(pools: list[int], *, seed: int = 0, tasks_per_step: int = 2, support: int = 3, query: int = 2) -> TaskStream:
@@ -91,6 +92,37 @@ def test_support_and_query_do_not_keep_their_examples() -> None:
     support = {p for step in range(20) for p in tasks.draw(step).support[0]}
     query = {p for step in range(20) for p in tasks.draw(step).query[0]}
     assert support == query == set(range(10))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=40), st.integers(1, 3), st.integers(0, 3))
+def test_no_two_examples_of_a_draw_share_a_prompt_and_all_of_them_have_their_turn(
+    prompts: list[int], support: int, query: int
+) -> None:
+    pool = [Example(f"P {prompt}" if row % 2 else f"p  {prompt}", f"{row}") for row, prompt in enumerate(prompts)]
+    need, different = support + query, len(set(prompts))
+    if different < need:
+        with pytest.raises(ValueError, match=f"a pool of {different} examples"):
+            TaskStream(["t"], [prompts_of(pool)], seed=1, tasks_per_step=1, support=support, query=query)
+        return
+    tasks = TaskStream(["t"], [prompts_of(pool)], seed=1, tasks_per_step=1, support=support, query=query)
+    drawn = set()
+    for step in range(100 * len(prompts)):
+        draw = tasks.draw(step)
+        positions = [*draw.support[0], *draw.query[0]]
+        assert len({prompts[position] for position in positions}) == need
+        drawn.update(positions)
+        if len(drawn) == len(prompts):
+            break
+    assert drawn == set(range(len(prompts)))
+
+
+def test_a_pool_of_different_prompts_is_drawn_as_one_that_is_only_counted() -> None:
+    pool = [Example(f"p{row}", "a") for row in range(20)]
+    counted, read = (
+        TaskStream(["t"], [given], seed=4, tasks_per_step=1, support=3, query=2) for given in (20, prompts_of(pool))
+    )
+    assert [counted.draw(step) for step in range(20)] == [read.draw(step) for step in range(20)]
 
 
 @pytest.mark.parametrize(("pools", "tasks_per_step"), [([4, 30], 1), ([30], 2), ([30], 0)])

@@ -2,9 +2,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from helpers import Tasks
-from innerloop.data.tasks import Example, Message, Task, exact_match
+from innerloop.data.tasks import Example, Message, Task, exact_match, normalized
 
 ROWS = [Example(f"question {i}", f"answer {i}") for i in range(4)]
 
@@ -32,6 +34,40 @@ def test_a_task_with_disjoint_examples_is_accepted() -> None:
     task = Task("sums", tuple(ROWS[:2]), tuple(ROWS[2:]))
     with pytest.raises(ValueError, match="share or repeat"):
         replace(task, test=task.pool)
+
+
+@pytest.mark.parametrize(
+    "other",
+    ["question 0", " Question\t0\n", "QUESTION 0", "\uff51uestion\u00a00"],
+    ids=["same", "white", "case", "width"],
+)
+def test_a_task_refuses_a_prompt_on_two_sides_however_it_is_written(other: str) -> None:
+    with pytest.raises(ValueError, match="share a prompt"):
+        Task("sums", (ROWS[0],), (Example(other, "another answer"),))
+    with pytest.raises(ValueError, match="share a prompt"):
+        Task("sums", (Example((Message("user", "question 0"),), "a"),), (Example((Message("user", other),), "b"),))
+    assert Task("sums", (ROWS[0], Example(other, "another answer")), (Example("question 00", "a"),)).test
+
+
+def test_prompts_that_say_something_else_have_other_keys() -> None:
+    prompts = ["a b", "ab", "a-b", "b a", "", (Message("user", "a b"),), (Message("system", "a b"),)]
+    prompts += [(Message("user", "a"), Message("user", "b"))]
+    assert len({Example(prompt, "x").prompt_key for prompt in prompts}) == len(prompts)
+    assert Example("\ud800", "x").prompt_key != Example("\ud801", "x").prompt_key
+
+
+@given(st.text(max_size=20))
+def test_a_normalized_text_is_its_own_norm(text: str) -> None:
+    once = normalized(text)
+    assert normalized(once) == once == normalized(f" {text}\n ")
+
+
+def test_every_accepted_answer_is_right_and_counts_in_the_id() -> None:
+    example = Example("q", " one", accepted=("1", " uno"))
+    assert [exact_match(example, text) for text in ("one", "1", " uno\n", "two")] == [1.0, 1.0, 1.0, 0.0]
+    assert example.answers == (" one", "1", " uno")
+    ids = {example.id, Example("q", " one").id, Example("q", " one", template='{"tools": []}').id}
+    assert len(ids) == 3
 
 
 def test_exact_match_ignores_white_space_at_the_ends_only() -> None:

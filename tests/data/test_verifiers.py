@@ -99,7 +99,9 @@ def test_any_text_gets_a_score(reference: str, generated: str) -> None:
 
 
 def test_a_reference_without_a_number_is_found_before_anything_runs() -> None:
-    task = Task("t", pool=(of("none"),), test=(of("7"), Example("q", "seven"), Example("q", "5 of them\n#### five")))
+    task = Task(
+        "t", pool=(Example("p", "none"),), test=(of("7"), Example("q", "seven"), Example("q", "5 of them\n#### five"))
+    )
     with pytest.raises(ValueError, match="no number"):
         same_number(of("seven"), "7")
     assert [fault.value for fault in unreadable("number", [task])] == ["seven", "5 of them\n#### five"]

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from innerloop.data.formats import Row, Table, find_sources, printable, read_table
+from innerloop.data.leaks import divided
 from innerloop.data.records import FORMS, MISSING, checked_text, reader_of
 from innerloop.data.tasks import Example, Message, Task
 from innerloop.errors import Fault, Faults, UserError, did_you_mean
@@ -37,19 +38,23 @@ class FileCount(NamedTuple):
 
 @dataclass(frozen=True)
 class ReadResult:
-    """`ignored` names what lies in the folder and is of no kind that can be read."""
+    """`ignored` names what lies in the folder and is of no kind that can be read.
+
+    left_out  examples of a prompt that another of the task's examples was reserved for the test with
+    """
 
     tasks: list[Task]
     files: list[FileCount]
     ignored: list[str]
+    left_out: int = 0
 
 
 def read_tasks(path: Path, *, columns: Mapping[str, str] | None = None, test: int) -> ReadResult:
     """The tasks of a folder or of one file, in order of their names.
 
     columns  our field names -> the files' (`{"question": "Question", "task": "subfield"}`)
-    test     examples that a task reserves: those with the smallest ids, whatever the order of the rows.
-             A task with no more than that has an empty pool: what a pool needs, the caller knows and checks.
+    test     examples that a task reserves, `divided` by prompt: those with the smallest ids, whatever the order of the
+             rows. A task with no more than that has an empty pool: what a pool needs, the caller knows and checks.
     Raises UserError with all that is wrong.
     """
     columns = columns or {}
@@ -62,7 +67,8 @@ def read_tasks(path: Path, *, columns: Mapping[str, str] | None = None, test: in
     if not grouped.examples and not faults:
         faults.add("no record is left: all need a picture", str(path))
     raise_first(faults)
-    return ReadResult(grouped.tasks(test), counts, ignored)
+    tasks, left_out = grouped.tasks(test)
+    return ReadResult(tasks, counts, ignored, left_out)
 
 
 def read_examples(source: Path | Sequence[Example | Mapping[str, Any]]) -> list[Example]:
@@ -199,9 +205,8 @@ class _Grouped:
         known = self.examples.setdefault(task, {})
         return known.setdefault(example.id, example) is example
 
-    def tasks(self, test: int) -> list[Task]:
-        tasks: list[Task] = []
-        for name, examples in sorted(self.examples.items()):
-            ordered = tuple(examples[id_] for id_ in sorted(examples))
-            tasks.append(Task(name, pool=ordered[test:], test=ordered[:test]))
-        return tasks
+    def tasks(self, test: int) -> tuple[list[Task], int]:
+        """The tasks, and how many examples are on neither side."""
+        sides = {name: divided(examples.values(), test) for name, examples in sorted(self.examples.items())}
+        tasks = [Task(name, pool=each.pool, test=each.test) for name, each in sides.items()]
+        return tasks, sum(each.left_out for each in sides.values())

@@ -3,7 +3,8 @@
 Legend: n = tasks a step, P = examples in a task's pool.
 
 Draw         the tasks and the example positions of one outer step
-TaskStream   draw(step): every task equally often, every example of a pool in turn, support and query apart
+TaskStream   draw(step): every task equally often, every prompt of a pool in turn, support and query apart
+prompts_of   a pool's positions by prompt: what a draw takes one example of
 """
 
 import math
@@ -12,6 +13,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+
+from innerloop.data.tasks import Example
 
 
 class Draw(NamedTuple):
@@ -22,17 +25,27 @@ class Draw(NamedTuple):
     query: list[list[int]]
 
 
+def prompts_of(pool: Sequence[Example]) -> list[list[int]]:
+    """The positions of the examples that share a prompt, in order of first appearance."""
+    found: dict[str, list[int]] = {}
+    for position, example in enumerate(pool):
+        found.setdefault(example.prompt_key, []).append(position)
+    return list(found.values())
+
+
 class TaskStream:
     """Which tasks and examples each outer step reads.
 
-    names, pools    each task's name and pool size; equal names and seed give equal draws
-    Raises ValueError where a pool is smaller than support + query, or there are fewer tasks than a step takes.
+    names   each task's name; equal names, pools and seed give equal draws
+    pools   each task's number of examples, or `prompts_of` them: no two examples of a draw share a prompt, so that a
+            query never asks what the support has told, and a prompt's examples take turns
+    Raises ValueError where a pool has fewer prompts than support + query, or there are fewer tasks than a step takes.
     """
 
     def __init__(
         self,
         names: Sequence[str],
-        pools: Sequence[int],
+        pools: Sequence[int | Sequence[Sequence[int]]],
         *,
         seed: int,
         tasks_per_step: int,
@@ -41,9 +54,11 @@ class TaskStream:
     ) -> None:
         if not 0 < tasks_per_step <= len(names):
             raise ValueError(f"{tasks_per_step} tasks a step of {len(names)} tasks")
-        if min(pools) < support + query:
-            raise ValueError(f"a pool of {min(pools)} examples can't give {support} + {query}")
-        self.pools, self.seed = list(pools), seed
+        self.prompts = [[[p] for p in range(pool)] if isinstance(pool, int) else pool for pool in pools]
+        fewest = min(map(len, self.prompts))
+        if fewest < support + query:
+            raise ValueError(f"a pool of {fewest} examples can't give {support} + {query}")
+        self.pools, self.seed = [sum(map(len, prompts)) for prompts in self.prompts], seed
         self.keys = [zlib.crc32(name.encode("utf-8", "surrogatepass")) for name in names]
         self.tasks_per_step, self.support, self.query = tasks_per_step, support, query
 
@@ -70,8 +85,9 @@ class TaskStream:
         return [(int(order[p % count]), block * rounds + p // count) for p in positions]
 
     def _examples(self, task: int, occurrence: int) -> list[int]:
-        """support + query positions. One random order of the pool serves as many draws as it fills whole."""
-        need, pool = self.support + self.query, self.pools[task]
-        turn, place = divmod(occurrence, pool // need)
-        order = np.random.default_rng([self.seed, 1, self.keys[task], turn]).permutation(pool)
-        return [int(position) for position in order[place * need : (place + 1) * need]]
+        """support + query positions of different prompts. One random order of them serves as many draws as it fills."""
+        need, prompts = self.support + self.query, self.prompts[task]
+        turn, place = divmod(occurrence, len(prompts) // need)
+        order = np.random.default_rng([self.seed, 1, self.keys[task], turn]).permutation(len(prompts))
+        drawn = [prompts[int(prompt)] for prompt in order[place * need : (place + 1) * need]]
+        return [examples[turn % len(examples)] for examples in drawn]

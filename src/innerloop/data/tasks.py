@@ -11,10 +11,11 @@ TaskBatch   what one outer step reads of T tasks: one support batch an inner ste
 
 import hashlib
 import json
+import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -31,18 +32,40 @@ class Message(NamedTuple):
 class Example:
     """A prompt and its answer. A conversation's prompt is a tuple of messages, the answer its last turn.
 
-    where   the file and line, or row, that it was read from
+    where     the file and line, or row, that it was read from
+    accepted  other answers that are as right; the first, `answer`, is the one that is trained on
+    template  what the chat template is handed beside the messages (tools, documents): a JSON object, or ""
     """
 
     prompt: str | tuple[Message, ...]
     answer: str
     where: str = field(default="", compare=False, repr=False)
+    accepted: tuple[str, ...] = ()
+    template: str = ""
 
     @cached_property
     def id(self) -> str:
         """A digest of the content: the same row read twice is the same example, so it can't be on both sides."""
-        content = json.dumps([self.prompt, self.answer])
+        content: list[Any] = [self.prompt, self.answer]
+        if self.accepted or self.template:
+            content += [self.accepted, self.template]
+        return hashlib.sha256(json.dumps(content).encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+    @cached_property
+    def prompt_key(self) -> str:
+        """The same for prompts that differ in case, white space or Unicode's ways to write a character alone."""
+        turns = [self.prompt] if isinstance(self.prompt, str) else [part for turn in self.prompt for part in turn]
+        content = json.dumps([type(self.prompt).__name__, *map(normalized, turns)])
         return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """Every right answer, the one that is trained on first."""
+        return (self.answer, *self.accepted)
+
+    @property
+    def template_arguments(self) -> dict[str, Any]:
+        return json.loads(self.template) if self.template else {}
 
     @property
     def named(self) -> str:
@@ -50,19 +73,24 @@ class Example:
         return f"example {self.id} ({self.where})" if self.where else f"example {self.id}"
 
 
+def normalized(text: str) -> str:
+    """Text without what case, white space and compatible characters (full width, ligatures) add to it."""
+    return " ".join(unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold()).split())
+
+
 Verifier = Callable[[Example, str], float]  # (example, generated text) -> score in [0, 1]
 
 
 def exact_match(example: Example, generated: str) -> float:
-    """1.0 where the generated text equals the answer, white space at the ends aside."""
-    return float(generated.strip() == example.answer.strip())
+    """1.0 where the generated text equals a right answer, white space at the ends aside."""
+    return float(any(generated.strip() == answer.strip() for answer in example.answers))
 
 
 @dataclass(frozen=True)
 class Task:
-    """One task. `pool` feeds support and query; `test` is only for evaluation; no example is in both.
+    """One task. `pool` feeds support and query; `test` is only for evaluation; no prompt is in both.
 
-    Raises ValueError when pool and test share an example, or either repeats one.
+    Raises ValueError when pool and test share an example or a prompt (its key), or either repeats an example.
     """
 
     name: str
@@ -75,6 +103,9 @@ class Task:
         ids = [example.id for example in (*self.pool, *self.test)]
         if len(set(ids)) != len(ids):
             raise ValueError(f"task {self.name!r}: pool and test share or repeat an example")
+        tested = {example.prompt_key for example in self.test}
+        if tested and any(example.prompt_key in tested for example in self.pool):
+            raise ValueError(f"task {self.name!r}: pool and test share a prompt")
 
 
 @dataclass(frozen=True)

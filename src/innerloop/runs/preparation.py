@@ -17,7 +17,7 @@ from innerloop.data.batches import task_batch, with_masks
 from innerloop.data.encoding import EncodedTask
 from innerloop.data.examples import raise_first, read_tasks
 from innerloop.data.roles import assign_roles
-from innerloop.data.sampler import TaskStream
+from innerloop.data.sampler import TaskStream, prompts_of
 from innerloop.data.suites import build_suite
 from innerloop.data.tasks import Task, TaskBatch
 from innerloop.data.token_cache import encode_cached
@@ -158,7 +158,7 @@ class TaskBatches:
         support, query = examples_a_round(config)
         self.draws = TaskStream(
             self.names,
-            [len(pool) for pool in self.pools],
+            [prompts_of(task.task.pool) for task in tasks],
             seed=config.seed,
             tasks_per_step=config.outer.tasks_per_step,
             support=support,
@@ -241,6 +241,7 @@ def read(config: RunConfig) -> tuple[list[Task], dict[str, int]]:
     dropped = {
         "with pictures": sum(file.pictures for file in found.files),
         "repeated": sum(file.duplicates for file in found.files),
+        "whose prompt is that of a test example": found.left_out,
         "files of no known kind": len(found.ignored),
     }
     checked = [replace(task, verifier=verifier) for task in found.tasks]
@@ -262,9 +263,10 @@ def check_sizes(session: Session) -> None:
         raise UserError(Fault("no task is left to train on", key, expected="at least one task"))
     need = sum(examples_a_round(config))
     for task in session.train:
-        if len(task.pool) < need:
-            right = f"at least {need} examples beside the {config.tasks.test} test examples (tasks.test)"
-            faults.add("a batch larger than the pool", f"task {task.task.name}", len(task.pool), right)
+        if (prompts := len(prompts_of(task.task.pool))) < need:
+            kind = "examples" if prompts == len(task.pool) else "different prompts"
+            right = f"at least {need} {kind} beside the {config.tasks.test} test examples (tasks.test)"
+            faults.add("a batch larger than the pool", f"task {task.task.name}", prompts, right)
     if config.outer.tasks_per_step > len(session.train):
         right = f"at most {len(session.train)}, the tasks to train on"
         faults.add("more tasks than there are", "outer.tasks_per_step", config.outer.tasks_per_step, right)

@@ -2,9 +2,11 @@ import functools
 import itertools
 import re
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
+from innerloop.data.leaks import overlaps
 from innerloop.data.suites import build_suite
 from innerloop.data.suites.drawing import DIFFICULTIES, Difficulty
 from innerloop.data.suites.hidden_rules import FAMILIES, INSTANCES
@@ -96,6 +98,28 @@ def test_a_rule_stays_when_more_tasks_or_examples_are_asked_for() -> None:
         for small, large in zip(tasks, many[family], strict=False):
             assert small.test == large.test
             assert small.pool == large.pool[:50]
+
+
+@pytest.mark.parametrize("difficulty", DIFFICULTIES)
+def test_no_prompt_of_a_test_is_in_any_pool(difficulty: Difficulty) -> None:
+    tasks = [task for family in tasks_of(difficulty, instances=6).values() for task in family]
+    tested = {example.prompt_key for task in tasks for example in task.test}
+    assert not tested & {example.prompt_key for task in tasks for example in task.pool}
+    mixed = [replace(task, pool=task.pool[20:], test=task.pool[:20]) for task in tasks]  # as if drawn from all inputs
+    tested = {example.prompt_key for task in mixed for example in task.test}
+    assert tested & {example.prompt_key for task in mixed for example in task.pool}
+
+
+@pytest.mark.parametrize(("pool", "test"), [(100, 50), (24, 16)])
+def test_no_example_that_is_measured_is_in_another_task(pool: int, test: int) -> None:
+    tasks = build_suite("hidden-rules", seed=1, examples_per_task=pool, test_examples=test)
+    for number in range(INSTANCES):
+        held_out = [task for task in tasks if task.name.endswith(f"/{number}")]
+        others = [task for task in tasks if task not in held_out]
+        for role in ("train", "validation"):
+            assert overlaps({role: others, "held_out": held_out}) == []
+    planted = replace(tasks[1], pool=tasks[1].pool[1:], test=tasks[0].pool[:1])
+    assert [each.shared for each in overlaps({"train": tasks[:1], "held_out": [planted]})] == [1]
 
 
 def test_running_out_of_rules_or_inputs_names_the_task_and_the_limit() -> None:

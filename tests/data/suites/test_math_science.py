@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from innerloop.data.leaks import overlaps
 from innerloop.data.suites import build_suite, science
 from innerloop.data.suites.drawing import DIFFICULTIES, Difficulty
 from innerloop.data.suites.math_science import GENERATORS, LONGEST_QUESTION
@@ -64,6 +65,12 @@ def test_prompts_and_answers_are_short_questions(name: str) -> None:
         assert "  " not in prompt
         assert not re.search(r"Give only|Return only|Your task|final answer", prompt)
         assert len(example.answer) <= 30
+
+
+def test_no_example_is_in_two_tasks() -> None:
+    for name, task in tasks().items():
+        others = [other for other in tasks().values() if other.name != name]
+        assert overlaps({"train": others, "held_out": [task]}) == []
 
 
 def test_no_answer_is_most_of_a_task() -> None:

@@ -77,7 +77,7 @@ def test_every_task_has_150_prompts_that_join_their_answers(name: str, difficult
     for task in build(name, pool=110, test=40, difficulty=difficulty):
         examples = (*task.pool, *task.test)
         assert (len(task.pool), len(task.test)) == (110, 40)
-        assert len({example.prompt for example in examples}) == 150  # not even with another answer
+        assert len({example.prompt_key for example in examples}) == 150  # not even with another answer
         for example in examples:
             assert str(example.prompt) == str(example.prompt).strip()
             assert re.fullmatch(r" \S(.*\S)?", example.answer)

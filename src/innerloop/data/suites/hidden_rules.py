@@ -6,11 +6,10 @@ build        the tasks
 """
 
 from collections import Counter
-from collections.abc import Iterator
 from itertools import count
 from typing import NamedTuple
 
-from innerloop.data.suites.drawing import DIFFICULTIES, Request, draw_distinct, named_rng, too_few
+from innerloop.data.suites.drawing import DIFFICULTIES, Request, draw_distinct, named_rng, named_seed, too_few
 from innerloop.data.suites.rules import (
     OPERATIONS,
     RELATIONS,
@@ -52,6 +51,7 @@ from innerloop.errors import Fault, Faults, UserError
 
 INSTANCES = 4  # tasks a family, unless asked otherwise
 SHARED_INPUTS = 400  # a family's tasks draw from this many inputs, so any two of them share prompts
+SPARE_INPUTS = 24  # for tests, at least: so that two tasks needn't test the same input, where they agree on it
 CONFLICT = 0.65  # two rules of a family differ on more than this share of the shared inputs
 LARGEST_SHARE = 0.6  # no rule gives one answer to more than this share of them
 TRIES = 300
@@ -182,34 +182,85 @@ def task_names(instances: int | None) -> list[tuple[str, str]]:
 
 
 def build(request: Request, instances: int | None) -> list[Task]:
-    """All tasks; UserError names every one that has too few distinct examples or no rule left."""
-    tasks: list[Task] = []
+    """All tasks; UserError names every one that has too few distinct examples or no rule left.
+
+    A prompt is for pools or for tests, whichever task asks it. Where a family has inputs enough, no example (prompt
+    and answer) is in two tasks: inputs on which an earlier rule says the same come last.
+    """
+    number_of = INSTANCES if instances is None else instances
+    drawn = {family: _inputs(family, request) for family in FAMILIES}
+    sides = _sides(drawn, request)
     faults = Faults()
-    for family in FAMILIES:
+    rules: dict[str, list[Rule]] = {}
+    for family, (pool, test) in sides.items():
+        if len(pool) < request.examples_per_task or len(test) < request.test_examples:
+            available = len(pool) + min(len(test), request.test_examples)
+            faults.extend(too_few(f"{family}/{number}", request, available) for number in range(number_of))
+            continue
         try:
-            tasks += _family_tasks(family, request, INSTANCES if instances is None else instances)
+            rules[family] = _draw_rules(family, _level(family, request), drawn[family], request.seed, number_of)
         except UserError as error:
             faults.extend(error.faults)
     faults.raise_if_any()
-    return tasks
+    tasks: dict[str, list[Task]] = {family: [] for family in FAMILIES}
+    said: set[tuple[Items, str]] = set()
+    for number in range(number_of):  # in this order, more tasks a family change nothing in the earlier ones
+        for family in FAMILIES:
+            tasks[family].append(_task(f"{family}/{number}", rules[family][number], sides[family], said, request))
+    return [task for family in FAMILIES for task in tasks[family]]
 
 
-def _family_tasks(family: str, request: Request, instances: int) -> Iterator[Task]:
-    level = FAMILIES[family][DIFFICULTIES.index(request.difficulty)]
-    rng = named_rng(request.seed, "hidden-rules", family, "inputs")
-    stream = (level.draw_input(rng) for _ in count())
-    inputs = draw_distinct(stream, max(SHARED_INPUTS, request.total))
-    if len(inputs) < request.total:
-        names = [f"{family}/{number}" for number in range(instances)]
-        raise UserError(*(too_few(name, request, len(inputs)) for name in names))
-    for number, rule in enumerate(_draw_rules(family, level, inputs, request.seed, instances)):
-        chosen = list(inputs)
-        named_rng(request.seed, "hidden-rules", family, number, "split").shuffle(chosen)
-        examples = tuple(
-            Example(f"in: {' '.join(items)}\nout:", f" {rule(items)}") for items in chosen[: request.total]
+def _inputs(family: str, request: Request) -> list[Items]:
+    level, rng = _level(family, request), named_rng(request.seed, "hidden-rules", family, "inputs")
+    return draw_distinct((level.draw_input(rng) for _ in count()), max(SHARED_INPUTS, request.total))
+
+
+def _level(family: str, request: Request) -> Level:
+    return FAMILIES[family][DIFFICULTIES.index(request.difficulty)]
+
+
+def _sides(drawn: dict[str, list[Items]], request: Request) -> dict[str, tuple[list[Items], list[Items]]]:
+    """Each family's inputs for pools and for tests: a threshold on a digest of the input, the same for all families,
+    since some of them share inputs. It gives the family with the fewest inputs some more than a test takes.
+    """
+    wanted = request.test_examples and request.test_examples + max(SPARE_INPUTS, request.test_examples // 2)
+
+    def digest(items: Items) -> int:
+        return named_seed(request.seed, "hidden-rules", "side", *items)
+
+    threshold = -1
+    for inputs in drawn.values():
+        if 0 < wanted <= len(inputs):
+            threshold = max(threshold, sorted(map(digest, inputs[:SHARED_INPUTS]))[wanted - 1])
+    return {
+        family: (
+            [items for items in inputs if digest(items) > threshold],
+            [items for items in inputs if digest(items) <= threshold],
         )
-        test, pool = examples[: request.test_examples], examples[request.test_examples :]
-        yield Task(f"{family}/{number}", pool=pool, test=test, family=family)
+        for family, inputs in drawn.items()
+    }
+
+
+def _task(
+    name: str, rule: Rule, sides: tuple[list[Items], list[Items]], said: set[tuple[Items, str]], request: Request
+) -> Task:
+    """Adds to `said` what the rule makes of the family's first inputs, taken or not: so a pool's size moves nothing."""
+
+    def examples(inputs: list[Items], wanted: int, side: str) -> tuple[Example, ...]:
+        order = list(inputs)
+        named_rng(request.seed, "hidden-rules", name, side).shuffle(order)
+        order.sort(key=lambda items: (items, rule(items)) in said)
+        return tuple(Example(f"in: {' '.join(items)}\nout:", f" {rule(items)}") for items in order[:wanted])
+
+    pool, test = sides
+    task = Task(
+        name,
+        pool=examples(pool, request.examples_per_task, "pool"),
+        test=examples(test, request.test_examples, "test"),
+        family=name.partition("/")[0],
+    )
+    said.update((items, rule(items)) for items in (*pool, *test))
+    return task
 
 
 def _draw_rules(family: str, level: Level, inputs: list[Items], seed: int, instances: int) -> list[Rule]:

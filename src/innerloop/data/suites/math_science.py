@@ -161,7 +161,7 @@ def build(request: Request, instances: int | None) -> list[Task]:
 
 def _from_science(name: str, request: Request) -> tuple[list[Example], Verifier]:
     stream = science.examples(name, request.difficulty, named_rng(request.seed, "math-science", name))
-    return draw_distinct(stream, request.total, key=_prompt), science.verifier_of(name)
+    return draw_distinct(stream, request.total, key=_prompt_key), science.verifier_of(name)
 
 
 def _from_gym(name: str, request: Request) -> tuple[list[Example], Verifier]:
@@ -177,7 +177,7 @@ def _from_gym(name: str, request: Request) -> tuple[list[Example], Verifier]:
                 items.setdefault(example.id, number)
                 yield example
 
-    examples = draw_distinct(stream(), request.total, key=_prompt)
+    examples = draw_distinct(stream(), request.total, key=_prompt_key)
     kept = {example.id: items[example.id] for example in examples}
     return examples, GymVerifier(name, request.difficulty, seed, kept)
 
@@ -187,8 +187,8 @@ def _is_usable(dataset: Any, entry: dict[str, Any]) -> bool:
     return len(entry["question"]) <= LONGEST_QUESTION and dataset.score_answer(entry["answer"], entry) == 1.0
 
 
-def _prompt(example: Example) -> str:
-    return str(example.prompt)
+def _prompt_key(example: Example) -> str:
+    return example.prompt_key
 
 
 def _compact(question: str) -> str:

@@ -228,10 +228,13 @@ def unit_conversion(rng: Random, *, pairs: int, top: int, directions: int) -> Pr
     return f"Convert {value.m} {large} to {small}.", value, small
 
 
-def genetics(rng: Random, *, genes: str, top: int) -> Problem:
-    """Expected offspring of a genotype in a cross of one gene, out of a multiple of four."""
-    gene = rng.choice(genes)
-    kinds = (gene * 2, gene + gene.lower(), gene.lower() * 2)
+GENES = ("RW", "BW", "MN", "CD")  # two alleles of equal right: as A and a, they would differ in case alone
+
+
+def genetics(rng: Random, *, genes: int, top: int) -> Problem:
+    """Expected offspring of a genotype in a cross of one of the first genes, out of a multiple of four."""
+    one, other = rng.choice(GENES[:genes])
+    kinds = (one * 2, "".join(sorted(one + other)), other * 2)
     first, second, wanted = (rng.choice(kinds) for _ in range(3))
     children = Counter("".join(sorted((a, b))) for a in first for b in second)
     total = 4 * rng.randint(1, top)
@@ -277,9 +280,9 @@ FAMILIES: dict[str, tuple[Callable[..., Problem], Ranges, Ranges, Ranges]] = {
     ),
     "genetics": (
         genetics,
-        {"genes": "A", "top": 12},
-        {"genes": "AB", "top": 12},
-        {"genes": "ABDR", "top": 50},
+        {"genes": 1, "top": 12},
+        {"genes": 2, "top": 12},
+        {"genes": 4, "top": 50},
     ),
 }
 
