@@ -75,11 +75,13 @@ def test_what_a_held_out_task_shares_with_training_is_counted_on_both_sides() ->
     again = tuple(Example(f" Q{row}", f"A{row} ") for row in range(6))
     held_out = Task("some", again[:4], (*again[4:], Example("new", "a")))
     found = overlaps({"train": [train], "validation": [], "held_out": [held_out]})
-    assert [(each.side, each.shared, each.of, each.others) for each in found] == [
-        ("test", 2, 3, ("all",)),
-        ("pool", 4, 4, ("all",)),
+    assert found == [Overlap("some", "held_out", 2, 3, 4, 4, "train", 6, ("all",))]
+    assert overlap_lines(found) == [
+        "2 of 3 test and 4 of 4 pool examples of task some (held_out) are also in training tasks, which train on 6: all"
     ]
-    assert overlap_lines(found)[0] == "2 of 3 test examples of task some (held_out) are also in training tasks: all"
+    kept = Task("all", tuple(shared[:1]), tuple(shared[1:]))
+    (one,) = overlaps({"train": [kept], "held_out": [held_out]})
+    assert (one.test + one.pool, one.used) == (6, 1)
 
 
 def test_a_shared_prompt_with_another_answer_is_none_and_any_accepted_answer_is_one() -> None:
@@ -87,22 +89,24 @@ def test_a_shared_prompt_with_another_answer_is_none_and_any_accepted_answer_is_
     other = Task("h", (), (Example("q", "c"),))
     same = Task("h", (), (Example("q", "x", accepted=(" B",)),))
     assert overlaps({"train": [train], "held_out": [other]}) == []
-    assert [each.shared for each in overlaps({"train": [train], "held_out": [same]})] == [1]
+    assert [each.test for each in overlaps({"train": [train], "held_out": [same]})] == [1]
 
 
-def test_settings_chosen_on_an_example_are_told_and_training_tasks_own_tests_are_not() -> None:
+def test_a_test_example_is_used_where_settings_are_chosen_and_not_in_training() -> None:
     example = Example((Message("user", "q"),), "a")
-    tested = Task("v", (), (example,))
-    assert [
-        (each.role, each.role_of)
-        for each in overlaps({"train": [tested], "validation": [tested], "held_out": [Task("h", (), (example,))]})
-    ] == [("held_out", "validation")]
+    tested = Task("t", (), (example,))
+    found = overlaps({"train": [tested], "validation": [tested], "held_out": [Task("h", (), (example,))]})
+    assert [(each.role, each.role_of, each.used) for each in found] == [
+        ("validation", "train", 0),
+        ("held_out", "train", 0),
+        ("held_out", "validation", 1),
+    ]
 
 
 def test_many_overlaps_are_a_few_lines_and_a_count() -> None:
-    found = [Overlap(f"t{n}", "held_out", "test", 2, 9, "train", ("a", "b", "c", "d"), "id") for n in range(SHOWN + 3)]
+    found = [Overlap(f"t{n}", "held_out", 1, 9, 1, 9, "train", 2, ("a", "b", "c", "d")) for n in range(SHOWN + 3)]
     lines = overlap_lines(found)
     assert len(lines) == SHOWN + 1
-    assert lines[0].endswith("training tasks: a, b, c, ...")
-    assert lines[-1] == "and 6 more in 3 places"
+    assert lines[0].endswith("which train on 2: a, b, c, ...")
+    assert lines[-1] == "and 6 of 3 more tasks"
     assert overlap_lines([]) == []

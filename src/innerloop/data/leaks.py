@@ -2,12 +2,12 @@
 
 Sides           a task's examples, divided
 divided         examples -> pool and test, all examples of a prompt on one side
-Overlap         how many examples of one task's side are also in the pools that another role is trained or chosen on
+Overlap         how many examples of a task are also in tasks of another role
 overlaps        those of every validation and held-out task
 overlap_lines   the same for people
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from innerloop.data.tasks import Example, Task, normalized
@@ -58,75 +58,87 @@ def _ordered(examples: Iterable[Example]) -> tuple[Example, ...]:
 
 
 class Overlap(NamedTuple):
-    """`shared` of the `of` examples on this side (test or pool) of a task are also in pools of `role_of` tasks.
+    """Examples of a task that are also in tasks of another role.
 
-    task, role       the task that would be known
-    role_of, others  which role knows it, and the tasks whose pools hold these examples
-    example          the id of one of them
+    task, role      the task that would be known, and its role
+    test, of_test   how many of its test examples, of how many
+    pool, of_pool   the same of its pool
+    role_of, used   the role that has them too, and how many of them it learns from or chooses settings by
+    others          the tasks of that role which have them
     """
 
     task: str
     role: str
-    side: str
-    shared: int
-    of: int
+    test: int
+    of_test: int
+    pool: int
+    of_pool: int
     role_of: str
+    used: int
     others: tuple[str, ...]
-    example: str
+
+
+Pair = tuple[str, str]  # prompt and answer, both normalized
+
+
+class _Known(NamedTuple):
+    """What a role's tasks hold: the tasks of each pair, and the pairs that are used."""
+
+    tasks: dict[Pair, list[str]]
+    used: set[Pair]
 
 
 def overlaps(roles: Mapping[str, Sequence[Task]]) -> list[Overlap]:
-    """Equal prompt and answer, both normalized, between what one role learns from and another is measured on.
+    """Equal prompt and answer, both normalized, in tasks of two roles; empty where nothing is shared.
 
-    roles  train, validation and held_out, in this order: each is compared with the pools of those before it, and
-           held_out with the test examples that validation chooses settings on. An empty list where nothing is shared.
+    roles  train, validation and held_out, in this order: each is compared with those before it
     """
     found: list[Overlap] = []
-    known: dict[str, dict[tuple[str, str], list[str]]] = {}
+    known: dict[str, _Known] = {}
     for role, tasks in roles.items():
-        for task in tasks:
-            found += [
-                overlap
-                for role_of, pairs in known.items()
-                for side in ("test", "pool")
-                if (overlap := _overlap(task, role, side, role_of, pairs))
-            ]
-        pairs: dict[tuple[str, str], list[str]] = {}
-        for task in tasks:
-            sides = (task.pool, task.test) if role == "validation" else (task.pool,)
-            for example in (example for side in sides for example in side):
-                for pair in _pairs(example):
-                    pairs.setdefault(pair, []).append(task.name)
-        known[role] = pairs
+        each = ((task, role_of, held) for task in tasks for role_of, held in known.items())
+        found += [overlap for task, role_of, held in each if (overlap := _overlap(task, role, role_of, held))]
+        known[role] = _known(tasks, tests_are_used=role == "validation")
     return found
 
 
-def _overlap(
-    task: Task, role: str, side: str, role_of: str, pairs: Mapping[tuple[str, str], list[str]]
-) -> Overlap | None:
-    examples = task.test if side == "test" else task.pool
-    shared = [(example, names) for example in examples if (names := _knowing(example, pairs))]
-    if not shared:
+def _known(tasks: Sequence[Task], *, tests_are_used: bool) -> _Known:
+    known = _Known({}, set())
+    for task in tasks:
+        for side, used in ((task.pool, True), (task.test, tests_are_used)):
+            for pair in (pair for example in side for pair in _pairs(example)):
+                known.tasks.setdefault(pair, []).append(task.name)
+                if used:
+                    known.used.add(pair)
+    return known
+
+
+def _overlap(task: Task, role: str, role_of: str, known: _Known) -> Overlap | None:
+    test, pool = ([each for each in side if _within(each, known.tasks)] for side in (task.test, task.pool))
+    if not test and not pool:
         return None
-    others = tuple(dict.fromkeys(name for _, names in shared for name in names))
-    return Overlap(task.name, role, side, len(shared), len(examples), role_of, others, shared[0][0].id)
+    pairs = [pair for example in (*test, *pool) for pair in _pairs(example)]
+    others = tuple(dict.fromkeys(name for pair in pairs for name in known.tasks.get(pair, [])))
+    used = sum(_within(example, known.used) for example in (*test, *pool))
+    return Overlap(task.name, role, len(test), len(task.test), len(pool), len(task.pool), role_of, used, others)
 
 
-def _knowing(example: Example, pairs: Mapping[tuple[str, str], list[str]]) -> list[str]:
-    return [name for pair in _pairs(example) for name in pairs.get(pair, [])]
+def _within(example: Example, pairs: Container[Pair]) -> bool:
+    return any(pair in pairs for pair in _pairs(example))
 
 
-def _pairs(example: Example) -> list[tuple[str, str]]:
+def _pairs(example: Example) -> list[Pair]:
     return [(example.prompt_key, normalized(answer)) for answer in example.answers]
 
 
 def overlap_lines(found: Sequence[Overlap]) -> list[str]:
     """A line for each of the first few, and the number of the others."""
-    words = {"train": "training tasks", "validation": "validation tasks"}
+    words = {"train": "training tasks, which train on", "validation": "validation tasks, which choose by"}
     lines = [
-        f"{each.shared} of {each.of} {each.side} examples of task {each.task} ({each.role}) are also in "
-        f"{words[each.role_of]}: {', '.join(each.others[:3])}{', ...' if len(each.others) > 3 else ''}"
+        f"{each.test} of {each.of_test} test and {each.pool} of {each.of_pool} pool examples of task {each.task} "
+        f"({each.role}) are also in {words[each.role_of]} {each.used}: "
+        f"{', '.join(each.others[:3])}{', ...' if len(each.others) > 3 else ''}"
         for each in found[:SHOWN]
     ]
     more = found[SHOWN:]
-    return [*lines, f"and {sum(each.shared for each in more)} more in {len(more)} places"] if more else lines
+    return [*lines, f"and {sum(each.test + each.pool for each in more)} of {len(more)} more tasks"] if more else lines

@@ -16,6 +16,7 @@ from innerloop.architecture import decoder_layers, packs
 from innerloop.data.batches import task_batch, with_masks
 from innerloop.data.encoding import EncodedTask
 from innerloop.data.examples import raise_first, read_tasks
+from innerloop.data.leaks import Overlap, overlaps
 from innerloop.data.roles import assign_roles
 from innerloop.data.sampler import TaskStream, prompts_of
 from innerloop.data.suites import build_suite
@@ -45,6 +46,8 @@ class Session:
 
     train     what meta-training reads; for a method that trains one task at a time, the held-out tasks
     dropped   records left out on the way, by reason
+    overlaps  examples that tasks of two roles share
+    warnings  what looks wrong in the data, and is no fault
     store     hidden states below the cut
     layers    compiled, where `runs.compiling` has made them; compiled: what it says about that, None = wasn't asked
     """
@@ -56,6 +59,8 @@ class Session:
     held_out: list[EncodedTask]
     dropped: dict[str, int]
     store: HiddenStates = field(default_factory=HiddenStates)
+    overlaps: list[Overlap] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
     device: torch.device = field(init=False)
     dtype: torch.dtype = field(init=False)
     layers: CompiledLayers | None = field(init=False, default=None)
@@ -210,6 +215,7 @@ def prepare(config: RunConfig, *, model: LoadedModel | None = None, store: Hidde
         held_out=held_out,
         dropped={reason: count for reason, count in dropped.items() if count},
         store=HiddenStates() if store is None else store,
+        overlaps=overlaps(roles._replace(train=[] if one_task else roles.train)._asdict()),
     )
     check_sizes(session)
     if config.memory.offload and session.device.type == "cpu":

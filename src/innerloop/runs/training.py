@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
+from innerloop.data.leaks import Overlap, overlap_lines
 from innerloop.errors import RunError
 from innerloop.learning.methods import METHODS
 from innerloop.runs.preparation import Session, TaskBatches
@@ -27,7 +28,8 @@ class Plan:
     tokens_a_step: of the first; cached_layers: the lowest layers, which run once for each example;
     cache_gb: of their hidden states that are kept at most;
     compiled: whether the decoder layers are, or why not; None = that wasn't asked for;
-    whole_gradients: an inner step needs all of a task's gradient at once, of all parameters."""
+    whole_gradients: an inner step needs all of a task's gradient at once, of all parameters;
+    overlaps: examples that tasks of two roles share; warnings: what looks wrong in the data, and is no fault."""
 
     method: str
     algorithm: str
@@ -44,10 +46,13 @@ class Plan:
     whole_gradients: bool
     compiled: str | None
     dropped: dict[str, int]
+    overlaps: tuple[Overlap, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     def facts(self) -> dict[str, Any]:
         """For programs and the manifest."""
-        return {**asdict(self), "trained": {**self.trained._asdict(), "percent": self.trained.percent}}
+        trained = {**self.trained._asdict(), "percent": self.trained.percent}
+        return {**asdict(self), "trained": trained, "overlaps": [each._asdict() for each in self.overlaps]}
 
     def lines(self) -> list[str]:
         """For people, one fact a line."""
@@ -70,7 +75,9 @@ class Plan:
             lines.append(f"compiled {self.compiled}")
         if self.whole_gradients:
             lines.append("inner    each task's whole gradient is kept: only plain sgd applies it piece by piece")
-        return lines + [f"dropped  {count} {reason}" for reason, count in self.dropped.items()]
+        lines += [f"dropped  {count} {reason}" for reason, count in self.dropped.items()]
+        lines += [f"overlap  {line}" for line in overlap_lines(self.overlaps)]
+        return lines + [f"warning  {warning}" for warning in self.warnings]
 
 
 def plan(session: Session) -> Plan:
@@ -95,6 +102,8 @@ def plan(session: Session) -> Plan:
         whole_gradients=METHODS[config.method.name].trains == "all" and not _is_plain_sgd(config.method.inner),
         compiled=session.compiled,
         dropped=session.dropped,
+        overlaps=tuple(session.overlaps),
+        warnings=tuple(session.warnings),
     )
 
 

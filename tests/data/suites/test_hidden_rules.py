@@ -118,8 +118,8 @@ def test_no_example_that_is_measured_is_in_another_task(pool: int, test: int) ->
         others = [task for task in tasks if task not in held_out]
         for role in ("train", "validation"):
             assert overlaps({role: others, "held_out": held_out}) == []
-    planted = replace(tasks[1], pool=tasks[1].pool[1:], test=tasks[0].pool[:1])
-    assert [each.shared for each in overlaps({"train": tasks[:1], "held_out": [planted]})] == [1]
+    planted = replace(tasks[1], pool=(), test=tasks[0].pool[:1])
+    assert [each.test for each in overlaps({"train": tasks[:1], "held_out": [planted]})] == [1]
 
 
 def test_running_out_of_rules_or_inputs_names_the_task_and_the_limit() -> None:

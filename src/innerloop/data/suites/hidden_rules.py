@@ -55,6 +55,8 @@ SPARE_INPUTS = 24  # for tests, at least: so that two tasks needn't test the sam
 CONFLICT = 0.65  # two rules of a family differ on more than this share of the shared inputs
 LARGEST_SHARE = 0.6  # no rule gives one answer to more than this share of them
 TRIES = 300
+CHOSEN_OF = 60  # tries that look for a rule which repeats at most this share of the earlier ones' answers
+REPEATED = 0.1
 
 
 class Level(NamedTuple):
@@ -184,8 +186,9 @@ def task_names(instances: int | None) -> list[tuple[str, str]]:
 def build(request: Request, instances: int | None) -> list[Task]:
     """All tasks; UserError names every one that has too few distinct examples or no rule left.
 
-    A prompt is for pools or for tests, whichever task asks it. Where a family has inputs enough, no example (prompt
-    and answer) is in two tasks: inputs on which an earlier rule says the same come last.
+    A prompt is for pools or for tests, whoever asks it. Inputs on which an earlier task's rule says the same come
+    last, so that no example (prompt and answer) is in two tasks, where a family has inputs enough; beyond INSTANCES it
+    has not, and what two tasks share would be most of what is left.
     """
     number_of = INSTANCES if instances is None else instances
     drawn = {family: _inputs(family, request) for family in FAMILIES}
@@ -206,7 +209,8 @@ def build(request: Request, instances: int | None) -> list[Task]:
     said: set[tuple[Items, str]] = set()
     for number in range(number_of):  # in this order, more tasks a family change nothing in the earlier ones
         for family in FAMILIES:
-            tasks[family].append(_task(f"{family}/{number}", rules[family][number], sides[family], said, request))
+            known = said if number < INSTANCES else set[tuple[Items, str]]()
+            tasks[family].append(_task(f"{family}/{number}", rules[family][number], sides[family], known, request))
     return [task for family in FAMILIES for task in tasks[family]]
 
 
@@ -264,24 +268,36 @@ def _task(
 
 
 def _draw_rules(family: str, level: Level, inputs: list[Items], seed: int, instances: int) -> list[Rule]:
-    """Rules that are balanced and in conflict pair by pair; rule n is the same however many follow it."""
+    """Rules that are balanced and in conflict pair by pair; rule n is the same however many follow it.
+
+    Of some that would do, the one that says least what an earlier rule says of the same input.
+    """
     rules: list[Rule] = []
     answers: list[list[str]] = []
     for number in range(instances):
         rng = named_rng(seed, "hidden-rules", family, number, "rule")
-        for _ in range(TRIES):
+        found: list[tuple[float, Rule, list[str]]] = []
+        for attempt in range(TRIES):
             rule = level.draw_rule(rng)
             said = [rule(items) for items in inputs]
             if _is_balanced(said) and all(_are_in_conflict(said, other) for other in answers):
+                found.append((_repeated(said, answers), rule, said))
+            if found and (attempt >= CHOSEN_OF or found[-1][0] <= REPEATED):
                 break
-        else:
+        if not found:
             where = f"suite hidden-rules, family {family}"
             raise UserError(
                 Fault("no further rule that differs from the others", where, instances, f"at most {number}")
             )
+        _, rule, said = min(found, key=lambda each: each[0])
         rules.append(rule)
         answers.append(said)
     return rules
+
+
+def _repeated(said: list[str], earlier: list[list[str]]) -> float:
+    """The share of inputs on which some earlier rule gives the same answer."""
+    return sum(one in others for one, *others in zip(said, *earlier, strict=True)) / len(said)
 
 
 def _is_balanced(said: list[str]) -> bool:
