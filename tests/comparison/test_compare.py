@@ -1,6 +1,7 @@
 """A comparison goes on in its folder, tells how each cell failed, and says and reports what it comes to."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import pytest
 
 from innerloop.comparison import compare as module
 from innerloop.comparison.cells import run_cell
-from innerloop.comparison.compare import Progress, begin, compare
+from innerloop.comparison.compare import Progress, begin, compare, spoken
 from innerloop.errors import UserError
 from small_matrices import Compared, matrix_file
 from small_runs import Cli, World, files_of
@@ -160,6 +161,15 @@ def test_every_arm_is_reported(cli: Cli, whole: Compared, tmp_path: Path) -> Non
     assert len(lines) > 4
     table = (folder / "report.md").read_text()
     assert all(arm in table for arm in (*whole.matrix.arms, "fomaml"))
+
+
+def test_what_it_found_with_one_seed_is_said_of_these_trained_values_alone(whole: Compared) -> None:
+    said = spoken(whole.results)
+    assert said[0] == "No primary contrast was named before this comparison ran: every difference is exploratory."
+    assert len(said) == 3, "own and tuned"
+    assert all("no verdict on a method: there is 1 training seed" in line for line in said[1:])
+    assert not [line for line in said if re.search(r"\b(better|worse)\b|\bp [<=]", line)]
+    assert {entry["verdict"] for entry in whole.results["differences"]} == {"these trained values"}
 
 
 def test_compare_ends_with_1_where_a_cell_failed(

@@ -186,6 +186,19 @@ class TestNumbers:
             ("meta-lora", "tuned"),
         }
 
+    def test_cut_answers_are_counted_where_every_piece_counts_them(self, tmp_path: Path) -> None:
+        write_comparison(tmp_path, SMALL, tasks=3, examples=4)
+        for path in tmp_path.glob(f"cells/meta-lora-*/scores/unseen-k{K}-*.json"):
+            edit(path, lambda piece: [task.update(cut=1) for task in piece["tasks"].values()])
+        some = next(tmp_path.glob(f"cells/meta-lora-tokens-1/scores/unseen-k{K}-*tuned.json"))
+        edit(some, lambda piece: piece["tasks"]["task 0"].pop("cut"))
+        found = entries(summarize(tmp_path), "scores", arm="meta-lora", metric="accuracy")
+        assert {each["how"]: each.get("cut") for each in found} == {
+            "none": None,
+            "own": [3 * 2 * 3, 3 * 2 * 3 * 4],
+            "tuned": None,
+        }
+
     def test_differences_are_of_the_same_example_seed_and_draw(self, planted: Path, found: dict[str, Any]) -> None:
         ours = by_example(planted, "meta-lora", "nats", table="unseen", how="own", k=K)
         theirs = by_example(planted, "joint-lora", "nats", table="unseen", how="tuned", k=K)

@@ -116,6 +116,8 @@ def _unseen(random: np.random.Generator) -> list[dict[str, Any]]:
                 scores.append(_score(random, "unseen", budget, arm, kind, k, metric, float(mean), HELD_OUT))
                 if metric == "nats":
                     scores.append(_stopping(scores[-1]))
+                else:
+                    scores[-1]["cut"] = [k, 48 * len(HELD_OUT)]
     once = {(s["budget"], s["arm"], s["how"], s["k"], s["metric"]): s for s in scores}  # k = 0 for both hows
     return [*once.values()]
 

@@ -79,6 +79,13 @@ def test_nats_of_stopping_have_a_column_beside_those_of_the_answer() -> None:
     assert not [title for table in every for title in table.columns if "stopping" in title]
 
 
+def test_cut_answers_are_counted_beside_the_accuracy() -> None:
+    shown = column(tables.scores(RESULTS, "tokens", "own", METRICS[1]), "answers cut off, all k")
+    assert (shown["meta-lora"].text, shown["meta-lora"].value) == ("10 of 1008", 10), "of k = 0, 2 and 8"
+    assert shown["base"].text == "0 of 336"
+    assert "answers cut off, all k" not in tables.scores(RESULTS, "tokens", "own", METRICS[0]).columns
+
+
 def test_the_table_of_seen_tasks_holds_only_seen_tasks() -> None:
     table = tables.seen(RESULTS, "tokens")
     assert [row[0].text for row in table.rows] == ["base", "joint-lora", "fomaml-lora", "meta-lora"]

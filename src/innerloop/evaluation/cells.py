@@ -111,6 +111,7 @@ class TaskScores(Record):
     nats: list[float]
     stop_nats: list[float] | None = None
     correct: list[_Share]
+    cut: _Count | None = None
     support_nats: Number = None
 
 

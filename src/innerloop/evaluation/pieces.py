@@ -49,11 +49,12 @@ class Key(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Piece:
-    """ids: task -> test examples, sorted; values: metric -> task -> (E,), in that order."""
+    """ids: task -> test examples, sorted; values: metric -> task -> (E,), in that order; cut: answers that were."""
 
     path: Path
     ids: Mapping[str, tuple[str, ...]]
     values: Mapping[Metric, Mapping[str, Values]]
+    cut: int | None
     support: Mapping[str, Number]
     steps: Number
     lr: Number
@@ -72,6 +73,13 @@ class Scores:
     def metrics(self) -> list[Metric]:
         """Those that every piece has."""
         return [metric for metric in get_args(Metric) if all(metric in piece.values for piece in self.chosen)]
+
+    @property
+    def cut(self) -> tuple[int, int] | None:
+        """How many answers were cut off before they ended, of how many; None where a piece doesn't say."""
+        cuts = [piece.cut for piece in self.chosen if piece.cut is not None]
+        answers = sum(len(ids) for piece in self.chosen for ids in piece.ids.values())
+        return (sum(cuts), answers) if len(cuts) == len(self.chosen) else None
 
     @property
     def chosen(self) -> list[Piece]:
@@ -198,6 +206,7 @@ def _piece(path: Path, file: PieceFile) -> Piece:
             for metric, found in lists.items()
             if all(values is not None for values in found.values())
         },
+        cut=None if None in (cuts := [task.cut for task in file.tasks.values()]) else sum(filter(None, cuts)),
         support={name: task.support_nats for name, task, _ in tasks},
         steps=file.steps,
         lr=file.lr,

@@ -94,6 +94,7 @@ def scores(board: Board) -> Iterator[Entry]:
                 "worst": [worst, tasks[worst]],
                 "tasks": tasks,
                 "seeds": list(found.seeds),
+                **({"cut": list(found.cut)} if metric == "accuracy" and found.cut else {}),
             }
 
 

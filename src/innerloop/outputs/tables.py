@@ -39,9 +39,11 @@ def scores(results: Results, budget: str, how: str, metric: Metric) -> Table:
         found = [results.score(budget, arm, how, k, metric.name) for k in results.ks]
         worst = next((entry for entry in reversed(found) if entry and entry.get("worst")), None)
         cells = [score_cell(results, budget, arm, metric, entry) for entry in found]
-        rows.append([name_cell(arm), *cells, *_stopping(results, budget, how, arm, metric), _worst(worst, metric)])
-    stopping = [f"{STOPPING.title}, largest k"] if _stops(results, metric) else []
-    columns = ["method", *(f"k = {k}" for k in results.ks), *stopping, "worst task, largest k"]
+        beside = [*_stopping(results, budget, how, arm, metric), *_cut(results, metric, found)]
+        rows.append([name_cell(arm), *cells, *beside, _worst(worst, metric)])
+    beside = [f"{STOPPING.title}, largest k"] if _stops(results, metric) else []
+    beside += ["answers cut off, all k"] if _cuts(results, metric) else []
+    columns = ["method", *(f"k = {k}" for k in results.ks), *beside, "worst task, largest k"]
     title = f"T2 · {UNITS[metric.name]} ({metric.better}) · {how_title(how)} · {budget_title(budget)}"
     return Table(f"{budget}-{how}-{metric.name}", title, columns, rows)
 
@@ -170,6 +172,21 @@ def _stopping(results: Results, budget: str, how: str, arm: str, metric: Metric)
         return []
     found = next(reversed(results.curve(budget, arm, how, STOPPING.name)), None)
     return [score_cell(results, budget, arm, STOPPING, found)]
+
+
+def _cuts(results: Results, metric: Metric) -> bool:
+    return any(entry.get("cut") for entry in results.entries("scores") if entry["metric"] == metric.name)
+
+
+def _cut(results: Results, metric: Metric, found: Sequence[Entry | None]) -> list[Cell]:
+    """Answers that were ended by their length and not by themselves: what they lack can't be right."""
+    if not _cuts(results, metric):
+        return []
+    known = [entry["cut"] for entry in found if entry and entry.get("cut")]
+    if not known:
+        return [Cell(NOTHING)]
+    cut, answers = (sum(counts) for counts in zip(*known, strict=True))
+    return [cell(cut, f"{cut} of {answers}")]
 
 
 def _worst(entry: Entry | None, metric: Metric) -> Cell:
