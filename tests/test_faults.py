@@ -3,6 +3,7 @@
 import errno
 import json
 import shutil
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -83,6 +84,27 @@ def test_damaged_checkpoints(bench: Bench) -> None:
 
 
 # the harness notices what is wrong
+
+
+def test_a_run_stands_at_its_gate_until_it_is_released(bench: Bench) -> None:
+    case = bench.case("fomaml-lora")
+    place = [place for place in case.intervals if place.phase == "inner"][1]
+    bench.clear(case)
+    trial = bench.start(case, gate=place)
+    assert trial.reach(place)
+    told = list(trial.marks)
+    assert told[-1][0] == "inner"
+    assert trial.pause(max(0.1, 2 * place.seconds))
+    assert trial.marks == told
+    trial.release()
+    assert trial.ended().code == 0
+    assert same.differences(case.reference, case.folder) == []
+
+
+def test_a_run_that_answers_no_signal_is_noticed(bench: Bench) -> None:
+    tally = kills.signals(bench, each=1, methods=("lora",), numbers=[signal.SIGURG], phases=["outer"])
+    assert tally.details["exit codes"] == {"0": tally.tried}
+    assert len(tally.wrong) == tally.tried > 0
 
 
 def test_a_run_that_goes_on_from_another_step_is_noticed(bench: Bench) -> None:

@@ -51,8 +51,11 @@ class Case:
         return {interval.phase for interval in self.intervals}
 
     def place(self, phase: str, chance: random.Random) -> Interval:
-        """A stretch of this phase: in half of the draws the longer the likelier, else each as likely."""
-        places = [interval for interval in self.intervals if interval.phase == phase]
+        """A stretch of this phase: in half of the draws the longer the likelier, else each as likely.
+
+        None is the very first: it is told of before the command line is called. `kills.fresh` strikes there.
+        """
+        places = [interval for interval in self.intervals[1:] if interval.phase == phase]
         weights = [place.seconds for place in places] if chance.random() < LONG else None
         return chance.choices(places, weights)[0]
 
@@ -167,9 +170,11 @@ class Bench:
     def interrupted(self, case: Case, place: Interval, number: int) -> Ended:
         """A run that got this signal at the begin of a place."""
         self.clear(case)
-        trial = self.start(case)
-        if trial.reach(place):
-            trial.signal(number)
+        trial = self.start(case, gate=place)
+        if not trial.reach(place):
+            raise RuntimeError(f"{case.name} ended before it came to {place}: {trial.ended()}")
+        trial.signal(number)
+        trial.release()
         return trial.ended()
 
     def _refer(self, case: Case) -> None:

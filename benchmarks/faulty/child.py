@@ -4,7 +4,8 @@ It answers one request at a time on a socket, each one line of JSON:
 
 {"run": argv, ...}    forks; the child is the command line with these arguments. Answer: its pid
     out, err          files for its output
-    observe           a pipe came with the request: the child tells on it which phase it is in
+    observe           a line came with the request: the child tells on it which phase it is in
+    gate              [phase, occurrence]: the child stands there until a byte comes on that line
     shim              arguments of `shim.arm`
     traced            the child waits until somebody traces it
     forecast          a file for `phases.forecast_once`
@@ -78,9 +79,9 @@ def _forked(line: socket.socket, request: dict[str, Any], descriptors: list[int]
         _redirect(request["out"], request["err"])
         if "shim" in request:
             shim.arm(**{**request["shim"], "fault": shim.Fault(*request["shim"]["fault"])})
-        for pipe in descriptors:
-            os.set_inheritable(pipe, False)
-            phases.observe(pipe)
+        for told in descriptors:
+            os.set_inheritable(told, False)
+            phases.observe(told, tuple(request["gate"]) if "gate" in request else None)
         while "traced" in request and "TracerPid:\t0" in Path("/proc/self/status").read_text():
             time.sleep(0.01)
         if "forecast" in request:

@@ -131,9 +131,11 @@ def _filled(bench: Bench, case: Case, tally: Tally, *, size: int | None, enough:
     for place in case.out.iterdir():
         shutil.rmtree(place)
     _resize(case.out, enough if size is None else size)
-    trial = bench.start(case)
-    if size is None and trial.reach(case.place(bench.chance.choice(PHASES_OF_STEPS), bench.chance)):
+    place = None if size else case.place(bench.chance.choice(PHASES_OF_STEPS), bench.chance)
+    trial = bench.start(case, gate=place)
+    if place and trial.reach(place):
         size = _full_now(case.out)
+        trial.release()
     ended = trial.ended()
     if ended.code:
         tally.count("steps begun before it was full", ended.steps)
@@ -172,7 +174,7 @@ def _resized(folder: Path, size: int) -> bool:
 
 
 def _full_now(folder: Path) -> int:
-    """The size that the file system has from here on: what is in it. It is refused while the run writes more."""
-    while not _resized(folder, size := shutil.disk_usage(folder).used):
-        pass
+    """The size that the file system has from here on: what is in it."""
+    size = shutil.disk_usage(folder).used
+    _resize(folder, size)
     return size

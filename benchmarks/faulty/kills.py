@@ -19,6 +19,7 @@ from faulty.phases import PHASES
 from faulty.server import Ended, Trial
 
 AT_MOST = 10.0  # seconds from a signal to the end
+AFTER = 0.5  # of the kills come after a phase's begin, wherever the run then is
 AGAIN = 0.25  # of the runs that go on are killed again
 LATE = ("exporting", "finishing")  # a run that is done before it can stop may say so
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
@@ -35,24 +36,29 @@ def kills(bench: Bench, *, trials: int = 320, least: int = 20, methods: Sequence
         case = next(cases)
         phase = min(case.phases(), key=lambda name: (struck[name], bench.chance.random()))
         bench.clear(case)
-        trial = bench.start(case)
-        if _kill(bench, case, trial, phase).code != -signal.SIGKILL:
+        trial, ended = _kill(bench, case, phase)
+        if ended.code != -signal.SIGKILL:
             continue
         struck[trial.phase] += 1
         tally.count("methods", case.name)
         if bench.chance.random() < AGAIN:
-            other = bench.start(case)
-            again += _kill(bench, case, other, bench.chance.choice(sorted(case.phases()))).code == -signal.SIGKILL
+            again += _kill(bench, case, bench.chance.choice(sorted(case.phases())))[1].code == -signal.SIGKILL
         tally.take(f"{case.name}, killed while {trial.phase}", bench.go_on(case))
     tally.details |= {"phases": struck, "killed again": again}
     return tally
 
 
-def _kill(bench: Bench, case: Case, trial: Trial, phase: str) -> Ended:
+def _kill(bench: Bench, case: Case, phase: str) -> tuple[Trial, Ended]:
+    """A run on what is there: half of the kills come at the phase's begin, half some time after it."""
     place = case.place(phase, bench.chance)
-    if trial.reach(place) and trial.pause(bench.chance.uniform(0, place.seconds)):
-        trial.signal(signal.SIGKILL)
-    return trial.ended()
+    trial = bench.start(case, gate=place)
+    if trial.reach(place):
+        if bench.chance.random() < AFTER:
+            trial.release()
+            trial.pause(bench.chance.uniform(0, place.seconds))
+        if not trial.over:
+            trial.signal(signal.SIGKILL)
+    return trial, trial.ended()
 
 
 def fresh(bench: Bench, *, trials: int = 20, name: str = "fomaml-lora") -> Tally:
@@ -95,12 +101,17 @@ def _fresh_run(bench: Bench, case: Case, kill_after: float | None) -> tuple[floa
 
 
 def signals(
-    bench: Bench, *, each: int = 2, methods: Sequence[str] = METHODS, numbers: Sequence[signal.Signals] = SIGNALS
+    bench: Bench,
+    *,
+    each: int = 2,
+    methods: Sequence[str] = METHODS,
+    numbers: Sequence[signal.Signals] = SIGNALS,
+    phases: Sequence[str] = PHASES,
 ) -> Tally:
     """each: strikes of every signal in every phase, and as many with a second signal at a random moment after it."""
     tally, cases = Tally(), itertools.cycle(bench.cases(methods))
     seconds: dict[str, list[float]] = {}
-    for number, phase, twice, _ in itertools.product(numbers, PHASES, (False, True), range(each)):
+    for number, phase, twice, _ in itertools.product(numbers, phases, (False, True), range(each)):
         for _ in range(10):
             case = next(cases)
             if phase in case.phases() and (found := _signalled(bench, case, number, phase, twice=twice)):
@@ -108,13 +119,13 @@ def signals(
         else:
             tally.wrong.append(f"{number.name} while {phase}: no run could be struck")
             continue
-        name, (struck, ended, delay) = f"{number.name}{' twice' * twice}", found
+        name, (ended, delay) = f"{number.name}{' twice' * twice}", found
         seconds.setdefault(name, []).append(delay)
-        tally.count("phases", struck)
+        tally.count("phases", phase)
         tally.count("exit codes", ended.code)
-        what = f"{case.name}, {name} while {struck}"
-        right = (RESUMABLE, 0) if struck in LATE else (RESUMABLE,)
-        early = struck == PHASES[0] and ended.code == -number and not ended.err  # before the command listened
+        what = f"{case.name}, {name} while {phase}"
+        right = (RESUMABLE, 0) if phase in LATE else (RESUMABLE,)
+        early = phase == PHASES[0] and ended.code == -number and not ended.err  # before the command listened
         if not early and (ended.code not in right or ended.traceback or ended.hung or delay > AT_MOST):
             tally.wrong.append(f"{what}: exit {ended.code} after {delay:.1f} s: {ended.err[-300:]}")
         tally.take(what, bench.go_on(case))
@@ -127,17 +138,19 @@ def signals(
 
 def _signalled(
     bench: Bench, case: Case, number: signal.Signals, phase: str, *, twice: bool
-) -> tuple[str, Ended, float] | None:
-    """The phase that was struck, the end, and the seconds between the last signal and it; None: it was over before."""
+) -> tuple[Ended, float] | None:
+    """The end, and the seconds between the last signal and it; None: it was over before."""
     bench.clear(case)
-    trial, place = bench.start(case), case.place(phase, bench.chance)
-    if not trial.reach(place) or not trial.pause(bench.chance.uniform(0, place.seconds)):
+    place = case.place(phase, bench.chance)
+    trial = bench.start(case, gate=place)
+    if not trial.reach(place):
         trial.ended()
         return None
-    trial.signal(number)
-    struck, sent = trial.phase, time.monotonic()  # asked behind the signal: until it came the run went on
+    trial.signal(number)  # it stands in this phase, on whatever machine
+    trial.release()
+    sent = time.monotonic()
     if twice and trial.pause(bench.chance.uniform(0, 0.05)):
         sent = time.monotonic()
         trial.signal(number)
     ended = trial.ended()
-    return struck, ended, time.monotonic() - sent
+    return ended, time.monotonic() - sent

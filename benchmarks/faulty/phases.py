@@ -1,7 +1,7 @@
-"""Which part of a run is at work, told to whoever holds the other end of a pipe: a byte where it changes.
+"""Which part of a run is at work, told to whoever holds the other end of a line: a byte where it changes.
 
 PHASES     in the order of their bytes
-observe    wraps the functions that phases consist of; they do what they did
+observe    wraps the functions that phases consist of; they do what they did, and one of them waits at its begin
 forecast_once    keeps a run's forecast in a file, for the next run of the same config
 Interval   one stretch of a phase; timeline: those of a run that was observed
 
@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 PHASES = ("starting", "loading", "tokenising", "inner", "query", "outer", "saving", "exporting", "finishing")
 STEP = 64  # the byte of an outer step that begins
+Gate = tuple[str, int]  # a phase, and how often it had begun before
 
 # Where a phase's functions are looked up when they are called. `*`: whatever its methods define.
 _WHERE = [
@@ -52,22 +53,26 @@ class Interval(NamedTuple):
 
 
 class _Teller:
-    def __init__(self, pipe: int) -> None:
-        self.pipe, self.stack = pipe, ["starting"]
+    def __init__(self, line: int, gate: Gate | None) -> None:
+        self.line, self.gate, self.stack = line, gate, ["starting"]
+        self.said = dict.fromkeys(PHASES, 0)
         self.say("starting")
 
     def say(self, phase: str) -> None:
-        os.write(self.pipe, bytes([PHASES.index(phase)]))
+        os.write(self.line, bytes([PHASES.index(phase)]))
+        here, self.said[phase] = (phase, self.said[phase]), self.said[phase] + 1
+        if here == self.gate:
+            os.read(self.line, 1)  # a signal is answered meanwhile
 
     def during(self, phase: str, function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(function)
         def observed(*arguments: Any, **options: Any) -> Any:
             if function.__qualname__ == "Trainer.step":
-                os.write(self.pipe, bytes([STEP]))
+                os.write(self.line, bytes([STEP]))
                 self.stack[0] = "outer"  # what comes between two steps
             self.stack.append(phase)
-            self.say(phase)
             try:
+                self.say(phase)
                 return function(*arguments, **options)
             finally:
                 self.stack.pop()
@@ -78,9 +83,12 @@ class _Teller:
         return observed
 
 
-def observe(pipe: int) -> None:
-    """In the process that will run. Raises AttributeError where a function is not where it was."""
-    teller = _Teller(pipe)
+def observe(line: int, gate: Gate | None = None) -> None:
+    """In the process that will run: at the gate it stands until a byte comes, or nobody is left to send one.
+
+    Raises AttributeError where a function is not where it was.
+    """
+    teller = _Teller(line, gate)
     for phase, module, name in _WHERE:
         *kinds, last = name.split(".")
         holder: Any = importlib.import_module(module)

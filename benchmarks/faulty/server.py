@@ -1,6 +1,6 @@
 """The harness's side of faulty/child.py: runs that start in milliseconds and can be struck at a chosen moment.
 
-Server   start(argv) -> Trial; call("module:function", ...) -> what it returns
+Server   start(argv) -> Trial, start(argv, gate=place) -> one that stands there; call("module:function", ...) -> JSON
 Trial    a run under way: its phases as they come, signals for it, how it ended
 Ended    exit code, seconds, output
 """
@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,14 +42,14 @@ class Ended(NamedTuple):
 class Trial:
     """marks: (phase, seconds after the start); steps: outer steps that began."""
 
-    def __init__(self, server: "Server", pid: int, pipe: int) -> None:
-        self.server, self.pid, self.pipe = server, pid, pipe
+    def __init__(self, server: "Server", pid: int, line: socket.socket) -> None:
+        self.server, self.pid, self.line = server, pid, line
         self.started = time.monotonic()
         self.marks: list[tuple[str, float]] = []
         self.steps, self.over = 0, False
 
     def reach(self, place: Interval) -> bool:
-        """Waits for the phase's occurrence; False where the run ended first."""
+        """Waits until the run stands at its gate, which is this place; False where it ended first."""
         while not self.over and sum(phase == place.phase for phase, _ in self.marks) <= place.occurrence:
             if not self._listen(AT_MOST):
                 return False
@@ -61,6 +62,10 @@ class Trial:
             self._listen(left)
         return not self.over
 
+    def release(self) -> None:
+        with suppress(OSError):  # it has ended
+            self.line.send(b"\0")
+
     def signal(self, number: int) -> None:
         os.kill(self.pid, number)  # a pid that nobody has waited for yet is still its own
 
@@ -72,7 +77,7 @@ class Trial:
                 hung = not self.over
                 self.signal(signal.SIGKILL)
         seconds = time.monotonic() - self.started
-        os.close(self.pipe)
+        self.line.close()
         code = self.server.ask({"wait": self.pid})
         texts = [Path(path).read_text(errors="replace") for path in self.server.outputs]
         return Ended(code, seconds, *texts, self.steps, hung)
@@ -89,13 +94,19 @@ class Trial:
 
     def _listen(self, seconds: float) -> bool:
         """Whether anything came."""
-        if not select.select([self.pipe], [], [], seconds)[0]:
+        if not select.select([self.line], [], [], seconds)[0]:
             return False
-        told, now = os.read(self.pipe, 4096), time.monotonic() - self.started
+        told, now = self._told(), time.monotonic() - self.started
         self.over = not told
         self.steps += told.count(STEP)
         self.marks += [(PHASES[byte], now) for byte in told if byte != STEP]
         return True
+
+    def _told(self) -> bytes:
+        try:
+            return self.line.recv(4096)
+        except ConnectionResetError:  # it ended, and had not read what releases it
+            return b""
 
 
 class Server:
@@ -130,9 +141,11 @@ class Server:
             answer += part
         return json.loads(answer)
 
-    def start(self, argv: Sequence[str], **options: Any) -> Trial:
+    def start(self, argv: Sequence[str], *, gate: Interval | None = None, **options: Any) -> Trial:
         """options: of a request to the child, but for those that are None."""
         request = {"run": list(argv), "out": self.outputs[0], "err": self.outputs[1]}
+        if gate:
+            request["gate"] = [gate.phase, gate.occurrence]
         return self._started(request | {name: value for name, value in options.items() if value is not None})
 
     def import_all_of(self, modules: Path) -> None:
@@ -153,7 +166,7 @@ class Server:
         return json.loads(answer.read_text(encoding="utf-8"))
 
     def _started(self, request: dict[str, Any]) -> Trial:
-        reads, writes = os.pipe()
-        pid = self.ask(request, [writes])
-        os.close(writes)
-        return Trial(self, pid, reads)
+        ours, theirs = socket.socketpair()
+        pid = self.ask(request, [theirs.fileno()])
+        theirs.close()
+        return Trial(self, pid, ours)

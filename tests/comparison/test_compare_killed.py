@@ -111,8 +111,11 @@ def kill_the_comparison(file: Path, folder: Path) -> None:
             compare(begin(file, folder), folder, lambda at: None)
         wait_for((folder / "cells" / SECOND / "log.txt").exists)
         cell = wait_for(lambda: child_of(parent.pid, SECOND))
-        wait_for(lambda: metrics.exists() and metrics.read_text())
+        wait_for(lambda: metrics.exists() and metrics.read_text(), pause=0.001)
+        os.kill(cell, signal.SIGSTOP)  # it can't be done with its training before its parent is gone
         parent.kill()
+        parent.wait()
+        os.kill(cell, signal.SIGCONT)
     wait_for(lambda: all(each.pid != cell or "Z" in each.state for each in processes()), seconds=10)
 
 
@@ -171,9 +174,10 @@ def child_of(parent: int, cell: str) -> int | None:
     return next((each.pid for each in processes() if each.parent == parent and each.command.endswith(cell)), None)
 
 
-def wait_for(what: Callable[[], Any], *, seconds: float = 60) -> Any:
-    for _ in range(int(seconds / 0.02)):
+def wait_for(what: Callable[[], Any], *, seconds: float = 60, pause: float = 0.02) -> Any:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
         if found := what():
             return found
-        time.sleep(0.02)
+        time.sleep(pause)
     raise AssertionError("waited in vain")

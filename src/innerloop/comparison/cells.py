@@ -16,6 +16,7 @@ import signal
 import sys
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -187,7 +188,8 @@ def main(folder: Path, name: str) -> int:
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
     def say(stage: str, done: int, total: int) -> None:
-        print(json.dumps({"cell": name, "stage": stage, "done": done, "total": total}), flush=True)
+        with suppress(BrokenPipeError):  # nobody listens any more: a checkpoint is saved, and this ends
+            print(json.dumps({"cell": name, "stage": stage, "done": done, "total": total}), flush=True)
 
     try:
         with stoppable(second_ends=True):
