@@ -174,11 +174,10 @@ def facts(runner: Runner) -> dict[str, Any]:
     reset_peak_memory()
     runner.step()
     peaks = peak_memory()
-    batch = runner.first
     return {
         "method": runner.method,
         "tasks_per_forward": runner.tasks_per_forward,
-        "tokens": batch.token_count,
+        "tokens": runner.trainer.method.tokens(runner.first),
         "flops": flops(runner),
         "launches": launches(runner.step, device=runner.device.type),
         "peak": peaks.get("allocated", peaks["rss"]),
@@ -193,7 +192,7 @@ def flops(runner: Runner) -> int:
     output = model.config.vocab_size * model.config.hidden_size
     scored = sum(len(part.scored_rows) for part in batch.batches)
     each = 6 if METHODS[runner.method].trains == "all" else 4
-    return each * (layers * batch.computed_tokens + output * scored)
+    return each * (layers * sum(part.computed_tokens for part in batch.batches) + output * scored)
 
 
 def launches(step: Callable[[], None], *, device: str) -> int:

@@ -124,7 +124,7 @@ def grown(
 ) -> dict[str, Any]:
     """Points and fits: over the size, and over the tokens of a step where these grow with it."""
     medians = [statistics.median(seconds[point]) for point in line.values()]
-    tokens = [runners[point].first.token_count for point in line.values()]
+    tokens = [runners[point].trainer.method.tokens(runners[point].first) for point in line.values()]
     points = [
         {
             "size": size,

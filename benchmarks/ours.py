@@ -213,5 +213,5 @@ def lengths(batches: Sequence[TaskBatch], *, tasks_per_forward: int | None) -> d
         "histogram": {f"{start}-{start + BIN - 1}": starts.count(start) for start in sorted(set(starts))},
         "tokens_a_step": sum(every) / len(batches),
         "useful_padded": sum(every) / sum(max(task) * len(task) for batch in passes for task in batch.lengths),
-        "useful_ours": sum(every) / sum(chunk.computed_tokens for chunk in chunks),
+        "useful_ours": sum(every) / sum(batch.computed_tokens for chunk in chunks for batch in chunk.batches),
     }

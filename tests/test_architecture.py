@@ -6,8 +6,11 @@ import pytest
 import torch
 
 from innerloop import architecture
+from innerloop.data.batches import collate
+from innerloop.data.encoding import Encoded
 from innerloop.errors import UserError
-from tiny import FAMILIES, tiny_model
+from innerloop.spaces.answers import AnswerLoss
+from tiny import FAMILIES, tiny_config, tiny_model
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -65,3 +68,56 @@ def test_parts_are_looked_for_without_weights() -> None:
     architecture.check_parts(llama)
     with pytest.raises(UserError, match="no ModuleList"):
         architecture.check_parts(gpt2)
+
+
+def turning(rope: dict[str, Any], *, longest: int = 16) -> Any:
+    """A llama whose positions turn this way, with random weights."""
+    from transformers import LlamaForCausalLM
+
+    config = tiny_config("llama", layers=2)
+    config.max_position_embeddings = longest
+    config.rope_parameters = {"rope_theta": 10000.0, **rope}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return LlamaForCausalLM(config).eval().requires_grad_(False)
+
+
+DYNAMIC = {"rope_type": "dynamic", "factor": 4.0}
+LONGROPE = {
+    "rope_type": "longrope",
+    "short_factor": [1.0] * 4,
+    "long_factor": [4.0] * 4,
+    "factor": 4.0,
+    "original_max_position_embeddings": 16,
+}
+
+
+def test_positions_that_remember_are_refused_with_the_reason() -> None:
+    """And transformers does remember: the control."""
+    model = turning(DYNAMIC)
+    short, long = torch.arange(3, 23)[None], torch.arange(3, 63)[None]
+    before = model(input_ids=short).logits
+    model(input_ids=long)
+    assert not torch.allclose(model(input_ids=short).logits, before, atol=1e-4)
+    for refuses in (architecture.check_parts, architecture.check_architecture, AnswerLoss):
+        with pytest.raises(UserError, match=r"'llama'[\s\S]*dynamic[\s\S]*went through the model before"):
+            refuses(model)
+    for rope in ({"rope_type": "default"}, {"rope_type": "linear", "factor": 4.0}, LONGROPE):
+        architecture.check_parts(turning(rope))
+
+
+def test_examples_that_would_turn_their_neighbours_are_refused() -> None:
+    model = turning(LONGROPE, longest=64)
+    assert architecture.longest_alone(model) == 16
+    assert architecture.longest_alone(turning({"rope_type": "default"})) is None
+    short = collate([[Encoded("a", tuple(range(3, 15)), (-100,) * 8 + tuple(range(11, 15)))]])
+    long = collate([[Encoded("b", tuple(range(3, 23)), (-100,) * 16 + tuple(range(19, 23)))]])
+    loss = AnswerLoss(model)
+    assert loss(short).isfinite().all()
+    with pytest.raises(UserError, match=r"original_max_position_embeddings[\s\S]*20[\s\S]*at most 16 tokens"):
+        loss(long)
+    loss.longest = None  # the control: in company the short one is read otherwise
+    rows = torch.full((2, 20), 3)
+    rows[0, :12], rows[1] = short.tokens[0, 0], long.tokens[0, 0]
+    alone, mixed = (model(input_ids=ids).logits[0, :12] for ids in (rows[:1, :12], rows))
+    assert not torch.allclose(alone, mixed, atol=1e-4)

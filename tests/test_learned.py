@@ -75,8 +75,9 @@ def test_a_step_is_a_line_and_tokens_are_counted(world: World, runs: Runs, metho
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     adapters = ["cy", "dee"] if method == "lora" else [None]
     assert [(line.get("adapter"), line["step"]) for line in lines] == [(a, n) for a in adapters for n in (1, 2)]
-    streams = prepare(load_config(folder / "run.yaml"), model=world.model).streams()
-    assert [line["tokens"] for line in lines] == [b[step].token_count for _, b in streams for step in range(2)]
+    config = load_config(folder / "run.yaml")
+    streams, rule = prepare(config, model=world.model).streams(), config.method.build()
+    assert [line["tokens"] for line in lines] == [rule.tokens(b[step]) for _, b in streams for step in range(2)]
     assert manifest_of(folder)["tokens"] == sum(line["tokens"] for line in lines)
     inner = "inner" in METHODS[method].rule.options()
     for line in lines:

@@ -2,6 +2,8 @@
 
 base_model, decoder_layers, head, logit_softcap    the parts
 packs                whether examples may lie side by side in a row
+longest_alone, too_long   tokens up to which what a model makes of an example is its own, and what to say of more
+check_rotation       whether it is, whatever went through the model before
 check_parts          whether they are there
 check_no_kernel      whether a config asks for code from the hub
 check_architecture   and whether the logits are what the parts make of a short input
@@ -52,6 +54,42 @@ def packs(model: nn.Module) -> bool:
     return known and config.model_type in PACKING and config._attn_implementation == "sdpa"  # pyright: ignore[reportPrivateUsage]
 
 
+def longest_alone(model: nn.Module) -> int | None:
+    """Tokens beyond which an example would change what a forward makes of shorter ones beside it; None: any length.
+
+    transformers' longrope chooses one set of frequencies for all rows of a forward, by the longest one.
+    """
+    lengths = [each["original_max_position_embeddings"] for each in _rotations(model, "longrope")]
+    return min(lengths, default=None)
+
+
+def check_rotation(model: nn.Module) -> None:
+    """Raises UserError for positions whose angles depend on what went through the model before."""
+    faults = Faults(_rotation_faults(model))
+    faults.raise_if_any()
+
+
+def too_long(tokens: int, longest: int, where: str) -> Fault:
+    """Of an example that is longer than `longest_alone`."""
+    problem = "longer than longrope's original_max_position_embeddings: examples beside it would be read at other"
+    return Fault(f"{problem} positions than alone", where, tokens, f"at most {longest} tokens (tasks.max_length)")
+
+
+def _rotation_faults(model: nn.Module) -> Iterator[Fault]:
+    for _ in _rotations(model, "dynamic"):
+        problem = "rope_type dynamic: transformers rescales positions by the longest input so far, so that a loss would"
+        right = "another rope_type in the model's config.json: default up to its own length, yarn or linear beyond"
+        yield Fault(f"{problem} depend on what went through the model before", _family(model), "dynamic", right)
+
+
+def _rotations(model: nn.Module, kind: str) -> Iterator[dict[str, Any]]:
+    """The settings of this kind of rotary positions; some families have one for each type of layer."""
+    settings = getattr(base_model(model).config, "rope_parameters", None) or {}
+    for each in (settings, *(value for value in settings.values() if isinstance(value, dict))):
+        if kind in str(each.get("rope_type", "")):
+            yield each
+
+
 def check_architecture(model: nn.Module) -> None:
     """Raises UserError, naming the family, unless the model is built the way innerloop needs it.
 
@@ -78,6 +116,7 @@ def check_parts(model: nn.Module) -> None:
         faults.add("projections that are not nn.Linear", where, foreign, "nn.Linear")
     if not isinstance(cast("PreTrainedModel", model).get_output_embeddings(), nn.Linear):
         faults.add("no output layer that is an nn.Linear", where, expected="a causal language model")
+    faults += _rotation_faults(model)
     faults.raise_if_any()
 
 

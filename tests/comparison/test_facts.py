@@ -19,30 +19,35 @@ from small_runs import Runs, World, manifest_of, settings
 STEPS = 2  # of each adapter of `runs`
 
 
-def gradients(world: World, method: str) -> int:
-    """Gradients of one task's loss that a run takes: counted on the way."""
+def passes(world: World, method: str) -> int:
+    """Gradients and Hessian-vector products of one task's loss that a run takes: counted on the way."""
     session = prepare(load_config(settings(world, method, Path("unused"))), model=world.model)
     taken = 0
     for _, batches in session.streams():
         space = session.space()
-        original: Any = space.loss_and_gradient
 
-        def counted(values: Any, batch: Any, *args: Any, original: Any = original, **options: Any) -> Any:
-            nonlocal taken
-            taken += batch.tasks
-            return original(values, batch, *args, **options)
+        def counted(original: Any) -> Any:
+            def call(values: Any, batch: Any, *args: Any, **options: Any) -> Any:
+                nonlocal taken
+                taken += batch.tasks
+                return original(values, batch, *args, **options)
 
-        space.loss_and_gradient = counted
+            return call
+
+        space.loss_and_gradient = counted(space.loss_and_gradient)
+        space.hessian_vector_product = counted(space.hessian_vector_product)
         trainer = session.trainer(space, batches)
         for step in range(STEPS):
             trainer.step(batches[step])
     return taken
 
 
-@pytest.mark.parametrize("method", ["lora", "joint-lora", "joint", "fomaml-lora", "meta-lora", "reptile-lora"])
-def test_passes_are_the_gradients_of_a_tasks_loss(world: World, runs: Runs, method: str) -> None:
+@pytest.mark.parametrize(
+    "method", ["lora", "joint-lora", "joint", "fomaml-lora", "maml-lora", "meta-lora", "reptile-lora"]
+)
+def test_passes_are_the_gradients_and_hessian_products_of_a_tasks_loss(world: World, runs: Runs, method: str) -> None:
     runs(method)
-    assert run_facts(runs(method).folder)["passes"] == gradients(world, method) > 0
+    assert run_facts(runs(method).folder)["passes"] == passes(world, method) > 0
 
 
 @pytest.mark.parametrize("method", ["lora", "fomaml-lora", "joint"])

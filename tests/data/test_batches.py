@@ -114,9 +114,11 @@ def test_a_task_batch_holds_the_examples_that_were_drawn() -> None:
     ]
     assert batch.query is not None
     assert batch.query.example_ids == ((pools[2][2].id,), (pools[0][4].id,))
-    assert batch.computed_tokens == 3 * batch.support[0].tokens.numel() + batch.query.tokens.numel()
+    computed = sum(each.computed_tokens for each in batch.batches)
+    assert computed == 3 * batch.support[0].tokens.numel() + batch.query.tokens.numel()
     drawn = [[pools[2][p] for p in (5, 1, 5, 1, 5, 1, 2)], [pools[0][p] for p in (0, 3, 0, 3, 0, 3, 4)]]
-    assert batch.token_count == sum(len(example.tokens) for task in drawn for example in task) < batch.computed_tokens
+    tokens = sum(each.token_count for each in batch.batches)
+    assert tokens == sum(len(example.tokens) for task in drawn for example in task) < computed
 
 
 def test_packed_tasks_come_in_the_order_of_their_lengths() -> None:
@@ -141,15 +143,19 @@ def test_a_task_batch_without_inner_loop_or_without_query() -> None:
     assert reptile.query is None
 
 
-def test_masks_are_seeded_by_seed_step_task_and_inner_step() -> None:
+def test_masks_are_seeded_by_seed_step_task_inner_step_and_example() -> None:
     tasks = Tasks(tasks=2, steps=2).batch
     seeded = with_masks(tasks, seed=7, step=3)
     assert seeded.query is not None
     seeds = [batch.mask_seeds for batch in (*seeded.support, seeded.query)]
-    assert seeds == [tuple(mask_seed(7, 3, name, k) for name in tasks.names) for k in range(3)]
-    flat = [seed for row in seeds if row for seed in row]
+    rows = [batch.tokens.shape[1] for batch in tasks.batches]
+    assert seeds == [
+        tuple(tuple(mask_seed(7, 3, name, k, b) for b in range(rows[k])) for name in tasks.names) for k in range(3)
+    ]
+    flat = [seed for row in seeds for task in row or () for seed in task]
     assert len(set(flat)) == len(flat)
-    assert len({mask_seed(8, 3, "a", 0), mask_seed(7, 4, "a", 0), mask_seed(7, 3, "a", 0)}) == 3
+    others = [(8, 3, "a", 0, 0), (7, 4, "a", 0, 0), (7, 3, "b", 0, 0), (7, 3, "a", 1, 0), (7, 3, "a", 0, 1)]
+    assert len({mask_seed(*each) for each in [*others, (7, 3, "a", 0, 0)]}) == 6
     assert tasks.query is not None
     assert tasks.query.mask_seeds is None
-    assert seeded.split(1)[1].support[0].mask_seeds == (mask_seed(7, 3, tasks.names[1], 0),)
+    assert seeded.split(1)[1].support[0].mask_seeds == (seeds[0] or ())[1:2]

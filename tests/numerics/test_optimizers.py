@@ -44,7 +44,11 @@ def torchs(
     for task in range(tasks):
         values = {name: torch.nn.Parameter(value[task].clone()) for name, value in random_set(tasks, seed=0).items()}
         rates = {name: settings["lr"] * (ratio if name.endswith("lora_B") else 1) for name in values}
-        groups = [{"params": [value], "lr": rates[name]} for name, value in values.items()]
+        matrices = {"weight_decay": settings.get("weight_decay", 0.0)}
+        groups = [
+            {"params": [value], "lr": rates[name]} | (matrices if value.dim() > 1 else {"weight_decay": 0.0})
+            for name, value in values.items()
+        ]
         optimizer = kind(groups, **settings)
         for gradient in gradients(tasks):
             for name, value in values.items():
@@ -80,6 +84,20 @@ def test_adamws_defaults_are_torchs_but_for_weight_decay() -> None:
     mine, theirs = AdamW(lr=1e-3), torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))])
     assert (mine.betas, mine.eps, mine.lr) == tuple(theirs.defaults[key] for key in ("betas", "eps", "lr"))
     assert mine.weight_decay == 0
+
+
+@pytest.mark.parametrize("kind", [AdamW, AdamW8bit])
+def test_weight_decay_moves_matrices_alone(kind: type[AdamW]) -> None:
+    """Whatever the gradient: a norm's or a bias's value is the one without decay. Of a matrix it is not."""
+    ends: list[TensorSet] = []
+    for decay in (0.0, 0.3):
+        values = random_set(2, seed=0) | {"scalar": torch.ones(2)}
+        gradient = frozen_copy(gradients(2)[0]) | {"scalar": torch.ones(2)}
+        optimizer = kind(lr=0.02, weight_decay=decay)
+        optimizer.step(values, gradient, optimizer.init(values))
+        ends.append(values)
+    for name, dim in {"a.lora_A": 2, "a.lora_B": 2, "bias": 1, "scalar": 0}.items():
+        assert torch.equal(ends[0][name], ends[1][name]) == (dim < 2), name
 
 
 def test_each_task_is_clipped_on_its_own() -> None:
@@ -167,12 +185,13 @@ def wide(*, scale: float = 1.0, seed: int = 0) -> Tensor:
 def trained(
     optimizer: Optimizer, gradient: Callable[[Tensor, int], Tensor], *, start: Tensor, steps: int
 ) -> tuple[Tensor, State]:
+    """start: (1, entries), taken for a matrix of one column, which weight decay moves."""
     torch.manual_seed(0)
-    values = {"weight": start.clone()}
+    values = {"weight": start.clone().unsqueeze(-1)}
     state = optimizer.init(values)
     for step in range(steps):
-        optimizer.step(values, {"weight": gradient(values["weight"], step)}, state)
-    return values["weight"], state
+        optimizer.step(values, {"weight": gradient(values["weight"].squeeze(-1), step).unsqueeze(-1)}, state)
+    return values["weight"].squeeze(-1), state
 
 
 def apart(moved: Tensor, expected: Tensor, start: Tensor) -> float:

@@ -67,7 +67,7 @@ def test_operations_are_those_of_a_real_step(
     # and a second derivative does most in attention.
     assert found.flops == pytest.approx(counter.get_total_flops(), rel=0.06 if method == "maml-lora" else 0.02)
     assert found.tasks_per_forward == tasks_per_forward
-    assert found.workload.tokens_a_step == batches[0].token_count
+    assert found.workload.tokens_a_step == trainer.step(batches[0]).tokens
 
 
 def in_place(_: Any, left: Any, right: Any, *__: Any, **___: Any) -> int:

@@ -6,6 +6,7 @@ A task is (support, query): a list of examples for each inner step, and a list o
 
 from copy import deepcopy
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model
@@ -39,7 +40,13 @@ class Inner:
 
     def optimizer(self, model: nn.Module) -> Optimizer:
         groups = [{"params": [value], "lr": self.rate(name)} for name, value in trainable(model).items()]
-        return torch.optim.SGD(groups) if self.adamw is None else torch.optim.AdamW(groups, **self.adamw)
+        return torch.optim.SGD(groups) if self.adamw is None else adamw(groups, **self.adamw)
+
+
+def adamw(groups: list[dict[str, Any]], **settings: Any) -> Optimizer:
+    """torch's, with weight decay of matrices alone, as transformers' Trainer groups them."""
+    still = [{} if group["params"][0].dim() > 1 else {"weight_decay": 0.0} for group in groups]
+    return torch.optim.AdamW([group | none for group, none in zip(groups, still, strict=True)], **settings)
 
 
 def trainable(model: nn.Module) -> Values:

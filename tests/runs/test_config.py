@@ -1,6 +1,7 @@
 """load_config: the objects it gives, the defaults, and the way back."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -64,12 +65,12 @@ COMMON |= {f"model.{key}" for key in ("name", "dtype", "device", "compile")}
 COMMON |= {
     f"memory.{key}" for key in ("tasks_per_forward", "checkpointing", "logit_rows", "trunk_cache", "lean", "offload")
 }
-COMMON |= {f"outer.optimizer.{key}" for key in ("name", "lr", "betas", "weight_decay")}
+COMMON |= {f"outer.optimizer.{key}" for key in ("name", "lr", "betas", "eps", "weight_decay")}
 COMMON |= {f"tasks.{key}" for key in ("suite", "difficulty", "examples_per_task", "support", "test", "only")}
 COMMON |= {f"tasks.{key}" for key in ("validation", "held_out", "max_length", "on_too_long")}
 QUERY = {"tasks.query"}
 SGD_STEPS = {f"method.inner.{key}" for key in ("steps", "batch_size", "clip", "optimizer.name", "optimizer.lr")}
-ADAMW_STEPS = SGD_STEPS | {"method.inner.optimizer.betas", "method.inner.optimizer.weight_decay"}
+ADAMW_STEPS = SGD_STEPS | {f"method.inner.optimizer.{key}" for key in ("betas", "eps", "weight_decay")}
 LORA = {key for key in KEYS if key.startswith("method.lora.")}
 RATIO = {"method.inner.optimizer.loraplus_lr_ratio"}
 READ = {
@@ -101,7 +102,7 @@ def test_the_source_and_the_optimizer_decide_what_is_read() -> None:
     hidden = load_config(minimal("joint", tasks={"suite": "hidden-rules"})).resolved()
     assert set(leaves(hidden)) == READ["joint"] | {"tasks.instances"}
     sgd = load_config(minimal("joint"), [f"outer.optimizer={SGD}"]).resolved()
-    assert set(leaves(sgd)) == READ["joint"] - {"outer.optimizer.betas", "outer.optimizer.weight_decay"}
+    assert set(leaves(sgd)) == READ["joint"] - {f"outer.optimizer.{key}" for key in ("betas", "eps", "weight_decay")}
 
 
 @pytest.mark.parametrize("key", KEYS)
@@ -136,15 +137,23 @@ def test_the_defaults_of_the_inner_loop_are_the_methods_own() -> None:
     assert lora == Fomaml(inner=InnerLoop(steps=3, optimizer=Sgd(lr=0.3, clip=1.0)))
 
 
-def test_keys_default_one_by_one_and_an_optimizer_as_a_whole() -> None:
+def test_an_optimizers_keys_default_to_the_methods_own_unless_another_is_named() -> None:
     config = load_config(minimal("meta-lora"), ["method.inner.steps=2"])
     assert config.method.inner is not None
     assert (config.method.inner.steps, config.method.inner.optimizer.betas) == (2, (0.9, 0.99))
     config = load_config(minimal("meta-lora"), [f"method.inner.optimizer={ADAMW}"])
-    assert config.method.build() == MetaLora(inner=InnerLoop(steps=5, optimizer=AdamW(lr=1e-3)))
-    (fault,) = faults_of(minimal("meta-lora"), "outer.optimizer.lr=1")
-    assert "outer.optimizer.name: missing" in fault
-    assert "sgd or adamw" in fault
+    own = AdamW(lr=1e-3, betas=(0.9, 0.99))
+    assert config.method.build() == MetaLora(inner=InnerLoop(steps=5, optimizer=own))
+    alone = load_config(minimal("meta-lora"), ["method.inner.optimizer.lr=1e-3", "method.inner.optimizer.eps=1e-3"])
+    assert alone.method.build() == MetaLora(inner=InnerLoop(steps=5, optimizer=replace(own, eps=1e-3)))
+    unlike = load_config(minimal("fomaml-lora"), [f"method.inner.optimizer={ADAMW}"]).method.build()
+    assert unlike == Fomaml(inner=InnerLoop(steps=3, optimizer=AdamW(lr=1e-3, clip=1.0)))
+    assert load_config(minimal("meta-lora"), ["outer.optimizer.weight_decay=1"]).outer.build_optimizer() == AdamW(
+        lr=2e-3, clip=1.0, weight_decay=1.0
+    )
+    (fault,) = faults_of(minimal("meta-lora"), "outer.optimizer.name=sgd")
+    assert "outer.optimizer.lr: missing" in fault
+    assert "number above 0" in fault
 
 
 def test_other_defaults_that_depend_on_the_run() -> None:

@@ -24,8 +24,9 @@ OTHERS = {
     "method.keep_task_adapters",
     "memory.trunk_cache_gb",
     "outer.optimizer.betas",
+    "outer.optimizer.eps",
 }
-OTHERS |= {f"method.inner.optimizer.{option}" for option in ("weight_decay", "loraplus_lr_ratio")}
+OTHERS |= {f"method.inner.optimizer.{option}" for option in ("eps", "weight_decay", "loraplus_lr_ratio")}
 
 
 def test_the_page_has_every_key_and_no_other() -> None:

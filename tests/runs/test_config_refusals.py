@@ -155,7 +155,7 @@ def test_all_faults_come_together_with_their_lines(tmp_path: Path) -> None:
         "method:\n"
         "  name: fomaml\n"
         "  lora: {r: 8}\n"
-        "  inner: {batch_size: 200, optimizer: {lr: 1e-3}}\n"
+        "  inner: {batch_size: 200, optimizer: {name: adamw}}\n"
         "memory: {trunk_cache: true}\n"
     )
     found = faults_of(file, "outer.stepz=1", "bad")
@@ -165,7 +165,7 @@ def test_all_faults_come_together_with_their_lines(tmp_path: Path) -> None:
         "model.lora_rank (line 1)",
         "tasks.support (line 4)",
         "method.lora (line 8)",
-        "method.inner.optimizer.name (line 9): missing",
+        "method.inner.optimizer.lr (line 9): missing",
         "memory.trunk_cache (line 10)",
         "output_dir: missing",
         "--set outer.stepz=1",

@@ -1,6 +1,8 @@
 """From a config to the batches of each step: roles, sizes, the law that support, query and test share nothing."""
 
+import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -190,13 +192,13 @@ def test_joint_training_reads_support_and_query_as_one(world: World) -> None:
         assert query.example_ids[place] == apart
 
 
-def test_dropout_masks_are_seeded_by_step_task_and_inner_step_and_only_with_dropout(world: World) -> None:
+def test_dropout_masks_are_seeded_by_step_task_inner_step_and_example_and_only_with_dropout(world: World) -> None:
     ((_, plain),) = session_of(world, "fomaml-lora").streams()
     assert all(batch.mask_seeds is None for batch in plain[0].batches)
     ((_, dropped),) = session_of(world, "fomaml-lora", **{"method.lora.lora_dropout": 0.1}).streams()
     seeds = [batch.mask_seeds for step in range(3) for batch in dropped[step].batches]
-    flat = [seed for each in seeds for seed in each or ()]
-    assert len(set(flat)) == len(flat) == 3 * 3 * 2
+    flat = [seed for each in seeds for task in each or () for seed in task]
+    assert len(set(flat)) == len(flat) == 3 * 2 * (2 * 3 + 2)  # steps, tasks, two inner steps and the query
     ((_, again),) = session_of(world, "fomaml-lora", **{"method.lora.lora_dropout": 0.1}).streams()
     assert [batch.mask_seeds for batch in again[2].batches] == seeds[6:]
 
@@ -292,3 +294,17 @@ def test_a_device_that_is_not_here_is_refused() -> None:
     with pytest.raises(UserError, match="no CUDA device"):
         chosen_device("cuda:1")
     assert chosen_device("auto") == "cpu"
+
+
+def test_an_example_that_longrope_would_not_read_alone_is_refused_by_file_and_line(world: World) -> None:
+    config = load_config(settings(world, "fomaml-lora", Path("unused")))
+    model = copy.deepcopy(world.model.model)
+    model.config.rope_parameters = {"rope_type": "longrope", "original_max_position_embeddings": 9}
+    with pytest.raises(UserError) as caught:
+        prepare(config, model=replace(world.model, model=model))
+    said = [str(fault) for fault in caught.value.faults]
+    assert len(said) == len(NAMES)
+    assert all("at most 9 tokens" in each and ".jsonl" in each for each in said)
+    assert all(any(f"task {name}" in each for each in said) for name in NAMES)
+    model.config.rope_parameters["original_max_position_embeddings"] = 900
+    prepare(config, model=replace(world.model, model=model))

@@ -49,8 +49,10 @@ def test_what_other_values_leave_unread() -> None:
     sgd = {"method.inner.optimizer.name": "sgd", "outer.optimizer.name": "sgd"}
     assert unread_keys(**sgd) - always == {
         "method.inner.optimizer.betas",
+        "method.inner.optimizer.eps",
         "method.inner.optimizer.weight_decay",
         "outer.optimizer.betas",
+        "outer.optimizer.eps",
         "outer.optimizer.weight_decay",
     }
     assert unread_keys(**{"tasks.suite": "math-science"}) - always == {"tasks.instances"}
@@ -128,6 +130,8 @@ def test_lean_is_for_first_order_methods_in_bfloat16_with_sgd_inside() -> None:
     assert "two moments" in next(conflicts(lean)).problem
     assert "stochastically" in next(conflicts({**sgd, "model.dtype": "float32"})).problem
     assert "second-order" in next(conflicts({**sgd, "method.name": "maml"})).problem
+    assert "spacing of bfloat16" in next(conflicts({**sgd, "method.name": "reptile"})).problem
+    assert not list(conflicts({**sgd, "method.name": "joint"}))
 
 
 def test_a_trunk_needs_layers_below_it() -> None:

@@ -1,7 +1,7 @@
 """The outer loop: laws 1 and 4 over several steps, law 6, and what happens when a number is not finite."""
 
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -24,10 +24,10 @@ from helpers import (
 from innerloop.data.tasks import Batch, TaskBatch
 from innerloop.errors import RunError
 from innerloop.learning.inner_loop import InnerLoop
-from innerloop.learning.methods import METHODS, MetaLora, Method
+from innerloop.learning.methods import METHODS, Maml, MetaLora, Method
 from innerloop.numerics.optimizers import AdamW, Optimizer, Sgd
 from innerloop.numerics.tensors import TensorSet, accumulate, zeros_like
-from innerloop.runs.trainer import LastRound, Trainer
+from innerloop.runs.trainer import LastRound, Metrics, Trainer
 from innerloop.spaces.space import ParameterSpace
 from reference import naive
 from tiny import tiny_model
@@ -79,7 +79,8 @@ def test_several_outer_steps_are_those_of_torch_optim(name: str) -> None:
     trainer = build(name)
     start = frozen_copy(trainer.space.shared)
     model = reference_model(trainer.space, start)
-    optimizer = torch.optim.AdamW(naive.trainable(model).values(), lr=OUTER.lr, **ADAMW)
+    groups = [{"params": [value]} for value in naive.trainable(model).values()]
+    optimizer = naive.adamw(groups, lr=OUTER.lr, **ADAMW)
     inner = naive.Inner(steps=STEPS, lr=INNER.lr, clip=INNER.clip)
     naive.train(name, model, [tasks.each for tasks in rounds()], inner, optimizer, clip=OUTER.clip)
     shared = trained(trainer, [tasks.batch for tasks in rounds()])
@@ -146,7 +147,7 @@ def test_metrics_are_means_over_the_tasks(name: str) -> None:
     length = torch.stack([value.norm() for value in gradient.values()]).norm().item()
     assert metrics.gradient_norm == pytest.approx(length, rel=1e-4)
     assert (metrics.step, trainer.steps) == (1, 1)
-    assert metrics.tokens == tasks.batch.token_count
+    assert metrics.tokens == trainer.method.tokens(tasks.batch)
 
     def mean(losses: list[Tensor]) -> float:
         return torch.stack(losses).mean().item()
@@ -243,7 +244,9 @@ def test_a_task_that_is_not_finite_is_skipped_when_asked(name: str, side: str, n
     metrics, expected = trainer.step(batch), others.step(batch.select(0, TASKS - 1))
     assert metrics.skipped == (batch.names[-1],)
     assert same(trainer.space.shared, others.space.shared)
-    assert metrics._replace(skipped=()) == expected
+    counts = {"tokens": metrics.tokens, "computed_tokens": metrics.computed_tokens}
+    assert metrics == expected._replace(skipped=metrics.skipped, **counts)
+    assert metrics.tokens > expected.tokens, "the round that was thrown away went through the model"
     assert (trainer.steps, trainer._state.steps) == (1, 1)
 
 
@@ -376,3 +379,67 @@ def test_a_bfloat16_model_is_trained_in_float32(name: str) -> None:
     for value in space.shared.values():
         assert value.dtype == torch.float32
     assert not same(space.shared, before)
+
+
+# what went through the model
+
+
+@contextmanager
+def counted(model: Any) -> Iterator[dict[str, int]]:
+    """Tokens of examples that were embedded, where padding is id 0, which no example has; and all that a layer saw."""
+    seen = {"tokens": 0, "computed_tokens": 0}
+
+    def embedded(_: Any, args: Any, __: Any) -> None:
+        seen["tokens"] += int((args[0] != 0).sum())
+
+    def computed(_: Any, args: Any, __: Any) -> None:
+        seen["computed_tokens"] += args[0].shape[:-1].numel()
+
+    handles = [
+        model.get_input_embeddings().register_forward_hook(embedded),
+        model.model.layers[-1].self_attn.q_proj.register_forward_hook(computed),
+    ]
+    yield seen
+    for handle in handles:
+        handle.remove()
+
+
+@pytest.mark.parametrize("clip", [None, 1.0])
+@pytest.mark.parametrize("tasks_per_forward", [1, 3])
+@pytest.mark.parametrize("name", METHODS)
+def test_tokens_are_those_that_went_through_the_model(name: str, tasks_per_forward: int, clip: float | None) -> None:
+    """Against a counter on the embedding: Hessian-vector products and the passes of clipping are forwards too."""
+    trainer = build(name, inner=Sgd(lr=0.05, clip=clip), tasks_per_forward=tasks_per_forward)
+    batch = rounds()[0].batch
+    tasks = batch.select(0, 1) if METHODS[name].one_task else batch
+    with counted(trainer.space.model) as seen:
+        metrics = trainer.step(tasks)
+    assert (metrics.tokens, metrics.computed_tokens) == (seen["tokens"], seen["computed_tokens"])
+    assert metrics.tokens == trainer.method.tokens(tasks)
+    if METHODS[name].rule is Maml:
+        once = sum(each.token_count for each in tasks.batches)
+        assert metrics.tokens > 1.5 * once, "the control: each batch counted once"
+
+
+def test_with_a_trunk_tokens_are_those_of_the_trained_layers() -> None:
+    """The layers below run once for each example, which counts for nothing: the same budget buys the same steps."""
+    tasks = rounds()[0].batch
+    found: list[Metrics] = []
+    for cut in (0, 1):
+        space = lora_space(tiny_model("llama", layers=2), loss={"cut": cut}, layers="last-1")
+        trainer = Trainer(space, method("fomaml-lora"), OUTER)
+        for _ in range(2):
+            with counted(space.model) as seen:
+                found.append(trainer.step(tasks))
+            assert found[-1].computed_tokens == seen["computed_tokens"]
+    assert len({each.tokens for each in found}) == 1
+
+
+def test_tokens_of_tasks_that_were_left_out_went_through_the_model_too() -> None:
+    trainer, tasks = build("fomaml-lora", skip_non_finite=True), rounds()[0].batch
+    assert tasks.query is not None
+    trainer.space.loss = Spoiled(trainer.space.loss, tasks.query, float("nan"))
+    with counted(trainer.space.model) as seen:
+        metrics = trainer.step(tasks)
+    assert metrics.skipped
+    assert metrics.tokens == seen["tokens"] > trainer.method.tokens(tasks)

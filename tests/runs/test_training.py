@@ -30,12 +30,37 @@ def test_the_plan_names_what_is_trained(world: World, method: str) -> None:
     assert (what.trained.parameters, what.trained.model_parameters) == (trained, whole)
     assert (trained == whole) == (METHODS[method].trains == "all")
     assert (what.tasks, what.adapters) == ((2, 2) if method == "lora" else (3, 1))
-    assert what.tokens_a_step == session.streams()[0][1][0].token_count
+    assert what.tokens_a_step == session.config.method.build().tokens(session.streams()[0][1][0])
     text = "\n".join(what.lines())
     assert f"method   {method} ({METHODS[method].title})" in text
     assert f"{trained:,} parameters" in text
     assert f"{100 * trained / whole:.2f} %" in text
     assert ("adapters 2" in text) == (method == "lora")
+
+
+def test_the_plan_says_both_loops_in_words(world: World) -> None:
+    """And the facts, which are the manifest's."""
+    what = plan(session_of(world, "meta-lora", **{"method.inner.optimizer": {"name": "adamw", "lr": 1e-3}}))
+    inner = "2 steps on all 3 support examples, adamw at lr 0.001, betas 0.9 and 0.99, eps 1e-08, unclipped"
+    outer = (
+        "adamw at lr 0.002, betas 0.9 and 0.999, eps 1e-08, gradients clipped to 1, the mean gradient of a step's tasks"
+    )
+    assert {f"inner    {inner}", f"outer    {outer}"} <= set(what.lines())
+    assert (what.facts()["inner"], what.facts()["outer"]) == (inner, outer)
+    changes = {
+        "method.inner.steps": 1,
+        "method.inner.batch_size": 2,
+        "method.inner.optimizer": {"loraplus_lr_ratio": 4},
+        "outer.optimizer.weight_decay": 0.1,
+    }
+    what = plan(session_of(world, "fomaml-lora", **changes))
+    assert what.inner == (
+        "1 step on 2 support examples, sgd at lr 0.3, LoRA's B 4 times faster, gradients clipped to 1"
+    )
+    assert "weight decay 0.1 of matrices" in what.outer
+    without = plan(session_of(world, "joint-lora"))
+    assert without.inner is None
+    assert not any(line.startswith("inner") for line in without.lines())
 
 
 def test_the_facts_are_json_with_names(world: World) -> None:
@@ -110,7 +135,7 @@ def test_fit_takes_the_steps_that_are_left_and_reports_each(world: World) -> Non
     trainer = session.trainer(session.space(), batches)
     fit(trainer, batches, 3, name="x", on_step=lambda *said: seen.append(said))
     assert [(name, metrics.step) for name, metrics in seen] == [("x", 1), ("x", 2), ("x", 3)]
-    assert [metrics.tokens for _, metrics in seen] == [batches[step].token_count for step in range(3)]
+    assert [metrics.tokens for _, metrics in seen] == [trainer.method.tokens(batches[step]) for step in range(3)]
     fit(trainer, batches, 4, name="y", on_step=lambda *said: seen.append(said))
     assert [(name, metrics.step) for name, metrics in seen[3:]] == [("y", 4)]
     whole = session.trainer(session.space(), batches)

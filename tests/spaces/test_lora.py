@@ -6,6 +6,7 @@ import torch
 from helpers import (
     Tasks,
     close,
+    examples,
     frozen_copy,
     lora_space,
     of_task,
@@ -18,14 +19,17 @@ from helpers import (
     untouched,
 )
 from innerloop.data.batches import collate, mask_seed, with_masks
-from innerloop.data.tasks import Batch
+from innerloop.data.tasks import Batch, TaskBatch
 from innerloop.errors import UserError
+from innerloop.learning.inner_loop import InnerLoop
+from innerloop.learning.methods import METHODS
 from innerloop.numerics.optimizers import AdamW, Sgd
 from innerloop.numerics.tensors import TensorSet, per_task, zeros_like
 from innerloop.spaces.answers import AnswerLoss
 from innerloop.spaces.lora import (
     LoraSettings,
     LoraSpace,
+    Span,
     chosen_layers,
     dropout_mask,
     find_targets,
@@ -54,10 +58,10 @@ def test_loss_and_gradient_are_peft_models_one_task_at_a_time(family: str) -> No
     values = perturbed(space.shared, TASKS)
     losses, found = space.loss_and_gradient(values, batch())
     assert found is not None
-    for task, examples in enumerate(Tasks(tasks=TASKS).support[0]):
+    for task, support in enumerate(Tasks(tasks=TASKS).support[0]):
         model = reference_model(space, {name: value[task] for name, value in values.items()})
-        assert naive.loss(model, examples).item() == pytest.approx(losses[task].item(), rel=1e-5)
-        expected = own_names(naive.gradient(model, examples))
+        assert naive.loss(model, support).item() == pytest.approx(losses[task].item(), rel=1e-5)
+        expected = own_names(naive.gradient(model, support))
         assert close({name: value[task] for name, value in found.items()}, expected)
         swapped = {name: value[(task + 1) % TASKS] for name, value in found.items()}
         assert not close(swapped, expected, 0.1)
@@ -260,13 +264,57 @@ def test_dropout_ends_with_training() -> None:
     assert torch.equal(*logits)
 
 
-def test_masks_have_a_mean_of_one_and_differ_by_task_step_and_layer() -> None:
-    drawn = [(1, "a", 0), (1, "b", 0), (2, "a", 0), (1, "a", 1)]
-    seeds = [mask_seed(0, step, name, inner_step) for step, name, inner_step in drawn]
+def layouts(names: tuple[str, ...] = ("a", "b", "c", "d")) -> dict[str, TaskBatch]:
+    """The same tasks with the same masks: padded, packed with fillers, and one behind the other."""
+
+    def batches(**layout: bool) -> TaskBatch:
+        each = [examples(tasks=TASKS, per_task=3, longest_prompt=40, seed=seed) for seed in (1, 2, 3)]
+        first, second, query = (collate(some, **layout) for some in each)
+        return with_masks(TaskBatch(names, [first, second], query), seed=5, step=2)
+
+    found = {"padded": batches(), "even": batches(packed=True), "ragged": batches(packed=True, even=False)}
+    assert [found[name].support[0].packing is None for name in found] == [True, False, False]
+    return found
+
+
+def outer_of(space: LoraSpace, tasks: TaskBatch, tasks_per_forward: int) -> dict[str, torch.Tensor]:
+    method = METHODS["fomaml-lora"].rule(inner=InnerLoop(steps=2, optimizer=Sgd(lr=0.1)))
+    into = zeros_like(space.shared)
+    for chunk in tasks.split(tasks_per_forward):
+        method.outer_gradient(space, per_task(space.shared, len(chunk.names)), chunk, into)
+    return into
+
+
+@pytest.mark.parametrize("layout", ["padded", "even", "ragged"])
+def test_dropouts_outer_gradient_is_that_of_any_chunking_and_layout(layout: str) -> None:
+    """Masks belong to an example and a token. A mask of another example, or without one, gives another gradient."""
+    space = lora_space(tiny_model("llama", layers=2), lora_dropout=0.3)
+    tasks = layouts()
+    expected = outer_of(space, tasks["padded"], TASKS)
+    for tasks_per_forward in range(1, TASKS + 1):
+        assert close(outer_of(space, tasks[layout], tasks_per_forward), expected)
+    others = layouts(("b", "a", "c", "d"))[layout]  # the control: each has the other's masks
+    assert not close(outer_of(space, others, TASKS), expected, 0.01)
+    assert not close(outer_of(lora_space(tiny_model("llama", layers=2)), tasks[layout], TASKS), expected, 0.01)
+
+
+def test_padding_and_fillers_draw_nothing() -> None:
+    x = torch.zeros(2, 4, 5)
+    spans = [Span(3, 0, 2), Span(4, 4, 3)]
+    mask = dropout_mask(x, spans, rate=0.5, layer="layer").view(8, 5)
+    assert (mask[[2, 3, 7]] == 1).all()
+    assert set(mask[[0, 1, 4, 5, 6]].unique().tolist()) == {0.0, 2.0}
+    moved = dropout_mask(x, [Span(4, 1, 3)], rate=0.5, layer="layer").view(8, 5)
+    assert torch.equal(moved[1:4], mask[4:7])
+
+
+def test_masks_have_a_mean_of_one_and_differ_by_task_step_example_and_layer() -> None:
+    drawn = [(1, "a", 0, 0), (1, "b", 0, 0), (2, "a", 0, 0), (1, "a", 1, 0), (1, "a", 0, 1)]
+    seeds = [mask_seed(0, step, name, inner_step, example) for step, name, inner_step, example in drawn]
 
     def masks_of(seeds: list[int], layer: str = "layer") -> torch.Tensor:
-        sizes = [300] * len(seeds)
-        masks = dropout_mask(torch.empty(sum(sizes), 40), sizes, rate=0.25, seeds=seeds, layer=layer)
+        spans = [Span(seed, 300 * place, 300) for place, seed in enumerate(seeds)]
+        masks = dropout_mask(torch.empty(300 * len(seeds), 40), spans, rate=0.25, layer=layer)
         return masks.view(-1, 300, 40)
 
     masks = masks_of(seeds)
@@ -274,7 +322,7 @@ def test_masks_have_a_mean_of_one_and_differ_by_task_step_and_layer() -> None:
     assert masks.mean() == pytest.approx(1.0, abs=0.01)
     assert torch.equal(masks_of(seeds[1:2])[0], masks[1])
     other = masks_of(seeds[:1], "another layer")[0]
-    for left, right in [(masks[i], masks[j]) for i in range(4) for j in range(i)] + [(masks[0], other)]:
+    for left, right in [(masks[i], masks[j]) for i in range(5) for j in range(i)] + [(masks[0], other)]:
         assert (left == right).float().mean() == pytest.approx(0.25**2 + 0.75**2, abs=0.02)
 
 

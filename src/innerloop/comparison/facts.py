@@ -20,8 +20,8 @@ def run_facts(output: Path) -> dict[str, Any]:
     said = json.loads((output / MANIFEST).read_text())
     lines = [json.loads(line) for line in (output / METRICS).read_text().splitlines()]
     config, plan, seconds = load_config(said["config"]), said["plan"], said["timing"]["seconds"]
-    row = METHODS[config.method.name]
-    inner = config.method.inner.steps if config.method.inner else 0
+    row, method = METHODS[config.method.name], config.method.build()
+    inner = config.method.inner.steps * method.passes_a_step if config.method.inner else 0
     folder = output / ("adapters" if row.one_task else EXPORTED[row.trains])
     return {
         "algorithm": plan["algorithm"],

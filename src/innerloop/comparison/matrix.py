@@ -80,7 +80,8 @@ class EvaluationSection(Section):
 
 class BudgetsSection(Section):
     tokens: _Count | None = Field(
-        default=None, description="whole number above 0: forward and backward, padding included"
+        default=None,
+        description="whole number above 0: tokens that go through the model in training, each time they do",
     )
     examples: _Count | None = Field(default=None, description="whole number above 0: examples drawn in training")
     seconds: _Positive | None = Field(default=None, description="number above 0: training time, from timed steps")

@@ -1,6 +1,7 @@
 """How many outer steps a budget buys.
 
-budget_steps   tokens or examples: counted from the batches that the steps would read
+budget_steps   tokens or examples: tokens are those of every forward that the steps would run, Hessian-vector products
+               among them
 timed_steps    seconds: from a few steps that are timed and then forgotten
 """
 
@@ -9,6 +10,7 @@ import time
 from collections.abc import Sequence
 from itertools import count
 
+from innerloop.learning.methods import Method
 from innerloop.runs.preparation import Session, TaskBatches, examples_a_round
 
 TIMED = 3
@@ -20,7 +22,7 @@ def budget_steps(session: Session, budget: str, amount: float) -> int:
     if budget == "examples":
         a_step = session.config.outer.tasks_per_step * sum(examples_a_round(session.config))
         return int(amount // (len(streams) * a_step))
-    return _token_steps(streams, amount)
+    return _token_steps(session.config.method.build(), streams, amount)
 
 
 def timed_steps(session: Session, seconds: float) -> int:
@@ -35,10 +37,10 @@ def timed_steps(session: Session, seconds: float) -> int:
     return max(1, int(seconds / len(session.streams()) / statistics.median(taken[1:])))
 
 
-def _token_steps(streams: Sequence[TaskBatches], tokens: float) -> int:
+def _token_steps(method: Method, streams: Sequence[TaskBatches], tokens: float) -> int:
     spent = 0
     for step in count():
-        spent += sum(batches[step].token_count for batches in streams)
+        spent += sum(method.tokens(batches[step]) for batches in streams)
         if spent > tokens:
             return step
     raise AssertionError("unreachable")

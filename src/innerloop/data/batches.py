@@ -5,12 +5,11 @@ Legend: T = tasks, B = examples a task, S = tokens of the longest example, K = i
 collate         T lists of B encoded examples -> Batch
 inner_batches   one support batch an inner step: the whole support each time, or fresh parts of it
 task_batch      what one outer step reads, from a draw
-mask_seed       the seed of a task's dropout masks in one forward
+mask_seed       the seed of an example's dropout masks in one forward
 token_key       a digest of token ids: what hidden states are looked up by
 """
 
 import hashlib
-import zlib
 from array import array
 from collections.abc import Sequence
 from dataclasses import replace
@@ -110,10 +109,15 @@ def task_batch(
 
 
 def with_masks(tasks: TaskBatch, *, seed: int, step: int) -> TaskBatch:
-    """The same batch with dropout masks seeded by (seed, outer step, task, inner step); the query comes last."""
+    """The same batch with dropout masks seeded by (seed, outer step, task, inner step, example's place in the task).
+
+    The query comes last. Where an example lies in a forward has no part in it.
+    """
 
     def seeded(batch: Batch, inner_step: int) -> Batch:
-        return replace(batch, mask_seeds=tuple(mask_seed(seed, step, name, inner_step) for name in tasks.names))
+        examples = range(batch.tokens.shape[1])
+        seeds = (tuple(mask_seed(seed, step, name, inner_step, b) for b in examples) for name in tasks.names)
+        return replace(batch, mask_seeds=tuple(seeds))
 
     return TaskBatch(
         names=tasks.names,
@@ -122,8 +126,9 @@ def with_masks(tasks: TaskBatch, *, seed: int, step: int) -> TaskBatch:
     )
 
 
-def mask_seed(seed: int, step: int, task: str, inner_step: int) -> int:
-    return zlib.crc32(f"{seed}/{step}/{task}/{inner_step}".encode("utf-8", "surrogatepass"))
+def mask_seed(seed: int, step: int, task: str, inner_step: int, example: int) -> int:
+    text = f"{seed}/{step}/{inner_step}/{example}/{task}"
+    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=7).digest(), "big")
 
 
 def token_key(tokens: Sequence[int]) -> bytes:

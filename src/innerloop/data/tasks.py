@@ -122,7 +122,7 @@ class Batch:
     packed       whether the examples may lie side by side, in a model that admits it
     even         with fillers where tasks have unequally many tokens
     packing      how they do; None = one a row
-    mask_seeds   (T,) seeds of the dropout masks; None = no dropout
+    mask_seeds   T tuples of B seeds of an example's dropout masks; None = no dropout
     around       T tuples of B: the scored tokens before and behind an answer (prefix, end)
     share        (T,) of a part of a larger batch: its share of the scored tokens, by which its loss is multiplied
     """
@@ -137,7 +137,7 @@ class Batch:
     packed: bool = False
     even: bool = True
     packing: Packing | None = None
-    mask_seeds: tuple[int, ...] | None = None
+    mask_seeds: tuple[tuple[int, ...], ...] | None = None
     around: tuple[tuple[tuple[int, int], ...], ...] = ()
     share: Tensor | None = None
 
@@ -267,18 +267,8 @@ class TaskBatch(NamedTuple):
 
     @property
     def batches(self) -> list[Batch]:
-        """Every batch that goes through the model in one outer step, in order."""
+        """Every batch that an outer step reads, in order; a method may run one more than once (Method.forwards)."""
         return [*self.support, *([self.query] if self.query else [])]
-
-    @property
-    def token_count(self) -> int:
-        """Tokens of the examples that go through the model in one outer step."""
-        return sum(batch.token_count for batch in self.batches)
-
-    @property
-    def computed_tokens(self) -> int:
-        """The same, padding included."""
-        return sum(batch.computed_tokens for batch in self.batches)
 
     def to(self, device: torch.device | str) -> "TaskBatch":
         moved = {id(batch): batch.to(device) for batch in self.batches}

@@ -3,8 +3,9 @@
 Legend: theta = shared values; phi_i = adapt(theta, S_i) = theta after K inner steps on task i's support set S_i;
 Q_i = its query set; L = mean nats an answer token; n = tasks a step; g = what the outer optimizer is given.
 
-A rule adds the sum over its tasks to `into`; the trainer divides by n. A pass is one forward and backward run of
-one task's examples. docs/methods.md is made from the table and the rules' docstrings.
+A rule adds the sum over its tasks to `into`; the trainer divides by n. A pass is one forward run of one task's
+examples with what is differentiated of it: a gradient, or a Hessian-vector product. docs/methods.md is made from the
+table and the rules' docstrings.
 
 Method    a rule: how a set of tasks becomes a gradient of the shared values
 METHODS   name -> Row: a rule times the set of tensors it trains. The command line, the config, the docs page and
@@ -39,6 +40,21 @@ class Method(ABC):
     """A rule. Its dataclass fields are all the options it reads; reads_query: whether it needs query examples."""
 
     reads_query: ClassVar[bool] = True
+
+    @property
+    def passes_a_step(self) -> int:
+        """How often the examples of one inner step go through the model."""
+        return 1
+
+    def forwards(self, tasks: TaskBatch) -> list[Batch]:
+        """Every batch that goes through the model in one outer step on these tasks, as often as it does."""
+        support = tasks.support if "inner" in self.options() else []
+        inner = [batch for batch in support for _ in range(self.passes_a_step)]
+        return [*inner, _query(tasks)] if self.reads_query else inner
+
+    def tokens(self, tasks: TaskBatch) -> int:
+        """Of the examples that go through the model in one outer step: every forward counted, padding left out."""
+        return sum(batch.token_count for batch in self.forwards(tasks))
 
     @abstractmethod
     def outer_gradient(
@@ -86,6 +102,10 @@ class Maml(Method):
     def __post_init__(self) -> None:
         if not isinstance(self.inner.optimizer, Sgd):
             raise ValueError("maml differentiates through inner SGD steps only")
+
+    @property
+    def passes_a_step(self) -> int:
+        return 2 if self.inner.optimizer.clip is None else 3
 
     def outer_gradient(
         self, space: ParameterSpace, start: Mapping[str, Tensor], tasks: TaskBatch, into: TensorSet

@@ -13,6 +13,7 @@ Values in bfloat16 are moved with stochastic rounding (`rounding.add_`).
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -48,6 +49,19 @@ class Optimizer(ABC):
     clip: float | None = None
     loraplus_lr_ratio: float = 1.0
 
+    @property
+    def said(self) -> str:
+        """In words, with every setting."""
+        ratio = f", LoRA's B {self.loraplus_lr_ratio:g} times faster" if self.loraplus_lr_ratio != 1 else ""
+        clip = "unclipped" if self.clip is None else f"gradients clipped to {self.clip:g}"
+        return ", ".join([f"{self._name} at lr {self.lr:g}{ratio}", *self._options, clip])
+
+    _name: ClassVar[str]
+
+    @property
+    def _options(self) -> list[str]:
+        return []
+
     @abstractmethod
     def init(self, values: TensorSet) -> State: ...
 
@@ -70,6 +84,8 @@ class Optimizer(ABC):
 @dataclass(frozen=True, kw_only=True)
 class Sgd(Optimizer):
     """values <- values - lr * clip(gradient)."""
+
+    _name: ClassVar[str] = "sgd"
 
     def init(self, values: TensorSet) -> State:
         return State()
@@ -96,11 +112,17 @@ class Sgd(Optimizer):
 
 @dataclass(frozen=True, kw_only=True)
 class AdamW(Optimizer):
-    """Adam with decoupled weight decay (none unless asked for)."""
+    """Adam with decoupled weight decay (none unless asked for) of matrices alone: norms and biases keep their size."""
 
+    _name: ClassVar[str] = "adamw"
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
     weight_decay: float = 0.0
+
+    @property
+    def _options(self) -> list[str]:
+        decay = [f"weight decay {self.weight_decay:g} of matrices"] if self.weight_decay else []
+        return [f"betas {self.betas[0]:g} and {self.betas[1]:g}", f"eps {self.eps:g}", *decay]
 
     def init(self, values: TensorSet) -> State:
         if any(value.dtype == torch.bfloat16 for value in values.values()):
@@ -115,9 +137,13 @@ class AdamW(Optimizer):
             first, second = state.first[name], state.second[name]
             first.lerp_(grad, 1 - beta1)
             second.mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
-            if self.weight_decay:
-                value.mul_(1 - rate * self.weight_decay)
+            if decay := self.decay(value):
+                value.mul_(1 - rate * decay)
             value.addcdiv_(first, (second.sqrt() / second_correction).add_(self.eps), value=-rate / first_correction)
+
+    def decay(self, value: Tensor) -> float:
+        """The weight decay of one tensor, (T, ...): none for norms and biases, as transformers' Trainer has it."""
+        return self.weight_decay if value.dim() > 2 else 0.0
 
     def corrections(self, steps: int) -> tuple[float, float]:
         """What the first moment, and the root of the second, are divided by: both start at zero."""
@@ -131,6 +157,8 @@ class AdamW8bit(AdamW):
     Each step is taken with the float32 moments, before they are stored. Values have to be contiguous.
     """
 
+    _name: ClassVar[str] = "adamw of 8 bits"
+
     def init(self, values: TensorSet) -> State:
         return State(
             first=zeros_like(values, torch.int8),
@@ -143,7 +171,12 @@ class AdamW8bit(AdamW):
         beta1, beta2 = self.betas
         first_correction, second_correction = self.corrections(state.steps)
         for name, value in values.items():
-            rate, flat, flat_grad = self.rate(name), value.view(-1), gradient[name].reshape(-1)
+            rate, decay, flat, flat_grad = (
+                self.rate(name),
+                self.decay(value),
+                value.view(-1),
+                gradient[name].reshape(-1),
+            )
             kept_first = eight_bit.Stored(eight_bit.Signed(), state.first[name], state.first_scales[name])
             kept_second = eight_bit.Stored(eight_bit.Unsigned(), state.second[name], state.second_scales[name])
             for window in eight_bit.windows(value.numel()):
@@ -152,8 +185,8 @@ class AdamW8bit(AdamW):
                 second = kept_second.read(window).mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
                 change = second.sqrt().div_(second_correction).add_(self.eps)
                 change = torch.div(first, change, out=change).mul_(-rate / first_correction)
-                if self.weight_decay:
-                    change.add_(part, alpha=-rate * self.weight_decay)
+                if decay:
+                    change.add_(part, alpha=-rate * decay)
                 rounding.add_(part, change)
                 kept_first.write(window, first)
                 kept_second.write(window, second)

@@ -12,7 +12,7 @@ from typing import Any
 
 from innerloop.data.tasks import TaskBatch
 from innerloop.errors import Fault, UserError
-from innerloop.learning.methods import METHODS, Maml
+from innerloop.learning.methods import METHODS, Maml, Method
 from innerloop.planning.devices import Device
 from innerloop.planning.tracing import trace
 from innerloop.planning.tracking import PARTS, Footprint
@@ -214,17 +214,19 @@ def _shortened(config: RunConfig, chunk: TaskBatch) -> tuple[RunConfig, TaskBatc
 
 def _repetitions(work: Workload, chunk: TaskBatch, tasks_per_forward: int) -> dict[str, float]:
     """How often a step of the run does what was traced of a phase, by the tokens that go through it."""
-    every = [tokens_by_phase(part) for step in work.steps for part in step.split(tasks_per_forward)]
+    method = work.session.config.method.build()
+    every = [tokens_by_phase(method, part) for step in work.steps for part in step.split(tasks_per_forward)]
     return {
         phase: sum(part[phase] for part in every) / len(work.steps) / tokens
-        for phase, tokens in tokens_by_phase(chunk).items()
+        for phase, tokens in tokens_by_phase(method, chunk).items()
     }
 
 
-def tokens_by_phase(tasks: TaskBatch) -> dict[str, int]:
-    """Padding included; a phase without a pass is left out."""
-    query = tasks.query.computed_tokens if tasks.query else 0
-    tokens = {"inner": tasks.computed_tokens - query, "query": query}
+def tokens_by_phase(method: Method, tasks: TaskBatch) -> dict[str, int]:
+    """Padding included; a phase without a pass is left out. What goes back through the inner steps is the query's."""
+    inner = sum(batch.computed_tokens for batch in tasks.support)
+    every = sum(batch.computed_tokens for batch in method.forwards(tasks))
+    tokens = {"inner": inner, "query": every - inner}
     return {phase: count for phase, count in tokens.items() if count}
 
 

@@ -74,8 +74,9 @@ class Workload:
 
     @property
     def tokens_a_step(self) -> float:
-        """The mean of the steps that were looked at."""
-        return sum(step.token_count for step in self.steps) / len(self.steps)
+        """That go through the model, every forward counted: the mean of the steps that were looked at."""
+        method = self.session.config.method.build()
+        return sum(method.tokens(step) for step in self.steps) / len(self.steps)
 
     @property
     def tokens_an_example(self) -> float:

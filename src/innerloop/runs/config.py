@@ -33,7 +33,8 @@ from innerloop.runs.yaml import Document, KeyPath
 __all__ = ["DEFAULT_INNER", "DEFAULT_OUTER", "DEFAULT_TASKS_PER_STEP", "KEYS", "RunConfig", "load_config"]
 
 _FAST_ADAMW = {"name": "adamw", "lr": 3e-3, "betas": (0.9, 0.99)}
-# By the method's name, else by what it trains. An optimizer that a config gives replaces this one as a whole.
+# By the method's name, else by what it trains. A config may change single keys, also of the optimizer while its name
+# stays the same.
 DEFAULT_INNER: dict[str, dict[str, Any]] = {
     "all": {"steps": 3, "clip": None, "optimizer": {"name": "sgd", "lr": 1e-3}},
     "lora": {"steps": 3, "clip": 1.0, "optimizer": {"name": "sgd", "lr": 0.3}},
@@ -184,8 +185,10 @@ def _defaults(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _optimizer(section: str, default: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    own = any(_within(key, section) for key in given)
-    options = {"betas": AdamW.betas, "weight_decay": AdamW.weight_decay, **({} if own else default)}
+    """The method's own optimizer, key by key, unless another one is named: of that, torch's options."""
+    options: dict[str, Any] = {"betas": AdamW.betas, "eps": AdamW.eps, "weight_decay": AdamW.weight_decay}
+    if given.get(f"{section}.name", default["name"]) == default["name"]:
+        options |= default
     return {f"{section}.{option}": value for option, value in options.items()}
 
 

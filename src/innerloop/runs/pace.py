@@ -102,7 +102,7 @@ class _Trial:
         finally:
             seconds = time.perf_counter() - started
         self.bytes_a_task = max(self.bytes_a_task, (peak_memory()["rss"] - resident) / count)
-        return chunk.token_count / seconds
+        return self.method.tokens(chunk) / seconds
 
 
 def _peak_from_here() -> int:

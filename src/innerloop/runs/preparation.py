@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from innerloop.architecture import decoder_layers, packs
+from innerloop.architecture import decoder_layers, longest_alone, packs, too_long
 from innerloop.data.batches import task_batch, with_masks
 from innerloop.data.encoding import EncodedTask
 from innerloop.data.examples import raise_first, read_tasks
@@ -218,6 +218,7 @@ def prepare(config: RunConfig, *, model: LoadedModel | None = None, store: Hidde
         overlaps=overlaps(roles._replace(train=[] if one_task else roles.train)._asdict()),
     )
     check_sizes(session)
+    _check_lengths(loaded, every)
     if config.memory.offload and session.device.type == "cpu":
         right = "false: there is no other memory than the host's; or a cuda device"
         raise UserError(Fault("nothing to offload from", "memory.offload", True, right))
@@ -276,6 +277,17 @@ def check_sizes(session: Session) -> None:
     if config.outer.tasks_per_step > len(session.train):
         right = f"at most {len(session.train)}, the tasks to train on"
         faults.add("more tasks than there are", "outer.tasks_per_step", config.outer.tasks_per_step, right)
+    raise_first(faults)
+
+
+def _check_lengths(model: LoadedModel, tasks: Sequence[EncodedTask]) -> None:
+    """Raises UserError for the longest example of a task that is too long to stand beside others."""
+    faults, most = Faults(), longest_alone(model.model)
+    for task in tasks if most is not None else ():
+        tokens, longest = max((len(example.tokens), example.id) for example in (*task.pool, *task.test))
+        if most is not None and tokens > most:
+            named = next(each.named for each in (*task.task.pool, *task.task.test) if each.id == longest)
+            faults.append(too_long(tokens, most, f"task {task.task.name}, {named}"))
     raise_first(faults)
 
 

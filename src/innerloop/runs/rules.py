@@ -10,7 +10,7 @@ Both look at a flat view of a config, dotted key -> value, with the defaults fil
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from innerloop.learning.methods import METHODS, Maml
+from innerloop.learning.methods import METHODS, Maml, Reptile
 
 Values = Mapping[str, Any]
 
@@ -45,7 +45,7 @@ def unread(values: Values) -> Iterator[Objection]:
         yield from _unread_by_method(values[METHOD])
     for section in OPTIMIZERS:
         if values.get(f"{section}.name") == "sgd":
-            for option in ("betas", "weight_decay"):
+            for option in ("betas", "eps", "weight_decay"):
                 keys = (f"{section}.{option}", f"{section}.name")
                 yield Objection(keys, f"sgd has no {option}", "name: adamw; or leave it out")
     if values.get("tasks.suite") is None:
@@ -154,12 +154,15 @@ def _compile_conflicts(values: Values) -> Iterator[Objection]:
         problem = f'"{name}" trains all parameters; layers are compiled around a LoRA'
         yield Objection((COMPILE, METHOD), problem, f"false; {lora_sibling(name)} reads it")
     elif values[DROPOUT]:
-        problem = "dropout masks are drawn from each task's seed, which can't be compiled"
+        problem = "dropout masks are drawn from each example's seed, which can't be compiled"
         yield Objection((COMPILE, DROPOUT), problem, "false, or 0 as method.lora.lora_dropout")
 
 
 def _lean_conflicts(values: Values) -> Iterator[Objection]:
     name = values[METHOD]
+    if METHODS[name].rule is Reptile:
+        problem = f'"{name}" learns from how far a few small steps went, which is below the spacing of bfloat16'
+        yield Objection((LEAN, METHOD), problem, "false, or a method with a query set")
     if issubclass(METHODS[name].rule, Maml):
         problem = f'"{name}" sums many small second-order terms, which bfloat16 would lose'
         yield Objection((LEAN, METHOD), problem, "false, or a first-order method")

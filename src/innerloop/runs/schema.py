@@ -106,6 +106,7 @@ class OptimizerSection(Section):
     name: Literal["sgd", "adamw"] = _key(means="sgd or adamw")
     lr: float = _positive()
     betas: Annotated[tuple[_Beta, _Beta], _Tuple] | None = _key(None, means="two numbers, 0 or above and below 1")
+    eps: float | None = _positive(None)
     weight_decay: float | None = _key(None, means="number, 0 or above", ge=0)
 
     def build(self, *, clip: float | None, eight_bit: bool = False) -> Optimizer:

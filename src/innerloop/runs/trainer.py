@@ -15,7 +15,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from innerloop.data.tasks import TaskBatch
+from innerloop.data.tasks import Batch, TaskBatch
 from innerloop.errors import RunError
 from innerloop.learning.methods import Method, Outcome
 from innerloop.numerics.optimizers import Optimizer
@@ -30,7 +30,8 @@ MOMENTS = ("first", "second", "first_scales", "second_scales")  # of an optimize
 class Metrics(NamedTuple):
     """loss, and the support loss before the first and the last inner step: nats an answer token, mean over tasks.
 
-    tokens: of the examples, in every pass; computed_tokens: with the padding that went through the model;
+    tokens: of the examples, in every forward that was run, those for Hessian-vector products, for clipping, and of
+    tasks that were left out again among them; computed_tokens: with the padding that went through the model;
     skipped: the tasks left out because a loss or gradient of theirs was not finite.
     """
 
@@ -96,6 +97,7 @@ class Trainer:
         self.tasks_per_forward = min(limits, default=None)
         self.steps = 0
         self.last_round = LastRound()
+        self._forwards: list[Batch] = []  # of the step at hand
         self._shared = {name: value.unsqueeze(0) for name, value in space.shared.items()}  # views with a task axis of 1
         self._gradient = zeros_like(space.shared)
         self._state = optimizer.init(self._shared)
@@ -106,14 +108,15 @@ class Trainer:
         then: called with what was measured, before a signal that asks the run to stop can come between.
         Raises RunError, with the shared values untouched, when a loss or gradient isn't finite.
         """
+        self._forwards = []
         with seeded(self.seed, self.steps, device=self.space.device):
-            chunks, found, skipped = self._round(tasks)
+            found, skipped = self._round(tasks)
             if self.last_round.adapters:
                 self.last_round.gradient = clone(self._gradient)
             with held():  # values, moments, the count and what is said about them go together
                 self.optimizer.step(self._shared, found.gradient, self._state)
                 self.steps += 1
-                metrics = self._metrics(chunks, found, skipped)
+                metrics = self._metrics(found, skipped)
                 if then:
                     then(metrics)
             return metrics
@@ -129,14 +132,14 @@ class Trainer:
         """After `tensors` were filled with what they held after so many steps."""
         self.steps = self._state.steps = steps
 
-    def _round(self, tasks: TaskBatch) -> "tuple[list[TaskBatch], _Round, tuple[str, ...]]":
-        """The chunks, the gradient they gave, which is finite, and the tasks that were left out for that."""
+    def _round(self, tasks: TaskBatch) -> "tuple[_Round, tuple[str, ...]]":
+        """The gradient of the tasks, which is finite, and the tasks that were left out for that."""
         parts, skipped = [tasks], list[str]()
         while True:
             chunks = [chunk for part in parts for chunk in part.split(self.tasks_per_forward or len(part.names))]
             found = self._measured(chunks)
             if found.is_finite:
-                return chunks, found, tuple(skipped)
+                return found, tuple(skipped)
             broken = found.broken or self._broken_alone(chunks)
             left = len(found.names) - len(broken)
             if not self.skip_non_finite or left in (0, len(found.names)):
@@ -144,7 +147,7 @@ class Trainer:
             skipped += broken
             parts = list(_without(tasks, skipped))
 
-    def _metrics(self, chunks: Sequence[TaskBatch], found: "_Round", skipped: tuple[str, ...]) -> Metrics:
+    def _metrics(self, found: "_Round", skipped: tuple[str, ...]) -> Metrics:
         support = found.support
         return Metrics(
             step=self.steps,
@@ -152,8 +155,8 @@ class Trainer:
             support_loss_first=None if support is None else float(support[0].mean()),
             support_loss_last=None if support is None else float(support[-1].mean()),
             gradient_norm=float(found.gradient_norm),
-            tokens=sum(chunk.token_count for chunk in chunks),
-            computed_tokens=sum(chunk.computed_tokens for chunk in chunks),
+            tokens=sum(batch.token_count for batch in self._forwards),
+            computed_tokens=sum(batch.computed_tokens for batch in self._forwards),
             skipped=skipped,
         )
 
@@ -183,6 +186,7 @@ class Trainer:
         for chunk in chunks:
             start = per_task(self.space.shared, len(chunk.names))
             outcome = self.method.outer_gradient(self.space, start, chunk.to(self.space.device), self._gradient)
+            self._forwards += self.method.forwards(chunk)
             if outcome.adapted is not None:
                 self._keep(chunk, outcome.adapted)
             outcomes.append(outcome._replace(adapted=None))

@@ -13,6 +13,7 @@ from typing import Any
 from innerloop.data.leaks import Overlap, overlap_lines
 from innerloop.errors import RunError
 from innerloop.learning.methods import METHODS
+from innerloop.runs.config import RunConfig
 from innerloop.runs.preparation import Session, TaskBatches
 from innerloop.runs.schema import InnerSection
 from innerloop.runs.stopping import check
@@ -24,8 +25,8 @@ OnStep = Callable[[str, Metrics], None]  # (adapter's name, what was measured)
 
 @dataclass(frozen=True)
 class Plan:
-    """algorithm: in words; examples_per_task: of the smallest pool; adapters: trained one after the other;
-    tokens_a_step: of the first; cached_layers: the lowest layers, which run once for each example;
+    """algorithm, inner, outer: in words; examples_per_task: of the smallest pool; adapters: one after the other;
+    tokens_a_step: that go through the model in the first; cached_layers: the lowest, which run once for each example;
     cache_gb: of their hidden states that are kept at most;
     compiled: whether the decoder layers are, or why not; None = that wasn't asked for;
     whole_gradients: an inner step needs all of a task's gradient at once, of all parameters;
@@ -33,6 +34,8 @@ class Plan:
 
     method: str
     algorithm: str
+    inner: str | None
+    outer: str
     trained: Trained
     tasks: int
     examples_per_task: int
@@ -64,6 +67,8 @@ class Plan:
             f"modules  {len(trained.modules)}: {', '.join(kinds)}",
             f"tasks    {self.tasks} of {self.examples_per_task} examples or more; "
             f"{self.tasks_per_step} a step, {self.tasks_per_forward} a forward",
+            *([f"inner    {self.inner}"] if self.inner else []),
+            f"outer    {self.outer}",
             f"steps    {self.steps}; {self.tokens_a_step:,} tokens in the first",
         ]
         if self.adapters > 1:
@@ -74,7 +79,7 @@ class Plan:
         if self.compiled:
             lines.append(f"compiled {self.compiled}")
         if self.whole_gradients:
-            lines.append("inner    each task's whole gradient is kept: only plain sgd applies it piece by piece")
+            lines.append("memory   each task's whole gradient is kept: only plain sgd applies it piece by piece")
         lines += [f"dropped  {count} {reason}" for reason, count in self.dropped.items()]
         lines += [f"overlap  {line}" for line in overlap_lines(self.overlaps)]
         return lines + [f"warning  {warning}" for warning in self.warnings]
@@ -89,6 +94,8 @@ def plan(session: Session) -> Plan:
     return Plan(
         method=config.method.name,
         algorithm=METHODS[config.method.name].title,
+        inner=inner_in_words(config),
+        outer=f"{config.outer.build_optimizer(eight_bit=config.memory.lean).said}, the mean gradient of a step's tasks",
         trained=trained,
         tasks=len(session.train),
         examples_per_task=min(len(task.pool) for task in session.train),
@@ -96,7 +103,7 @@ def plan(session: Session) -> Plan:
         steps=config.outer.steps,
         tasks_per_step=config.outer.tasks_per_step,
         tasks_per_forward=session.tasks_per_forward(batches),
-        tokens_a_step=batches[0].token_count,
+        tokens_a_step=config.method.build().tokens(batches[0]),
         cached_layers=session.cut,
         cache_gb=config.memory.trunk_cache_gb or 0,
         whole_gradients=METHODS[config.method.name].trains == "all" and not _is_plain_sgd(config.method.inner),
@@ -105,6 +112,16 @@ def plan(session: Session) -> Plan:
         overlaps=tuple(session.overlaps),
         warnings=tuple(session.warnings),
     )
+
+
+def inner_in_words(config: RunConfig) -> str | None:
+    """What adapts to a task, in training and after it; None for a method without an inner loop."""
+    inner = config.method.inner
+    if inner is None:
+        return None
+    each = inner.batch_size if inner.batch_size < config.tasks.support else f"all {config.tasks.support}"
+    steps = "1 step" if inner.steps == 1 else f"{inner.steps} steps"
+    return f"{steps} on {each} support examples, {inner.build().optimizer.said}"
 
 
 def _is_plain_sgd(inner: InnerSection | None) -> bool:

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint  # pyright: ignore[reportUnknownVariableType]
 
-from innerloop.architecture import base_model, head, logit_softcap, packs
+from innerloop.architecture import base_model, check_rotation, head, logit_softcap, longest_alone, packs, too_long
 from innerloop.data.tasks import Batch
+from innerloop.errors import UserError
 from innerloop.numerics.loss import CHUNK_ROWS, Head, plain_cross_entropy, score_rows, task_cross_entropy
 from innerloop.spaces.attention import Attention
 from innerloop.spaces.compiled import CompiledLayers
@@ -27,12 +28,14 @@ class Score(NamedTuple):
 
 
 class AnswerLoss:
-    """The task loss of a causal language model.
+    """The task loss of a causal language model: a function of the values and of each example by itself.
 
     cut            run only the layers from here on; the hidden states below come from `store`
     checkpointing  recompute each layer in the backward pass instead of keeping its activations
     logit_rows     scored rows whose logits exist at a time
     compiled       what makes compiled layers of those that aren't cut off, for the space that holds values in them
+    Raises UserError for a model whose positions depend on what ran before; at a call, for an example so long that they
+    would depend on those beside it.
     """
 
     def __init__(
@@ -45,7 +48,8 @@ class AnswerLoss:
         logit_rows: int = CHUNK_ROWS,
         compiled: CompiledLayers | None = None,
     ) -> None:
-        self.logit_rows = logit_rows
+        check_rotation(model)
+        self.logit_rows, self.longest = logit_rows, longest_alone(model)
         self.attention = Attention() if packs(model) else None
         base = self.attention.within(base_model(model)) if self.attention else base_model(model)
         layers = cast(nn.ModuleList, base.layers)
@@ -88,6 +92,8 @@ class AnswerLoss:
 
     def scored_hidden(self, batch: Batch) -> Tensor:
         """(R, D) last hidden states whose next token is scored."""
+        if self.longest is not None and batch.tokens.shape[-1] > self.longest:
+            raise UserError(too_long(batch.tokens.shape[-1], self.longest, "the longest example of a batch"))
         tokens_NS, positions, scored = batch.tokens.flatten(0, 1), None, batch.scored_rows
         if self.attention is not None:
             self.attention.packing = None

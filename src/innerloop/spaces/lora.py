@@ -12,10 +12,10 @@ scale * B A x to its output, and it is gone afterwards.
 import hashlib
 import math
 import re
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -148,12 +148,11 @@ class LoraSpace(ParameterSpace):
     ) -> Callable[[nn.Module, tuple[Any, ...], Any], Tensor]:
         A_TRI, B_TOR = values[f"{name}.lora_A"], values[f"{name}.lora_B"]
         tasks, scale, dropout = len(A_TRI), self.settings.scale, self.settings.lora_dropout
-        mask_seeds = batch.mask_seeds if batch and dropout else None
 
         def add_update(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> Tensor:
             x, sizes = inputs[0], _tokens_each(batch, tasks, inputs[0].shape[:-1].numel())
-            if mask_seeds is not None:
-                x = x * dropout_mask(x, sizes, rate=dropout, seeds=mask_seeds, layer=name)
+            if dropout and batch is not None and batch.mask_seeds is not None:
+                x = x * dropout_mask(x, _spans(batch, sizes), rate=dropout, layer=name)
             if len(set(sizes)) > 1:
                 return add_updates(output, x, A_TRI, B_TOR, sizes=sizes, scale=scale, twice=twice)
             x_TMI, y_TMO = (part.reshape(tasks, -1, part.shape[-1]) for part in (x, output))
@@ -226,17 +225,40 @@ def chosen_layers(layers: str | Sequence[int], count: int) -> range | list[int]:
     raise UserError(Fault(f"the model has {count} decoder layers", where, layers, right))
 
 
-def dropout_mask(x: Tensor, sizes: Sequence[int], *, rate: float, seeds: Sequence[int], layer: str) -> Tensor:
-    """0 and 1/(1-rate) in the shape of x (..., I), drawn from each task's own seed and the layer's name.
+class Span(NamedTuple):
+    """An example's tokens among those of a forward: start .. start + length - 1. seed: of its dropout masks."""
 
-    sizes: tokens of each task. Its mask is the same alone as in company, and in a recomputation as in the forward.
+    seed: int
+    start: int
+    length: int
+
+
+def dropout_mask(x: Tensor, spans: Iterable[Span], *, rate: float, layer: str) -> Tensor:
+    """0 and 1/(1-rate) in the shape of x (..., I), drawn from each example's own seed and the layer's name.
+
+    An example's mask is the same alone as in company, padded as packed, and in a recomputation as in the forward.
+    Padding and fillers, which no span covers, draw nothing: 1.
     """
-    masks: list[Tensor] = []
-    for seed, size in zip(seeds, sizes, strict=True):
+    mask = torch.ones_like(x).view(-1, x.shape[-1])
+    for seed, start, length in spans:
         digest = hashlib.blake2b(f"{seed}:{layer}".encode(), digest_size=7).digest()
         generator = torch.Generator(x.device).manual_seed(int.from_bytes(digest, "big"))
-        masks.append(torch.rand(size, x.shape[-1], generator=generator, device=x.device) >= rate)
-    return torch.cat(masks).view_as(x).to(x.dtype) / (1 - rate)
+        kept = torch.rand(length, x.shape[-1], generator=generator, device=x.device) >= rate
+        mask[start : start + length] = kept.to(x.dtype) / (1 - rate)
+    return mask.view_as(x)
+
+
+def _spans(batch: Batch, sizes: Sequence[int]) -> Iterator[Span]:
+    """sizes: tokens of each task in the layout at hand, which is packed where they aren't those of padded rows."""
+    assert batch.mask_seeds is not None
+    rows, width = batch.tokens.shape[1:]
+    padded, start = tuple(sizes) == (rows * width,) * batch.tasks, 0
+    for seeds, lengths, size in zip(batch.mask_seeds, batch.lengths, sizes, strict=True):
+        place = start
+        for seed, length in zip(seeds, lengths, strict=True):
+            yield Span(seed, place, length)
+            place += width if padded else length
+        start += size
 
 
 def _tokens_each(batch: Batch | None, tasks: int, rows: int) -> tuple[int, ...]:
