@@ -48,8 +48,8 @@ class Method(ABC):
 
     def forwards(self, tasks: TaskBatch) -> list[Batch]:
         """Every batch that goes through the model in one outer step on these tasks, as often as it does."""
-        support = tasks.support if "inner" in self.options() else []
-        inner = [batch for batch in support for _ in range(self.passes_a_step)]
+        count = self.passes_a_step if "inner" in self.options() else 0
+        inner = [batch for batch in tasks.support for _ in range(count)]
         return [*inner, _query(tasks)] if self.reads_query else inner
 
     def tokens(self, tasks: TaskBatch) -> int:

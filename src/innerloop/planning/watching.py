@@ -119,6 +119,9 @@ class _WatchedMethod(Method):
         self.tracker.at(phase="outer", stage="between")
         return outcome
 
+    def forwards(self, tasks: TaskBatch) -> list[Batch]:
+        return self.method.forwards(tasks)
+
 
 def _watched_loss(loss: TaskLoss, tracker: Tracker) -> TaskLoss:
     def watched_loss(batch: Batch, *, twice: bool = False) -> Tensor:

@@ -15,7 +15,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from innerloop.data.tasks import Batch, TaskBatch
+from innerloop.data.tasks import TaskBatch
 from innerloop.errors import RunError
 from innerloop.learning.methods import Method, Outcome
 from innerloop.numerics.optimizers import Optimizer
@@ -97,7 +97,7 @@ class Trainer:
         self.tasks_per_forward = min(limits, default=None)
         self.steps = 0
         self.last_round = LastRound()
-        self._forwards: list[Batch] = []  # of the step at hand
+        self._tokens = self._computed_tokens = 0  # that went through the model in the step at hand
         self._shared = {name: value.unsqueeze(0) for name, value in space.shared.items()}  # views with a task axis of 1
         self._gradient = zeros_like(space.shared)
         self._state = optimizer.init(self._shared)
@@ -108,7 +108,7 @@ class Trainer:
         then: called with what was measured, before a signal that asks the run to stop can come between.
         Raises RunError, with the shared values untouched, when a loss or gradient isn't finite.
         """
-        self._forwards = []
+        self._tokens = self._computed_tokens = 0
         with seeded(self.seed, self.steps, device=self.space.device):
             found, skipped = self._round(tasks)
             if self.last_round.adapters:
@@ -155,8 +155,8 @@ class Trainer:
             support_loss_first=None if support is None else float(support[0].mean()),
             support_loss_last=None if support is None else float(support[-1].mean()),
             gradient_norm=float(found.gradient_norm),
-            tokens=sum(batch.token_count for batch in self._forwards),
-            computed_tokens=sum(batch.computed_tokens for batch in self._forwards),
+            tokens=self._tokens,
+            computed_tokens=self._computed_tokens,
             skipped=skipped,
         )
 
@@ -186,7 +186,8 @@ class Trainer:
         for chunk in chunks:
             start = per_task(self.space.shared, len(chunk.names))
             outcome = self.method.outer_gradient(self.space, start, chunk.to(self.space.device), self._gradient)
-            self._forwards += self.method.forwards(chunk)
+            self._tokens += self.method.tokens(chunk)
+            self._computed_tokens += sum(batch.computed_tokens for batch in self.method.forwards(chunk))
             if outcome.adapted is not None:
                 self._keep(chunk, outcome.adapted)
             outcomes.append(outcome._replace(adapted=None))
