@@ -298,6 +298,16 @@ def test_dropouts_outer_gradient_is_that_of_any_chunking_and_layout(layout: str)
     assert not close(outer_of(lora_space(tiny_model("llama", layers=2)), tasks[layout], TASKS), expected, 0.01)
 
 
+@pytest.mark.parametrize("layout", ["padded", "even", "ragged"])
+def test_an_examples_mask_stays_its_own_in_a_part_of_the_batch(layout: str) -> None:
+    space, whole = lora_space(tiny_model("llama", layers=2), lora_dropout=0.3), layouts()[layout].support[0]
+    values, parts = per_task(space.shared, TASKS), whole.parts(1)
+    assert len(parts) == 3
+    found = [gradient(space, values, part) for part in parts]
+    total = {name: sum((each[name] for each in found), torch.zeros(())) for name in values}
+    assert close(total, gradient(space, values, whole))
+
+
 def test_padding_and_fillers_draw_nothing() -> None:
     x = torch.zeros(2, 4, 5)
     spans = [Span(3, 0, 2), Span(4, 4, 3)]

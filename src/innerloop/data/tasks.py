@@ -224,6 +224,7 @@ class Batch:
             keys=tuple(task[first:last] for task in self.keys),
             lengths=lengths,
             packing=pack(lengths, width=width, scored=scored, even=self.even) if self.packed else None,
+            mask_seeds=self.mask_seeds and tuple(task[first:last] for task in self.mask_seeds),
             around=tuple(task[first:last] for task in self.around),
             share=share if self.share is None else share * self.share,
         )
