@@ -33,6 +33,13 @@ def test_what_is_committed_has_every_cell_and_holds_its_aims() -> None:
     assert all(row["found"] == pytest.approx(0.8, abs=0.02) for row in found["rows"]), "as often as is promised"
 
 
+def test_the_way_before_misses_them() -> None:
+    found = json.loads((BENCHMARKS / "results" / "statistics.json").read_text())["controls"]
+    assert len(found) == 15
+    assert max(row["false_positive_rate"] for row in found) > 0.3
+    assert max(row["false_positive_rate"] for row in nulls.controls(100)) > 0.3
+
+
 def test_it_is_what_the_library_does_now() -> None:
     for row in nulls.rows(500):
         assert row["false_positive_rate"] <= 0.12, row
@@ -58,7 +65,9 @@ def test_a_script_beside_it_gets_the_standard_librarys_statistics() -> None:
 def test_the_table_has_a_cell_for_each_row() -> None:
     row = {"tasks": 6, "seeds": 3, "spread": [1, 0.1, 0.3], "nulls": 10000, "false_positive_rate": 0.0512}
     rows = [row | {"detectable": 1.25, "found": 0.8}, row | {"tasks": 12, "detectable": 1.0, "found": 0.79}]
-    lines = nulls.nulls_table({"rows": rows, "worst": 0.0512, "mean": 0.05, "aims": {"worst": 0.08, "mean": 0.06}})
+    summary = {"worst": 0.0512, "mean": 0.05, "aims": {"worst": 0.08, "mean": 0.06}}
+    lines = nulls.nulls_table({"rows": rows, "controls": [row | {"false_positive_rate": 0.4}], **summary})
+    assert "| 1, 0.1, 0.3 | 0.400 |" in lines
     assert "| 1, 0.1, 0.3 | 0.051 | 0.051 |" in lines
     assert "| 1, 0.1, 0.3 | 1.25, 0.80 | 1.00, 0.79 |" in lines
     assert "Worst cell 0.051 (aim: at most 0.08), mean 0.050 (at most 0.06)" in lines[-1]
