@@ -2,8 +2,10 @@
 
 exact, number, math   the names of VERIFIERS: the same text, the same number, the same mathematics
 same_number           verifier: the last number of the text equals the reference's
+numbers_in            the numbers of a text, as `same_number` reads them
 same_mathematics      verifier: math-verify finds the text and the reference equivalent
 verifier_of           by name; UserError where the package it needs is missing
+finals                what of a reference and of a text is compared
 unreadable            the faults of references that a verifier could never find right
 
 Where a reference ends in a line "#### 42", as GSM8K's do, what follows the mark is the answer.
@@ -31,14 +33,23 @@ TOLERANCE = Fraction(1, 10**6)  # of the reference; whole numbers have to be equ
 LONGEST = 400  # characters of a number
 SECONDS = 10  # that math-verify may take over one answer
 
-_NUMBER = re.compile(
-    r"(?<![A-Za-z0-9_.])"  # not the 2 of H2O, the end of another number, or the minus of 5-3
-    r"(?P<sign>(?<![)\]])[-+−])?"
-    r"(?P<digits>(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+)"
+_UNSIGNED = r"(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+"
+_EXPONENT = r"\s?(?:\^|\*\*)\s?[{(]?\s?(?P<NAME>[-+−]?[0-9]{1,3})(?![0-9])\s?[)}]?"
+_TIMES = r"\s?(?:[x×*·]|\\times|\\cdot)\s?"
+# What is read in turn: words take the digits in them (H2O, v2.5), a unit's exponent is no number of its own, and what
+# stands between two numbers is passed over.
+_PIECE = re.compile(
+    rf"(?P<word>[A-Za-z_][A-Za-z0-9_]*(?:\.[0-9]+)*)|(?P<unit>{_EXPONENT.replace('NAME', 'unit_power')}(?:\.[0-9]+)?)|"
+    r"(?P<sign>(?<![A-Za-z0-9_)\]])[-+−])?"
+    rf"(?P<digits>{_UNSIGNED})"
     r"(?P<power>[eE][-+]?[0-9]{1,3}(?![0-9]))?"
+    rf"(?:{_TIMES}10{_EXPONENT.replace('NAME', 'ten')}|{_EXPONENT.replace('NAME', 'own')})?"
     r"(?:\s?/\s?(?P<under>[0-9]+(?:\.[0-9]+)?))?"
     r"(?P<percent>\s?\\?%)?"
 )
+_FRACTION = re.compile(r"\\[dt]?frac\s?\{\s?([0-9.]+)\s?\}\s?\{\s?([0-9.]+)\s?\}")
+_RAISED = re.compile("[⁻⁺]?[⁰¹²³⁴⁵⁶⁷⁸⁹]+")
+_LOWERED = str.maketrans("⁻⁺⁰¹²³⁴⁵⁶⁷⁸⁹", "-+0123456789")
 
 
 class Number(NamedTuple):
@@ -47,25 +58,32 @@ class Number(NamedTuple):
 
 
 def same_number(example: Example, generated: str) -> float:
-    """1.0 where the last number of the text equals that of the reference.
+    """1.0 where the last number of the text equals that of a right answer.
 
-    `1,200`, `1.2e3` and `2400/2` are one number; others than whole ones may differ by 1e-6 of the reference.
-    A percent sign that one of the two lacks may be read either way: `50` and `0.5` both answer `50%`.
+    `1,200`, `1.2e3`, `1.2 x 10^3` and `2400/2` are one number; others than whole ones may differ by 1e-6 of the
+    reference. A percent sign that one of the two lacks may be read either way: `50` and `0.5` both answer `50%`.
+    An exponent of a unit is no number of its own. A reference of several numbers, a range or a date, wants all of them
+    in their order, at the end of the text.
     """
-    reference, text = _finals(example.answer, generated)
-    wanted, given = last_number(reference), last_number(text)
-    if wanted is None:
+    return float(any(_same_numbers(answer, generated) for answer in example.answers))
+
+
+def _same_numbers(answer: str, generated: str) -> bool:
+    reference, text = finals(answer, generated)
+    wanted, given = numbers_in(reference), numbers_in(text)
+    if not wanted:
         raise ValueError("the reference holds no number")
-    return float(given is not None and _are_equal(wanted, given))
+    last = given[-len(wanted) :]
+    return len(last) == len(wanted) and all(map(_are_equal, wanted, last))
 
 
 def same_mathematics(example: Example, generated: str) -> float:
-    """1.0 where math-verify finds text and reference equivalent, or they are the same text.
+    """1.0 where math-verify finds text and a right answer equivalent, or they are the same text.
 
     Raises TimeoutError where that takes too long.
     """
-    reference, text = _finals(example.answer, generated)
-    return float(reference == text or _MATH.equal(reference, text))
+    pairs = [finals(answer, generated) for answer in example.answers]
+    return float(any(a == b for a, b in pairs) or any(_MATH.equal(reference, text) for reference, text in pairs))
 
 
 VERIFIERS: dict[VerifierName, Verifier] = {"exact": exact_match, "number": same_number, "math": same_mathematics}
@@ -91,23 +109,31 @@ def unreadable(name: VerifierName | None, tasks: Iterable[Task]) -> list[Fault]:
         Fault(problem, f"task {task.name}: {example.named}", example.answer, right)
         for task in tasks
         for example in task.test
-        if last_number(_finals(example.answer, "")[0]) is None
+        if not all(numbers_in(finals(answer, "")[0]) for answer in example.answers)
     ]
 
 
-def last_number(text: str) -> Number | None:
-    """The last number of a text; None where there is none, or it is a fraction of zero."""
-    found = None
-    for found in _NUMBER.finditer(text):  # noqa: B007 (the last one is wanted)
-        pass
-    if found is None or len(found[0]) > LONGEST:
+def numbers_in(text: str) -> list[Number]:
+    """The numbers of a text in their order; what is too long, or a fraction of zero, is none."""
+    plain = _RAISED.sub(lambda raised: "^" + raised[0].translate(_LOWERED), _FRACTION.sub(r"\1/\2", text))
+    pieces = (piece for piece in _PIECE.finditer(plain) if piece["digits"])
+    return [number for piece in pieces if (number := _number(piece)) is not None]
+
+
+def _number(piece: re.Match[str]) -> Number | None:
+    own = _whole(piece["own"])
+    if len(piece[0]) > LONGEST or abs(own) * len(piece["digits"]) > LONGEST:
         return None
-    value = Fraction(found["digits"].replace(",", "") + (found["power"] or ""))
-    under = Fraction(found["under"] or 1)
-    if not under:
+    value, under = Fraction(piece["digits"].replace(",", "") + (piece["power"] or "")), Fraction(piece["under"] or 1)
+    if not under or (not value and own < 0):
         return None
-    sign = -1 if found["sign"] in ("-", "−") else 1
-    return Number(sign * value / under, found["percent"] is not None)
+    sign = -1 if piece["sign"] in ("-", "−") else 1
+    whole = sign * value ** (own if piece["own"] else 1) * Fraction(10) ** _whole(piece["ten"])
+    return Number(whole / under, piece["percent"] is not None)
+
+
+def _whole(digits: str | None) -> int:
+    return int(digits.replace("−", "-")) if digits else 0
 
 
 def _are_equal(wanted: Number, given: Number) -> bool:
@@ -126,7 +152,7 @@ def _are_close(wanted: Fraction, given: Fraction) -> bool:
     return abs(wanted - given) <= TOLERANCE * abs(wanted)
 
 
-def _finals(reference: str, generated: str) -> tuple[str, str]:
+def finals(reference: str, generated: str) -> tuple[str, str]:
     """Both without white space at the ends, and from the mark on where the reference has it.
 
     Of a text that goes on behind its answer, the first mark counts, and its line.

@@ -14,6 +14,7 @@ import torch
 
 from innerloop.architecture import decoder_layers, longest_alone, packs, too_long
 from innerloop.data.batches import task_batch, with_masks
+from innerloop.data.doubts import doubts
 from innerloop.data.encoding import EncodedTask
 from innerloop.data.examples import raise_first, read_tasks
 from innerloop.data.leaks import Overlap, overlaps
@@ -216,6 +217,7 @@ def prepare(config: RunConfig, *, model: LoadedModel | None = None, store: Hidde
         dropped={reason: count for reason, count in dropped.items() if count},
         store=HiddenStates() if store is None else store,
         overlaps=overlaps(roles._replace(train=[] if one_task else roles.train)._asdict()),
+        warnings=doubts(given),
     )
     check_sizes(session)
     _check_lengths(loaded, every)

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from innerloop.data.doubts import doubts
 from innerloop.data.leaks import overlaps
 from innerloop.data.suites import build_suite, science
 from innerloop.data.suites.drawing import DIFFICULTIES, Difficulty
@@ -47,12 +48,15 @@ def test_the_verifier_takes_the_answer_and_no_other(name: str, difficulty: Diffi
     wrong = 0
     for example, other in zip(examples, (*examples[1:], examples[0]), strict=True):
         assert task.verifier(example, example.answer) == 1.0
-        assert task.verifier(example, f"{example.answer}\n") == 1.0
-        assert task.verifier(example, " no idea") < 1.0
-        assert task.verifier(example, " nan") < 1.0
+        assert task.verifier(example, f"{example.answer}.\n") == 1.0
+        assert task.verifier(example, " no idea") == 0.0
+        assert task.verifier(example, " nan") == 0.0
+        if example.answer[-1].isdigit():
+            assert task.verifier(example, example.answer + "7") == 0.0
+            assert task.verifier(example, example.answer + " or 7") == 0.0
         if is_other(name, example.answer, other.answer):
             wrong += 1
-            assert task.verifier(example, other.answer) < 1.0
+            assert task.verifier(example, other.answer) == 0.0
     assert wrong > 20
 
 
@@ -86,9 +90,14 @@ def test_difficulty_changes_the_problems() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(st.text(max_size=12) | st.text("0123456789-+*/.:×i(){}$ daysnif\\", max_size=12))
-def test_any_text_scores_between_zero_and_one(text: str) -> None:
+def test_any_text_is_right_or_wrong(text: str) -> None:
     for task in tasks().values():
-        assert 0.0 <= task.verifier(task.pool[0], text) <= 1.0
+        assert task.verifier(task.pool[0], text) in (0.0, 1.0)
+
+
+@pytest.mark.parametrize("difficulty", DIFFICULTIES)
+def test_nothing_is_to_be_said_of_the_verifiers(difficulty: Difficulty) -> None:
+    assert doubts(tasks(difficulty).values()) == []
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -9,13 +9,16 @@ DISTANCE = Example("Question: how far?\nAnswer:", " 1500 m")
 COUNT = Example("Question: how many?\nAnswer:", " 12")
 
 
-@pytest.mark.parametrize("text", [" 1500 m", "1500m", "1.5 km", "150000 cm", "1.5e3 m\n", "1510 m", "1490 meters"])
+@pytest.mark.parametrize(
+    "text", [" 1500 m", "1500m", "1.5 km", "150000 cm", "1.5e3 m\n", "1510 m", "1490 meters", "1500 m."]
+)
 def test_equivalent_quantities_are_right(text: str) -> None:
     assert same_quantity(DISTANCE, text) == 1.0
 
 
 @pytest.mark.parametrize(
-    "text", ["1500", "1500 s", "1500 km", "1520 m", "-1500 m", "1500 m m", "about 1500 m", "m", "", "1500 m."]
+    "text",
+    ["1500", "1500 s", "1500 km", "1520 m", "-1500 m", "1500 m m", "about 1500 m", "m", "", "1500 m..", "1500 m. So"],
 )
 def test_other_quantities_are_wrong(text: str) -> None:
     assert same_quantity(DISTANCE, text) == 0.0
@@ -26,13 +29,23 @@ def test_derived_units_are_compared_by_what_they_are() -> None:
     assert same_quantity(acceleration, "6 m/s**2") == 1.0
     assert same_quantity(acceleration, "6 m / s / s") == 1.0
     assert same_quantity(acceleration, "6 N/kg") == 1.0
+    assert same_quantity(acceleration, "6 m s^-2") == 1.0
+    assert same_quantity(acceleration, "6 m/s².") == 1.0
     assert same_quantity(acceleration, "6 m/s") == 0.0
+    force = Example("", " 6 N")
+    assert [same_quantity(force, text) for text in ("6 kg m/s^2", "6 kg·m/s²", "6 kg m/s")] == [1.0, 1.0, 0.0]
 
 
 def test_a_count_has_no_unit() -> None:
     assert same_quantity(COUNT, "12") == 1.0
     assert same_quantity(COUNT, "12 m") == 0.0
     assert same_quantity(COUNT, "13") == 0.0
+
+
+def test_a_count_has_to_be_equal() -> None:
+    offspring = Example("", " 200")
+    assert [same_quantity(offspring, text) for text in ("200", "200.", "200.0")] == [1.0, 1.0, 1.0]
+    assert [same_quantity(offspring, text) for text in ("201", "199", "200.5", "200 m", "20000 %")] == [0.0] * 5
 
 
 def test_a_conversion_has_to_be_in_the_unit_asked_for() -> None:

@@ -6,6 +6,7 @@ Suite            what a suite can do: name its tasks, and build them
 named_rng        a generator that depends on its names alone, in every process
 draw_distinct    the first distinct values of a stream
 too_few          the fault of a task that has fewer distinct examples than asked for
+without_full_stop  a generated text as its verifier reads it
 demo_import      import a package of the demo extra, or say how to install it
 """
 
@@ -82,6 +83,11 @@ def too_few(task: str, request: Request, available: int) -> Fault:
         value=asked,
         expected=f"at most {available}",
     )
+
+
+def without_full_stop(text: str) -> str:
+    """A text without white space at its ends and one final full stop."""
+    return text.strip().removesuffix(".").rstrip()
 
 
 def demo_import(module: str) -> Any:

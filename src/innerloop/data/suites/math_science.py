@@ -23,8 +23,10 @@ from innerloop.data.suites.drawing import (
     named_rng,
     named_seed,
     too_few,
+    without_full_stop,
 )
 from innerloop.data.tasks import Example, Task, Verifier
+from innerloop.data.verifiers import numbers_in
 from innerloop.errors import Fault, Faults, UserError
 
 LONGEST_QUESTION = 500  # characters; a longer one is passed over
@@ -115,10 +117,10 @@ _CLOSING = re.compile(r"(?:\s*(?:Give only|Give the result|Return only|Do not in
 
 @dataclass(frozen=True)
 class GymVerifier:
-    """The generator's own score of an answer to one of the task's examples, in [0, 1].
+    """Whether the generator's own scorer gives an answer to one of the task's examples its full point.
 
-    A wrong answer can earn part of a point, as the generator decides. Entries are generated again when they
-    are asked for, so the verifier is small and can be pickled.
+    What it pays for a wrong answer in the right form, or a near miss, is nothing here. Entries are generated again
+    when they are asked for, so the verifier is small and can be pickled.
     """
 
     generator: str
@@ -129,10 +131,12 @@ class GymVerifier:
     def __call__(self, example: Example, generated: str) -> float:
         dataset = _dataset(self.generator, self.difficulty, self.seed)
         entry = dataset[self.items[example.id]]
+        if len(numbers_in(entry["answer"])) == 1 < len(numbers_in(generated)):
+            return 0.0  # some scorers read the first number of a text, and never the others
         if self.generator == "complex_arithmetic" and "nan" in generated.lower():
             return 0.0  # its scorer takes "nan" for right: no distance to it is above the tolerance
         try:
-            return float(dataset.score_answer(generated.strip(), entry))
+            return float(dataset.score_answer(without_full_stop(generated), entry) == 1.0)
         except (ValueError, TypeError, ArithmeticError):  # some scorers parse without a guard
             return 0.0
 

@@ -12,15 +12,16 @@ import re
 from functools import cache
 from typing import Any
 
-from innerloop.data.suites.drawing import demo_import
+from innerloop.data.suites.drawing import demo_import, without_full_stop
 from innerloop.data.tasks import Example
 
 TOLERANCE = 0.01
 # Generated text has to match this before pint sees it: pint would evaluate "9**9**9".
 _FACTOR = r"[^\W\d_]+(?:(?:\^|\*\*)-?\d)?"
 _QUANTITY = re.compile(
-    rf"([-+]?\d{{1,15}}(?:\.\d{{1,15}})?(?:[eE][-+]?\d\d?)?)\s*({_FACTOR}(?:\s?[*/·]\s?{_FACTOR}){{0,4}})?"
+    rf"([-+]?\d{{1,15}}(?:\.\d{{1,15}})?(?:[eE][-+]?\d\d?)?)\s*({_FACTOR}(?:(?:\s?[*/·⋅×]\s?| ){_FACTOR}){{0,4}})?"
 )
+_RAISED = str.maketrans({"²": "^2", "³": "^3", "⋅": "*", "·": "*", "×": "*"})
 
 
 @cache
@@ -39,7 +40,10 @@ def number_text(value: float) -> str | None:
 
 
 def same_quantity(example: Example, generated: str) -> float:
-    """1.0 where the text is the answer's quantity: `1.5 km` for `1500 m`; a missing unit is wrong."""
+    """1.0 where the text is the answer's quantity: `1.5 km` for `1500 m`; a missing unit is wrong.
+
+    A number without a unit is a count, which has to be equal. A final full stop is no part of a text.
+    """
     wanted, given = _read(example.answer), _read(generated)
     return float(wanted is not None and given is not None and _are_close(wanted, given))
 
@@ -53,6 +57,8 @@ def same_number_and_unit(example: Example, generated: str) -> float:
 
 
 def _are_close(wanted: Any, given: Any) -> bool:
+    if wanted.unitless or given.unitless:
+        return bool(wanted.unitless and given.unitless and wanted.m == given.m)
     wanted, given = wanted.to_base_units(), given.to_base_units()
     near = math.isclose(given.m, wanted.m, rel_tol=0, abs_tol=TOLERANCE * abs(wanted.m))
     return given.units == wanted.units and near
@@ -60,12 +66,12 @@ def _are_close(wanted: Any, given: Any) -> bool:
 
 def _read(text: str) -> Any | None:
     """The quantity that is all of the text; None where it is none, or one that has no base units."""
-    match = _QUANTITY.fullmatch(text.strip())
+    match = _QUANTITY.fullmatch(without_full_stop(text).translate(_RAISED))
     if match is None:
         return None
     pint = demo_import("pint")
     try:
-        read = quantity(float(match[1]), (match[2] or "").replace("·", "*"))
+        read = quantity(float(match[1]), match[2] or "")
         read.to_base_units()
     except (pint.errors.PintError, ValueError, ArithmeticError):
         return None
