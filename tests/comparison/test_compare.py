@@ -10,7 +10,7 @@ import pytest
 
 from innerloop.comparison import compare as module
 from innerloop.comparison.cells import run_cell
-from innerloop.comparison.compare import Progress, begin, compare, spoken
+from innerloop.comparison.compare import Progress, begin, compare, read_results, spoken
 from innerloop.errors import UserError
 from small_matrices import Compared, matrix_file
 from small_runs import Cli, World, files_of
@@ -81,6 +81,22 @@ def test_what_it_can_detect_before_it_starts(world: World, tmp_path: Path) -> No
     assert 0 < more.plan["detectable"]["nats"] < nats
 
 
+def test_examples_that_are_in_tasks_of_two_roles_are_told_before_it_starts(world: World, tmp_path: Path) -> None:
+    tasks = Path(shutil.copytree(world.tasks, tmp_path / "tasks"))
+    source, held_out = (next(tasks.glob(f"{name}.*")) for name in ("ada", "cy"))
+    held_out.write_text(held_out.read_text() + source.read_text())
+    begun = begin(matrix_file(world, tmp_path, {"runs.every.tasks.folder": str(tasks)}), tmp_path / "comparison")
+    (shared,) = begun.plan["overlaps"]
+    assert (shared["task"], shared["role"], shared["role_of"], shared["others"]) == (
+        "cy",
+        "held_out",
+        "train",
+        ("ada",),
+    )
+    assert [line for line in begun.lines() if line.startswith("overlap  ") and "task cy" in line]
+    assert read_results(tmp_path / "comparison")["overlaps"] == json.loads(json.dumps(begun.plan["overlaps"]))
+
+
 def test_a_plan_says_where_its_numbers_come_from(world: World, tmp_path: Path) -> None:
     path, folder = matrix_file(world, tmp_path), tmp_path / "a folder"
     begun = begin(path, folder)
@@ -94,6 +110,7 @@ def test_a_plan_says_where_its_numbers_come_from(world: World, tmp_path: Path) -
     }
     assert plan["environment"]["packages"]["torch"]
     assert plan["primary"] is None
+    assert plan["overlaps"] == []
     assert plan["targets"] == {"nats": 1.0, "accuracy": 0.5}
     assert [cell["cost_only"] for cell in plan["cells"]] == [False] * 7 + [True]
 

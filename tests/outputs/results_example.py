@@ -58,6 +58,12 @@ def example() -> dict[str, Any]:
             "commit": "0123456789abcdef0123456789abcdef01234567",
         },
         "notes": ["7 held-out tasks: valid for these tasks only", f"{HOSTILE_TASK} has 40 examples, not 64"],
+        "overlaps": [
+            {
+                **{"task": HOSTILE_TASK, "role": "held_out", "test": 3, "of_test": 24, "pool": 5, "of_pool": 64},
+                **{"role_of": "train", "used": 8, "others": ["<b>powers</b>", "roman"]},
+            }
+        ],
         "protocol": {
             "k": KS,
             "draws": 2,

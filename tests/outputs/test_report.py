@@ -155,6 +155,18 @@ def test_the_page_of_one_seed_says_nothing_of_a_method() -> None:
     assert "these trained values" not in three
 
 
+def test_shared_examples_are_counted_and_their_absence_is_said() -> None:
+    none = "No example of a held-out or validation task is in a task of another role"
+    found = bare(example())
+    assert "3 of 24" in found
+    assert "train: &lt;b&gt;powers&lt;/b&gt;, roman" in found
+    assert none not in found
+    assert none in bare(example() | {"overlaps": []})
+    unknown = bare(example() | {"overlaps": None})
+    assert none not in unknown
+    assert "3 of 24" not in unknown
+
+
 def test_every_number_of_a_table_can_be_sorted_by(parsed: Page) -> None:
     values = [attributes["data-value"] for attributes in parsed.of("td") if "data-value" in attributes]
     assert len(values) > 300

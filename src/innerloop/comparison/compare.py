@@ -37,6 +37,7 @@ from innerloop.comparison.matrix import (
 )
 from innerloop.comparison.reading import sound_part
 from innerloop.comparison.steps import budget_steps
+from innerloop.data.leaks import Overlap, overlap_lines
 from innerloop.errors import Fault, Faults, UserError
 from innerloop.evaluation.in_context import in_context_task, positions_of, too_long
 from innerloop.evaluation.kshot import draw_support
@@ -86,6 +87,7 @@ class Begun(NamedTuple):
             f"tasks    {len(said['train'])} seen, {len(said['validation'])} validation, {len(said['held_out'])} unseen",
             f"scored   at k = {ks}; {said['draws']} draws, {len(said['seeds'])} seeds, {said['test_examples']} tests",
             *self._detects(),
+            *(f"overlap  {line}" for line in overlap_lines([Overlap(**each) for each in self.plan["overlaps"]])),
             *(f"note     {note}" for note in self.plan["notes"]),
         ]
 
@@ -248,6 +250,7 @@ def _plan(matrix: Matrix, session: Session, path: Path, folder: Path) -> dict[st
     }
     few = counts["tasks"] < FEW_TASKS
     notes = [f"{counts['tasks']} held-out tasks: valid for these tasks only"] if few else []
+    notes += session.warnings
     return {
         "name": matrix.name,
         "command": shlex.join(["innerloop", "compare", str(path), "--output", str(folder)]),
@@ -263,6 +266,7 @@ def _plan(matrix: Matrix, session: Session, path: Path, folder: Path) -> dict[st
             **names,
         },
         "notes": notes,
+        "overlaps": [overlap._asdict() for overlap in session.overlaps],
         "detectable": _detectable(tasks=counts["tasks"], seeds=counts["seeds"]),
         "primary": matrix.primary_contrast,
         "targets": matrix.evaluation.targets.model_dump(),

@@ -62,6 +62,7 @@ class Matrix(Record):
     started: str
     protocol: Protocol
     notes: list[str] = []
+    overlaps: list[dict[str, Any]] | None = None
     detectable: dict[str, Any] = {}
     primary: Primary | None = None
     targets: dict[Metric, float] = {}

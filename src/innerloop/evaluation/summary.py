@@ -58,6 +58,7 @@ def summarize(folder: Path) -> dict[str, Any]:
         "matrix_yaml": matrix.matrix_yaml,
         "environment": matrix.environment,
         "notes": [*matrix.notes, *covered],
+        "overlaps": matrix.overlaps,
         "protocol": matrix.protocol.model_dump(),
         "detectable": matrix.detectable,
         "primary": primary(boards, matrix.primary) if matrix.primary else None,

@@ -101,6 +101,11 @@ def _notes(results: Results) -> Section:
             "comparison alone. A verdict needs an interval that leaves out 0, at least 3 seeds and 2 tasks."
         )
     )
+    if (shared := results.given.get("overlaps")) is not None:
+        none = (
+            "No example of a held-out or validation task is also in a task of another role (equal prompt and answer)."
+        )
+        blocks.append(tables.overlaps(shared) if shared else say(none))
     if rows := _protocol(results):
         blocks.append(Table("protocol", "Protocol", ["setting", "value"], rows))
     return Section("notes", "Notes", blocks)

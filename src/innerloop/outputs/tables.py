@@ -5,6 +5,7 @@ differences      T2: arms against k, minus joint-lora, with p and verdict: explo
 seen             T1: seen tasks, the shared adapter as it is; seen_arms: whose
 others           the same from another arm than joint-lora
 contrasts        the two named comparisons
+overlaps         examples that tasks of two roles share
 name_cell        an arm and its key
 score_cell       a mean and its interval, or why there is none
 difference_cell  arm minus joint-lora, its interval and verdict
@@ -128,6 +129,23 @@ def contrasts(entries: Sequence[Entry], budget: str) -> Table:
         )
     columns = ["contrast", "difference of", "metric", "k", "adaptation", "difference", "p", "verdict"]
     return Table(f"{budget}-contrasts", f"Contrasts · {budget_title(budget)} · exploratory", columns, rows, wide=True)
+
+
+def overlaps(entries: Sequence[Entry]) -> Table:
+    """A row for each task and other role that has some of its examples."""
+    rows = [
+        [
+            cell(entry["task"]),
+            cell(entry["role"].replace("_", "-")),
+            cell(entry["test"], f"{entry['test']} of {entry['of_test']}"),
+            cell(entry["pool"], f"{entry['pool']} of {entry['of_pool']}"),
+            cell(f"{entry['role_of']}: {', '.join(entry['others'])}"),
+            cell(entry["used"]),
+        ]
+        for entry in entries
+    ]
+    columns = ["task", "role", "test examples", "pool examples", "which are also in", "and used there"]
+    return Table("overlaps", "Examples in tasks of two roles, equal prompt and answer", columns, rows, wide=True)
 
 
 def name_cell(arm: str) -> Cell:
