@@ -161,3 +161,8 @@ def check_no_kernel(config: Path | dict[str, Any], name: str) -> None:
                 problem = f"config.json names code of the hub to compute with ({key})"
                 raise UserError(Fault(problem, "model.name", name, f"a config without {key}"))
         pending += here.values() if isinstance(here, dict) else here if isinstance(here, list) else ()
+
+
+def positions_of(model: Any) -> int | None:
+    """The tokens that a model was made to read at most; None: it has no limit of its own."""
+    return getattr(model.config, "max_position_embeddings", None)

@@ -11,18 +11,17 @@ A run may come from somebody else: outputs/finished.py and outputs/adapters.py c
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from innerloop.data.encoding import Encoded, encode_all, encode_prompt
-from innerloop.data.examples import read_examples
-from innerloop.data.tasks import Example, Task
+from innerloop.data.encoder import Encoder, Examples, Form, Prompt, form_of
+from innerloop.data.encoding import Encoded, EncodedTask
+from innerloop.data.tasks import Task
 from innerloop.errors import Fault, UserError
 from innerloop.evaluation.kshot import adapted, score_examples
 from innerloop.evaluation.protocol import DEFAULT_ADAPTATION
-from innerloop.evaluation.scoring import end_of, generate
+from innerloop.evaluation.scoring import generate
 from innerloop.learning.inner_loop import InnerLoop
 from innerloop.learning.methods import METHODS
 from innerloop.models import LoadedModel, load
@@ -32,15 +31,14 @@ from innerloop.outputs.adapters import check_model, read_adapter
 from innerloop.outputs.export import export_adapter, export_model, reload_logits
 from innerloop.outputs.finished import DamagedError, Finished, finished
 from innerloop.runs.config import RunConfig
-from innerloop.runs.preparation import Session, chosen_device
+from innerloop.runs.inspection import check_tokens
+from innerloop.runs.preparation import Session, chosen_device, encoder_of
 from innerloop.runs.trainer import LastRound
 from innerloop.spaces.all_parameters import AllParameters
 from innerloop.spaces.lora import LoraSpace
 from innerloop.spaces.space import ParameterSpace
 
 __all__ = ["Adapted", "DamagedError", "Learned", "load_run", "task_adapter"]
-
-Examples = Path | str | Sequence[Example | Mapping[str, Any]]
 
 EXPORTED = {"lora": "adapter", "all": "model"}  # the folder of a run that holds what was learned
 
@@ -52,22 +50,31 @@ class Adapted:
     learned: "Learned"
     values: TensorSet
     losses: tuple[float, ...]
+    form: Form | None = "prompt"
 
-    def generate(self, prompts: Sequence[str], *, max_new_tokens: int = 32) -> list[str]:
-        """Greedy answers, each up to the end token. Raises UserError for a prompt without a token."""
-        if not prompts:
+    def generate(self, prompts: Sequence[Prompt], *, max_new_tokens: int = 32) -> list[str]:
+        """Greedy answers, each up to what ends one, in the form of the examples that were adapted to.
+
+        prompts  texts: a user's turn after conversations, a question after questions, else a prompt as it stands;
+                 records without their answers; or conversations, lists of messages
+        Raises UserError for anything else, a single text included, and for a prompt without a token.
+        """
+        _whole(max_new_tokens, "max_new_tokens")
+        starts = self.learned.encoder.starts(prompts, self.form)
+        if not starts:
             return []
-        tokenizer = self.learned.model.tokenizer
-        rows = [encode_prompt(prompt, tokenizer) for prompt in prompts]
-        if not all(rows):
-            raise UserError(Fault("no token to start from", "prompt", "", "text"))
-        ends = [end_of(tokenizer)] * len(rows)
+        tokens, openings, ends = zip(*starts, strict=True)
+        options = {"ends": ends, "openings": openings, "max_new_tokens": max_new_tokens}
         with self.learned.space.installed(self.values) as model:
-            return generate(model, tokenizer, rows, ends=ends, max_new_tokens=max_new_tokens)
+            return generate(model, self.learned.model.tokenizer, tokens, **options)
 
-    def score(self, examples: Examples) -> tuple[float, float]:
-        """(mean nats an answer token, share of answers that greedy decoding gives exactly)."""
-        found = score_examples(self.learned.space, self.values, [self.learned.encoded(examples)])
+    def score(self, examples: Examples, *, columns: Mapping[str, str] | None = None) -> tuple[float, float]:
+        """(mean nats an answer token, share of answers that greedy decoding gives exactly).
+
+        columns  as of `Learned.adapt`
+        """
+        examined = self.learned.encoded(examples, columns=columns)
+        found = score_examples(self.learned.space, self.values, [examined])
         return float(found.nats.mean()), float(found.exact.float().mean())
 
     def save_pretrained(self, folder: str | Path) -> None:
@@ -98,29 +105,51 @@ class Learned:
         """The adapter or model folder that the run wrote."""
         return self.folder / EXPORTED[METHODS[self.config.method.name].trains]
 
-    def adapt(self, examples: Examples, *, steps: int | None = None, inner: InnerLoop | None = None) -> Adapted:
+    @property
+    def encoder(self) -> Encoder:
+        """How the run reads examples and prompts."""
+        return encoder_of(self.config, self.model)
+
+    def adapt(
+        self,
+        examples: Examples,
+        *,
+        steps: int | None = None,
+        inner: InnerLoop | None = None,
+        columns: Mapping[str, str] | None = None,
+    ) -> Adapted:
         """A few inner steps on the examples, from the shared values, which stay as they are.
 
         examples  `{prompt, completion}` records (or the other forms of docs/data-format.md), or a file of them
         steps     in place of the inner loop's own number
         inner     in place of the run's own inner loop
-        Raises UserError for records that can't be read.
+        columns   our field names -> the records', in place of the run's own tasks.columns; {} for none
+        Raises UserError for records that can't be read, and for arguments of another kind.
         """
-        inner, support = inner or self.inner, self.encoded(examples)
+        if inner is not None and not isinstance(inner, InnerLoop):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise UserError(Fault("not an inner loop", "inner", inner, "InnerLoop(...)"))
+        if steps is not None:
+            _whole(steps, "steps")
+        task, inner = self._fitted(examples, columns), inner or self.inner
         inner = inner if steps is None else replace(inner, steps=steps)
         with seeded(self.config.seed, "adapt", device=self.space.device):
-            reached = adapted(self.space, inner, [support])
-        return Adapted(self, reached.values, tuple(reached.losses.mean(1).tolist()))
+            reached = adapted(self.space, inner, [task.pool])
+        losses = tuple(reached.losses.mean(1).tolist())
+        return Adapted(self, reached.values, losses, form_of(task.task.pool))
 
-    def encoded(self, examples: Examples) -> list[Encoded]:
+    def encoded(self, examples: Examples, *, columns: Mapping[str, str] | None = None) -> list[Encoded]:
         """Fitted to tasks.max_length as in training. Raises UserError where none fits."""
-        found = read_examples(Path(examples) if isinstance(examples, str) else examples)
-        length, too_long = self.config.tasks.max_length, self.config.tasks.on_too_long
-        task = Task("examples", pool=tuple(found))
-        (fitted,) = encode_all([task], self.model.tokenizer, max_length=length, on_too_long=too_long)
+        return list(self._fitted(examples, columns).pool)
+
+    def _fitted(self, examples: Examples, columns: Mapping[str, str] | None) -> EncodedTask:
+        encoder = self.encoder
+        task = Task("examples", pool=tuple(encoder.examples(examples, columns=columns)))
+        (fitted,) = encoder.tasks([task])
         if not fitted.pool:
-            raise UserError(Fault("every example is too long", "tasks.max_length", length, "longer, or truncate"))
-        return list(fitted.pool)
+            right = "longer, or truncate"
+            raise UserError(Fault("every example is too long", "tasks.max_length", encoder.max_length, right))
+        check_tokens([fitted], self.model)
+        return fitted
 
     def save_pretrained(self, folder: str | Path) -> None:
         """The shared values as a PEFT adapter folder, or as a Hugging Face model folder."""
@@ -193,6 +222,11 @@ def save_values(folder: Path, model: LoadedModel, space: ParameterSpace, values:
     else:
         assert isinstance(space, AllParameters)
         export_model(folder, model.model, values=values, dtype=space.dtype, tokenizer=model.tokenizer)
+
+
+def _whole(value: object, where: str) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise UserError(Fault("not a count", where, value, "a whole number above 0"))
 
 
 def _for_one_task(config: RunConfig) -> RunConfig:

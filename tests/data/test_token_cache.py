@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 import innerloop
 from innerloop.data import token_cache
+from innerloop.data.encoder import Encoder
 from innerloop.data.encoding import EncodedTask, OnTooLong, encode_all
 from innerloop.data.tasks import Example, Message, Task
 from innerloop.data.token_cache import SUFFIX, WORTH_CHARACTERS, content_key, encode_cached, limit_bytes
@@ -36,13 +37,13 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def cached(tokenizer: Any, *tasks: Task, max_length: int = 99, on_too_long: OnTooLong = "error") -> list[EncodedTask]:
-    return encode_cached(tasks, tokenizer, max_length=max_length, on_too_long=on_too_long)
+    return encode_cached(tasks, Encoder(tokenizer, max_length, on_too_long))
 
 
 def read(monkeypatch: pytest.MonkeyPatch, tokenizer: Any, *tasks: Task) -> list[EncodedTask]:
     """From the entry alone."""
     with monkeypatch.context() as patched:
-        patched.setattr(token_cache, "encode_all", None)
+        patched.setattr(Encoder, "tasks", None)
         return cached(tokenizer, *tasks)
 
 
@@ -103,7 +104,7 @@ def test_small_pools_are_left_alone(folder: Path, tokenizer: Any, monkeypatch: p
 
 
 def key(tokenizer: Any, *tasks: Task, max_length: int = 99, on_too_long: OnTooLong = "error") -> str | None:
-    return content_key(tasks or [TASK], tokenizer, max_length=max_length, on_too_long=on_too_long)
+    return content_key(tasks or [TASK], Encoder(tokenizer, max_length, on_too_long))
 
 
 def test_equal_content_has_one_key(tokenizer: Any, make_tokenizer: Callable[..., Any]) -> None:
@@ -150,6 +151,8 @@ def test_every_part_counts(tokenizer: Any, make_tokenizer: Callable[..., Any]) -
 def test_what_cannot_be_told_has_no_key(folder: Path, tokenizer: Any, make_tokenizer: Callable[..., Any]) -> None:
     dated = make_tokenizer(chat_template="{{ strftime_now('%d') }}{{ messages[0].content }}")
     assert key(dated) is None
+    days = {content_key([TASK], Encoder(dated, 99, "error", date=day)) for day in ("2026-12-01", "2026-12-02")}
+    assert len(days - {None}) == 2
 
     class Own(type(tokenizer)):
         pass
@@ -204,16 +207,17 @@ import sys
 sys.path[:0] = sys.argv[1:2]
 from conftest import byte_tokenizer
 from innerloop.data import token_cache
+from innerloop.data.encoder import Encoder
 from innerloop.data.encoding import encode_all
 from innerloop.data.tasks import Example, Task
 token_cache.WORTH_CHARACTERS = 0
 task, tokenizer = Task("t", tuple(Example(f"{n} =", str(n)) for n in range(300))), byte_tokenizer()
 expected = encode_all([task], tokenizer, max_length=99, on_too_long="error")
 for _ in range(20):
-    assert token_cache.encode_cached([task], tokenizer, max_length=99, on_too_long="error") == expected
+    assert token_cache.encode_cached([task], Encoder(tokenizer, 99, "error")) == expected
     for path in (token_cache.cache_folder() / "tokens").glob("*.tokens"):
         path.unlink(missing_ok=True)
-token_cache.encode_cached([task], tokenizer, max_length=99, on_too_long="error")
+token_cache.encode_cached([task], Encoder(tokenizer, 99, "error"))
 """
 
 

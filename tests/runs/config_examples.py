@@ -34,6 +34,7 @@ OTHER: dict[str, Any] = {
     "tasks.held_out": ["b", "1e5"],
     "tasks.max_length": 99,
     "tasks.on_too_long": "drop",
+    "tasks.date": "2026-12-01",
     "method.name": "fomaml-lora",
     "method.inner.steps": 4,
     "method.inner.batch_size": 2,

@@ -81,6 +81,7 @@ CHANGES: dict[str, Change] = {
     "tasks.held_out": Change([NAMES[0]]),
     "tasks.max_length": Change(11, run="truncated"),
     "tasks.on_too_long": of("tasks.on_too_long", run="truncated"),
+    "tasks.date": of("tasks.date"),
     "method.name": Change("maml-lora", run="fomaml-lora"),
     "method.inner.steps": of("method.inner.steps"),
     "method.inner.batch_size": of("method.inner.batch_size"),
@@ -130,6 +131,7 @@ EXCEPTIONS = {
     "save.every": "checkpoints are gone when a run is done (tests/test_resume.py)",
     "save.keep": "checkpoints are gone when a run is done (tests/runs/test_checkpoint.py)",
     "output_dir": "the same run in another place",
+    "tasks.date": "read by chat templates that write a date (tests/runs/test_dates.py), and these tasks are texts",
 }
 NEEDS_A_GPU = {"memory.offload"}
 LAW_5 = {"model.compile"} | {

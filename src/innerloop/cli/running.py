@@ -82,11 +82,14 @@ def _train(config: Path, set_: list[str], *, dry_run: bool, resume: bool, allow_
 def check(config: Config, set_: Sets = [], json_: Json = False) -> None:  # noqa: B006
     """Check a config, its data and its model; every fault in one message."""
     from innerloop.runs.config import load_config
+    from innerloop.runs.inspection import shown
     from innerloop.runs.preparation import prepare
     from innerloop.runs.training import plan
 
-    what = plan(prepare(load_config(config, set_)))
-    say({"ok": True, "plan": what.facts()}, "\n".join([*what.lines(), "no faults"]), as_json=json_)
+    session = prepare(load_config(config, set_))
+    what, example = plan(session), shown(session.train, session.model.tokenizer)
+    said = {"ok": True, "plan": what.facts(), "example": example._asdict()}
+    say(said, "\n".join([*what.lines(), *example.lines(), "no faults"]), as_json=json_)
 
 
 def plan(

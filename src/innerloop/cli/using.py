@@ -1,11 +1,13 @@
 """The verbs of what a run learned: adapt it, score it, export it."""
 
+import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from innerloop.cli.common import CHECK_FAILED, Json, Run, resumable, say
+from innerloop.errors import Fault, UserError
 from innerloop.progress import stage_bars
 
 TOLERANCE = 1e-4  # of a float32 logit, between our forward and PEFT's
@@ -15,19 +17,23 @@ def adapt(
     run: Run,
     examples: Annotated[Path, typer.Argument(help="The new task's examples: JSONL, CSV, Parquet or JSON.")],
     output: Annotated[Path | None, typer.Option(help="Where the adapted adapter or model goes.")] = None,
-    prompt: Annotated[list[str], typer.Option(help="Answer this prompt after adapting. Repeatable.")] = [],  # noqa: B006
+    prompt: Annotated[list[str], typer.Option(help="Answer this, a text or a JSON list of messages. Repeatable.")] = [],  # noqa: B006
     steps: Annotated[int | None, typer.Option(min=1, help="Inner steps; by default the run's own number.")] = None,
+    column: Annotated[
+        list[str], typer.Option(help="Our field's name for a column: --column question=Question; none: the run's.")
+    ] = [],  # noqa: B006
     json_: Json = False,
 ) -> None:
     """Adapt a run's initialization to a new task."""
     from innerloop.learned import load_run
 
+    columns = _columns(column)
     learned = load_run(run)
-    adapted = learned.adapt(examples, steps=steps)
-    answers = adapted.generate(prompt) if prompt else []
+    adapted = learned.adapt(examples, steps=steps, columns=columns)
+    answers = adapted.generate([_prompt(text) for text in prompt])
     if output:
         adapted.save_pretrained(output)
-    nats, exact = adapted.score(examples)
+    nats, exact = adapted.score(examples, columns=columns)
     inner = learned.inner
     said = {
         "steps": len(adapted.losses),
@@ -45,6 +51,25 @@ def adapt(
         *([f"wrote {output}"] if output else []),
     ]
     say(said, "\n".join(lines), as_json=json_)
+
+
+def _columns(given: list[str]) -> dict[str, str] | None:
+    pairs = [text.partition("=") for text in given]
+    for text, (name, _, column) in zip(given, pairs, strict=True):
+        if not name or not column:
+            raise UserError(Fault("not a column", "--column", text, "field=column, such as question=Question"))
+    return {name: column for name, _, column in pairs} or None
+
+
+def _prompt(text: str) -> Any:
+    """A JSON list of messages is a conversation; anything else is the text itself."""
+    if not text.lstrip().startswith("["):
+        return text
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    return found if isinstance(found, list) and found and all(isinstance(turn, dict) for turn in found) else text
 
 
 def evaluate(

@@ -165,10 +165,10 @@ class _Run:
             found = {**parts[0], "tasks": scores, "curve": []}
         else:
             if self.cell.arm == IN_CONTEXT:
-                seed, tokenizer = protocol.seed, what.model.tokenizer
+                seed, encoder = protocol.seed, self.common.encoder
                 supports = [draw_support(task, piece.k, seed=seed, draw=piece.draw) for task in tasks]
                 pairs = zip(tasks, supports, strict=True)
-                tasks = [in_context_task(task, support, tokenizer) for task, support in pairs]
+                tasks = [in_context_task(task, support, encoder) for task, support in pairs]
             found = measure(piece, what, tasks, protocol)
         return {"arm": self.cell.arm, "budget": self.cell.budget, "seed": self.cell.seed, **found}
 

@@ -21,6 +21,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from innerloop.architecture import positions_of
 from innerloop.comparison.cells import RESULT, identity
 from innerloop.comparison.evaluate import write_json
 from innerloop.comparison.matrix import (
@@ -33,13 +34,15 @@ from innerloop.comparison.matrix import (
     Matrix,
     cells,
     common_config,
+    merged,
+    read_plan,
     run_config,
 )
 from innerloop.comparison.reading import sound_part
 from innerloop.comparison.steps import budget_steps
 from innerloop.data.leaks import Overlap, overlap_lines
 from innerloop.errors import Fault, Faults, UserError
-from innerloop.evaluation.in_context import in_context_task, positions_of, too_long
+from innerloop.evaluation.in_context import in_context_task, too_long
 from innerloop.evaluation.kshot import draw_support
 from innerloop.evaluation.statistics import FEWEST, Spread, detectable_effect, unjudged
 from innerloop.evaluation.summary import summarize
@@ -47,6 +50,7 @@ from innerloop.outputs.results import Results
 from innerloop.outputs.verdict import headline, primary
 from innerloop.runs.journal import commit, environment
 from innerloop.runs.preparation import Session, prepare
+from innerloop.runs.schema import ABSENT, get
 
 FEW_TASKS = 10
 RESULTS = "results.json"
@@ -105,8 +109,10 @@ def begin(path: Path, folder: Path) -> Begun:
     """Raises UserError with all faults of the matrix, its data and its budgets, or where DIR holds another matrix."""
     faults = Faults()
     matrix = sound_part(path, faults)
+    matrix = matrix and _on_the_day_of(folder, matrix)
     session = _session(matrix, faults) if matrix else None
     if matrix and session:
+        matrix = _dated(matrix, session.config.tasks.date)
         _check_tasks(matrix, session, faults)
         _check_budgets(matrix, session, faults)
     faults.raise_if_any()
@@ -205,12 +211,12 @@ def _check_tasks(matrix: Matrix, session: Session, faults: Faults) -> None:
                 right = f"at least {most} (the largest k) beside {tests} test examples (tasks.test)"
                 faults.add("too few examples", f"{role} task {task.task.name}", len(task.pool), right)
     if IN_CONTEXT in matrix.arms and most:
-        tokenizer, seed = session.model.tokenizer, matrix.seeds[0]
+        encoder, seed = session.encoder, matrix.seeds[0]
         fitting = [task for task in session.held_out if len(task.pool) >= most and task.test]
         for draw in range(matrix.evaluation.draws):
             supports = [draw_support(task, most, seed=seed, draw=draw) for task in fitting]
             pairs = zip(fitting, supports, strict=True)
-            long = [in_context_task(task, support, tokenizer) for task, support in pairs]
+            long = [in_context_task(task, support, encoder) for task, support in pairs]
             answer = matrix.evaluation.max_new_tokens
             found = too_long(long, most, positions=positions_of(session.model.model), most_new_tokens=answer)
             said = {fault.where for fault in faults}
@@ -238,6 +244,22 @@ def _check_budgets(matrix: Matrix, session: Session, faults: Faults) -> None:
             if not budget_steps(prepared, budget, amount):
                 where = f"budgets.{budget}"
                 faults.add(f"not one step of {arm} fits", where, amount, "a larger budget, or a smaller step")
+
+
+def _dated(matrix: Matrix, date: str | None) -> Matrix:
+    """With the day that every cell tells the chat template; None: it asks for none."""
+    if date is None:
+        return matrix
+    every = merged(matrix.runs.every, {"tasks": {"date": date}})
+    return matrix.model_copy(update={"runs": matrix.runs.model_copy(update={"every": every})})
+
+
+def _on_the_day_of(folder: Path, matrix: Matrix) -> Matrix:
+    """With the day that a comparison in the folder was begun on."""
+    if not (folder / PLAN).is_file() or get(matrix.runs.every, "tasks.date") is not ABSENT:
+        return matrix
+    began = get(read_plan(folder)[0].runs.every, "tasks.date")
+    return matrix if began is ABSENT else _dated(matrix, str(began))
 
 
 def _plan(matrix: Matrix, session: Session, path: Path, folder: Path) -> dict[str, Any]:

@@ -49,18 +49,21 @@ class ReadResult:
     left_out: int = 0
 
 
-def read_tasks(path: Path, *, columns: Mapping[str, str] | None = None, test: int) -> ReadResult:
+def read_tasks(path: Path, *, columns: Mapping[str, str] | None = None, test: int, required: bool = True) -> ReadResult:
     """The tasks of a folder or of one file, in order of their names.
 
     columns  our field names -> the files' (`{"question": "Question", "task": "subfield"}`)
     test     examples that a task reserves, `divided` by prompt: those with the smallest ids, whatever the order of the
              rows. A task with no more than that has an empty pool: what a pool needs, the caller knows and checks.
+    required  False: files that have none of the columns are read without them
     Raises UserError with all that is wrong.
     """
     columns = columns or {}
     faults = Faults()
     sources, ignored = find_sources(path)
     tables = [read_table(source, faults) for source in sources]
+    if not required:
+        columns = _present(columns, {name for table in tables for name in table.columns})
     _check_columns(columns, tables, faults)
     grouped = _Grouped(faults)
     counts = [_add_table(table, columns, grouped, faults) for table in tables]
@@ -71,20 +74,31 @@ def read_tasks(path: Path, *, columns: Mapping[str, str] | None = None, test: in
     return ReadResult(tasks, counts, ignored, left_out)
 
 
-def read_examples(source: Path | Sequence[Example | Mapping[str, Any]]) -> list[Example]:
+def read_examples(
+    source: Path | Sequence[Example | Mapping[str, Any]],
+    *,
+    columns: Mapping[str, str] | None = None,
+    required: bool = True,
+) -> list[Example]:
     """The examples of one task: a file or folder of records, or the records themselves; repeats are left out.
 
+    columns, required  as of `read_tasks`
     Raises UserError with all that is wrong, and where nothing is left or a file holds several tasks.
     """
     if isinstance(source, Path):
-        tasks = read_tasks(source, test=0).tasks
+        tasks = read_tasks(source, columns=columns, test=0, required=required).tasks
         if len(tasks) != 1:
             raise UserError(Fault("several tasks", str(source), [task.name for task in tasks], "one task"))
         return list(tasks[0].pool)
     faults = Faults()
     given = [(f"examples[{index}]", _plain(record)) for index, record in enumerate(source)]
     rows = [Row(where, record) for where, record in given if isinstance(record, dict) and printable(record)]
-    reader = reader_of(Table(Path("examples"), rows), {}, faults) if rows else None
+    table, columns = Table(Path("examples"), rows), columns or {}
+    if rows and not required:
+        columns = _present(columns, set(table.columns))
+    if rows:
+        _check_columns(columns, [table], faults)
+    reader = reader_of(table, columns, faults) if rows else None
     read = {row.where: reader.example(row) if reader else None for row in rows}
     for where, record in given:
         if isinstance(record, Example):
@@ -128,6 +142,12 @@ def _checked(example: Example, where: str, faults: Faults) -> Example | None:
         else:
             faults.add("not a message", place, turn, "Message(role, content)")
     return example if len(faults) == known else None
+
+
+def _present(columns: Mapping[str, str], known: set[str]) -> Mapping[str, str]:
+    """The columns without that of the task, which one task's file needn't have; none where no file has any."""
+    found = {field: name for field, name in columns.items() if field != "task" or name in known}
+    return found if any(name in known for name in found.values()) else {}
 
 
 def _check_columns(columns: Mapping[str, str], tables: list[Table], faults: Faults) -> None:

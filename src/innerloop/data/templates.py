@@ -1,16 +1,19 @@
 """What a chat template makes of a conversation: where in it the answer stands, and what is written around it.
 
-Turn      an answer and what the template writes before and behind it
-turn      a conversation and its answer -> Turn
-rendered  the text of a conversation
+Turn         an answer and what the template writes before and behind it
+turn         a conversation and its answer -> Turn
+writes_date  whether the template asks what day it is
 
 A template may write into the assistant's turn by itself (an empty think block, a channel's header), and ends the turn
 in its own way; what it writes is found by having it write another answer.
 """
 
+import json
+from datetime import datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from innerloop.data.tasks import Message
+from innerloop.data.tasks import Example, Message
 from innerloop.errors import Fault, UserError
 
 if TYPE_CHECKING:
@@ -28,72 +31,104 @@ class Turn(NamedTuple):
     closing: str
 
 
-def turn(prompt: tuple[Message, ...], answer: str | None, tokenizer: "PreTrainedTokenizerBase") -> Turn:
-    """The turn of `answer`; with None that of an answer that isn't known yet.
+def turn(
+    example: Example, tokenizer: "PreTrainedTokenizerBase", *, date: str | None = None, known: bool = True
+) -> Turn:
+    """The turn of the answer to a conversation; with known=False that of an answer that isn't known yet.
 
+    date  YYYY-MM-DD, for a template that writes the date; None: today
     An answer stands whole in what the template writes, white space at its ends aside. Raises UserError where it
     doesn't, and where the prompt is not how the conversation with its answer begins.
     """
-    before = rendered(prompt, tokenizer, add_generation_prompt=True)
-    probed = _behind(before, prompt, PROBE, tokenizer)
-    opening, found, closing = probed.partition(PROBE)
+    writer, answer = _Writer(example, tokenizer, date), example.answer
+    opening, found, closing = writer.behind(PROBE).partition(PROBE)
     if not found or PROBE in closing:
-        raise UserError(Fault("the chat template doesn't write the assistant's answer once", value=probed[:300]))
-    if answer is None:
-        return Turn(before, opening, "", closing)
-    whole = _behind(before, prompt, answer, tokenizer)
+        shown = (opening + found + closing)[:300]
+        raise UserError(Fault("the chat template doesn't write the assistant's answer once", value=shown))
+    if not known:
+        return Turn(writer.before, opening, "", closing)
+    whole = writer.behind(answer)
     inner = whole[len(opening) : len(whole) - len(closing)]
     if whole == opening + inner + closing and inner.strip() == answer.strip():
-        return Turn(before, opening, inner, closing)
+        return Turn(writer.before, opening, inner, closing)
     bare = answer.strip()  # a template may look into the answer, and write less around one that has its own think block
     if bare and whole.count(bare) == 1:
         opening, _, closing = whole.partition(bare)
-        return Turn(before, opening, bare, closing)
+        return Turn(writer.before, opening, bare, closing)
     problem = f"the chat template changes the answer: it writes {whole!r}"
     raise UserError(Fault(problem, value=answer, expected="an answer that stands in it whole"))
 
 
-def rendered(
-    messages: tuple[Message, ...], tokenizer: "PreTrainedTokenizerBase", *, add_generation_prompt: bool
-) -> str:
-    """Raises UserError where there is no template, or it refuses the messages or writes without end."""
-    import jinja2
-
-    if tokenizer.chat_template is None:
-        hint = "an instruction-tuned model's tokenizer, or prompt and completion instead of messages"
-        raise UserError(Fault("has no chat template", named(tokenizer), expected=hint))
-    turns: list[Any] = [message._asdict() for message in messages]
-    try:
-        text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=add_generation_prompt)
-    except (
-        jinja2.TemplateError,
-        ArithmeticError,
-        LookupError,
-        RecursionError,
-        TypeError,
-        ValueError,
-    ) as error:
-        raise UserError(Fault(f"the chat template refuses the conversation: {error}", value=turns)) from None
-    # A template comes with a model and may write without end.
-    limit = 100_000 + 10 * sum(len(message.content) for message in messages)
-    if len(text) > limit:
-        raise UserError(Fault(f"the chat template writes {len(text)} characters", expected=f"at most {limit}"))
-    return str(text)
+def writes_date(tokenizer: "PreTrainedTokenizerBase") -> bool:
+    """Whether the chat template asks what day it is."""
+    return "strftime_now" in json.dumps(tokenizer.chat_template)
 
 
 def named(tokenizer: "PreTrainedTokenizerBase") -> str:
     return f"tokenizer {tokenizer.name_or_path or type(tokenizer).__name__}"
 
 
-def _behind(before: str, prompt: tuple[Message, ...], answer: str, tokenizer: "PreTrainedTokenizerBase") -> str:
-    """What the chat template writes behind the generation prompt when the answer is known."""
-    whole = rendered((*prompt, Message("assistant", answer)), tokenizer, add_generation_prompt=False)
-    if not whole.startswith(before):
-        raise UserError(
-            Fault(
-                "the chat template's generation prompt is not how the conversation with its answer begins",
-                value=before[-60:],
-                expected="a template whose prompt is a prefix of the whole",
+class _Writer:
+    """before: the conversation up to the end of the generation prompt."""
+
+    def __init__(self, example: Example, tokenizer: "PreTrainedTokenizerBase", date: str | None) -> None:
+        assert not isinstance(example.prompt, str)
+        self.prompt, self.tokenizer, self.date = example.prompt, tokenizer, date
+        self.given: dict[str, Any] = json.loads(example.template) if example.template else {}
+        self.before = self._rendered(self.prompt, add_generation_prompt=True)
+
+    def behind(self, answer: str) -> str:
+        """What the chat template writes behind the generation prompt when the answer is known."""
+        whole = self._rendered((*self.prompt, Message("assistant", answer)), add_generation_prompt=False)
+        if not whole.startswith(self.before):
+            raise UserError(
+                Fault(
+                    "the chat template's generation prompt is not how the conversation with its answer begins",
+                    value=self.before[-60:],
+                    expected="a template whose prompt is a prefix of the whole",
+                )
             )
-        )
-    return whole[len(before) :]
+        return whole[len(self.before) :]
+
+    def _rendered(self, messages: tuple[Message, ...], *, add_generation_prompt: bool) -> str:
+        """Raises UserError where there is no template, or it refuses the messages or writes without end."""
+        import jinja2
+
+        if self.tokenizer.chat_template is None:
+            hint = "an instruction-tuned model's tokenizer, or prompt and completion instead of messages"
+            raise UserError(Fault("has no chat template", named(self.tokenizer), expected=hint))
+        turns: list[Any] = [message._asdict() for message in messages]
+        options: dict[str, Any] = {**self.given, "tokenize": False, "add_generation_prompt": add_generation_prompt}
+        try:
+            if self.date and writes_date(self.tokenizer):
+                options["chat_template"] = _dated(self.tokenizer.get_chat_template(), self.date)
+            text = self.tokenizer.apply_chat_template(turns, **options)
+        except (
+            jinja2.TemplateError,
+            ArithmeticError,
+            LookupError,
+            RecursionError,
+            TypeError,
+            ValueError,
+        ) as error:
+            raise UserError(Fault(f"the chat template refuses the conversation: {error}", value=turns)) from None
+        # A template comes with a model and may write without end.
+        given = sum(len(message.content) for message in messages) + len(json.dumps(self.given))
+        limit = 100_000 + 10 * given
+        if len(text) > limit:
+            raise UserError(Fault(f"the chat template writes {len(text)} characters", expected=f"at most {limit}"))
+        return str(text)
+
+
+@lru_cache(maxsize=32)
+def _dated(template: str, date: str) -> str:
+    """The template with a `strftime_now` of its own, which tells every time of that day as midnight.
+
+    transformers passes no function on to a template, but a macro of the same name hides its own. The line break
+    behind `endmacro` is taken away with the block, so the template begins as before.
+    """
+    day = datetime.fromisoformat(date)
+    written = {f"%-{letter}": day.strftime(f"%{letter}").lstrip("0") or "0" for letter in "dmyHIMSj"}
+    written |= {f"%{letter}": day.strftime(f"%{letter}") for letter in "aAbBdmyYHIMSfpjUWwuVGcxXFTRDe"}
+    replaced = "".join(f"|replace({directive!r}, {text!r})" for directive, text in written.items())
+    return "{% macro strftime_now(format) %}{{ format" + replaced + " }}{% endmacro %}\n" + template

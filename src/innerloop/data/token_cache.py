@@ -1,12 +1,12 @@
 """Encoded tasks on disk: a large pool is tokenized once, and read by every later run that would get the same tokens.
 
-encode_cached  what encode_all gives, from the cache where it is there
+encode_cached  what an encoder makes of tasks, from the cache where it is there
 content_key    a digest of all that the tokens follow from; None where that can't be told
 limit_bytes    how much is kept: INNERLOOP_TOKEN_CACHE in MB, 256 by default, 0 for none
 
 An entry is one file in tokens/ of the cache folder: a sha256 and the safetensors bytes it is of. One that is damaged,
 of another key or gone is written again, and a folder that can't be written is none: nothing here is ever an error.
-Only what encode_all returns is kept, so faults are found and said as without a cache. Whoever writes removes the
+Only what the encoder returns is kept, so faults are found and said as without a cache. Whoever writes removes the
 entries that were read longest ago until the rest is within the limit.
 """
 
@@ -23,15 +23,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from innerloop.data.encoding import NOT_SCORED, Encoded, EncodedTask, End, OnTooLong, encode_all
+from innerloop.data.encoder import Encoder
+from innerloop.data.encoding import NOT_SCORED, Encoded, EncodedTask, End
 from innerloop.data.tasks import Example, Task
+from innerloop.data.templates import writes_date
 from innerloop.files import write_whole
 from innerloop.gguf_files import cache_folder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-FORMAT = 2  # raise it when what `_packed` writes changes, or what `encode_all` makes of the same input
+FORMAT = 2  # raise it when what `_packed` writes changes, or what an encoder makes of the same input
 # Below, the tokenizer is done before its own digest is: writing out a vocabulary of 49,000 takes as long as reading
 # about 50,000 characters with it.
 WORTH_CHARACTERS = 100_000
@@ -40,39 +42,35 @@ SUFFIX = ".tokens"
 _DIGEST = hashlib.sha256().digest_size
 
 
-def encode_cached(
-    tasks: Sequence[Task], tokenizer: "PreTrainedTokenizerBase", *, max_length: int, on_too_long: OnTooLong
-) -> list[EncodedTask]:
-    """Equal to `encode_all` of the same arguments, and raises what it raises."""
+def encode_cached(tasks: Sequence[Task], encoder: Encoder) -> list[EncodedTask]:
+    """Equal to `encoder.tasks(tasks)`, and raises what it raises."""
     limit = limit_bytes()
     key = None
     if limit and _characters(tasks) >= WORTH_CHARACTERS:
-        key = content_key(tasks, tokenizer, max_length=max_length, on_too_long=on_too_long)
+        key = content_key(tasks, encoder)
     if key is None:
-        return encode_all(tasks, tokenizer, max_length=max_length, on_too_long=on_too_long)
+        return encoder.tasks(tasks)
     folder = cache_folder() / "tokens"
     entry = folder / (key + SUFFIX)
     if (found := _read(entry, key)) is not None:
         return _unpacked(tasks, found)
-    encoded = encode_all(tasks, tokenizer, max_length=max_length, on_too_long=on_too_long)
+    encoded = encoder.tasks(tasks)
     with suppress(OSError):
         write_whole(entry, _sealed(key, _packed(tasks, encoded)))
         _remove_oldest(folder, limit)
     return encoded
 
 
-def content_key(
-    tasks: Sequence[Task], tokenizer: "PreTrainedTokenizerBase", *, max_length: int, on_too_long: OnTooLong
-) -> str | None:
+def content_key(tasks: Sequence[Task], encoder: Encoder) -> str | None:
     """Of the tokenizer's whole content, the examples' in their order, and how they are fitted.
 
     Names, of tasks as of tokenizers, don't count. None where the tokenizer is more than what it writes about itself.
     """
-    known = _tokenizer_content(tokenizer)
-    if known is None:
+    known = _tokenizer_content(encoder.tokenizer)
+    if known is None or (encoder.date is None and writes_date(encoder.tokenizer)):
         return None
     examples = [[[example.id for example in side] for side in (task.pool, task.test)] for task in tasks]
-    parts = [FORMAT, known, max_length, on_too_long, examples]
+    parts = [FORMAT, known, encoder.max_length, encoder.on_too_long, encoder.date, examples]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
@@ -89,8 +87,6 @@ def _tokenizer_content(tokenizer: "PreTrainedTokenizerBase") -> list[object] | N
     kind, template = type(tokenizer), tokenizer.chat_template
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None or not kind.__module__.startswith("transformers."):
-        return None
-    if "strftime_now" in json.dumps(template):  # it writes the date
         return None
     tokenizer("x", add_special_tokens=False)  # an earlier call may have left its padding and truncation behind
     return [

@@ -9,22 +9,17 @@ too_long             the faults of tasks whose prompts the model has no position
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
 
-from innerloop.data.encoding import Encoded, EncodedTask, encode
+from innerloop.data.encoder import Encoder
+from innerloop.data.encoding import Encoded, EncodedTask
 from innerloop.data.tasks import Example, Message
 from innerloop.errors import Fault, UserError
 from innerloop.evaluation.scoring import MOST_TOKENS, allowance, prompt_of
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
 SYSTEM = ("system", "developer")
 
 
-def in_context_prompts(
-    support: Sequence[Example], test: Sequence[Example], tokenizer: "PreTrainedTokenizerBase"
-) -> list[Encoded]:
+def in_context_prompts(support: Sequence[Example], test: Sequence[Example], encoder: Encoder) -> list[Encoded]:
     """Each test example, its prompt behind the support's prompts and answers.
 
     A text follows blocks of prompt and answer, with a blank line behind each; a conversation follows the others'
@@ -32,17 +27,17 @@ def in_context_prompts(
     states are kept by id, and these are other tokens.
     Raises UserError where text and conversations would mix, or the chat template refuses the turns.
     """
-    return [encode(_behind(support, example), tokenizer) for example in test]
+    return [encoder.encode(_behind(support, example)) for example in test]
 
 
-def in_context_task(task: EncodedTask, support: Sequence[Encoded], tokenizer: "PreTrainedTokenizerBase") -> EncodedTask:
+def in_context_task(task: EncodedTask, support: Sequence[Encoded], encoder: Encoder) -> EncodedTask:
     """The task with in-context prompts as the encodings of its test examples, in the same order.
 
     support  encodings from the task's pool
     """
     known = {example.id: example for example in task.task.pool}
     examples = [known[encoded.id] for encoded in support]
-    return replace(task, test=tuple(in_context_prompts(examples, task.task.test, tokenizer)))
+    return replace(task, test=tuple(in_context_prompts(examples, task.task.test, encoder)))
 
 
 def too_long(
@@ -60,11 +55,6 @@ def too_long(
             right = f"at most {positions}, the model's max_position_embeddings: a smaller k, or no in-context arm"
             faults.append(Fault("the examples and an answer are too long for the model", where, needed, right))
     return faults
-
-
-def positions_of(model: Any) -> int | None:
-    """The tokens that a model was made to read at most."""
-    return getattr(model.config, "max_position_embeddings", None)
 
 
 def _behind(support: Sequence[Example], test: Example) -> Example:

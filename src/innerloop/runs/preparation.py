@@ -8,13 +8,15 @@ prepare       config -> Session, with all faults of the data in one error
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from innerloop.architecture import decoder_layers, longest_alone, packs, too_long
 from innerloop.data.batches import task_batch, with_masks
 from innerloop.data.doubts import doubts
+from innerloop.data.encoder import Encoder
 from innerloop.data.encoding import EncodedTask
 from innerloop.data.examples import raise_first, read_tasks
 from innerloop.data.leaks import Overlap, overlaps
@@ -22,6 +24,7 @@ from innerloop.data.roles import assign_roles
 from innerloop.data.sampler import TaskStream, prompts_of
 from innerloop.data.suites import build_suite
 from innerloop.data.tasks import Task, TaskBatch
+from innerloop.data.templates import writes_date
 from innerloop.data.token_cache import encode_cached
 from innerloop.data.verifiers import unreadable, verifier_of
 from innerloop.errors import Fault, Faults, UserError
@@ -29,12 +32,16 @@ from innerloop.learning.methods import METHODS
 from innerloop.models import LoadedModel, load
 from innerloop.runs.config import RunConfig
 from innerloop.runs.hidden_states import HiddenStates
+from innerloop.runs.inspection import check_tokens, warnings_of
 from innerloop.runs.trainer import Trainer
 from innerloop.spaces.all_parameters import AllParameters
 from innerloop.spaces.answers import AnswerLoss
 from innerloop.spaces.compiled import CompiledLayers
 from innerloop.spaces.lora import LoraSpace, chosen_layers
 from innerloop.spaces.space import ParameterSpace
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 # On two cores 1,024 tokens a forward were slower than 512 and took half as much memory again (benchmarks/step.py).
 # A GPU is assumed, not measured, to be busy from about 8,192 on.
@@ -87,6 +94,10 @@ class Session:
             lean=memory.lean,
             offload=memory.offload,
         )
+
+    @property
+    def encoder(self) -> Encoder:
+        return encoder_of(self.config, self.model)
 
     @property
     def even(self) -> bool:
@@ -200,7 +211,8 @@ def prepare(config: RunConfig, *, model: LoadedModel | None = None, store: Hidde
     else:
         loaded = model
     given = [task for group in roles for task in group]
-    every = encode_cached(given, loaded.tokenizer, max_length=names.max_length, on_too_long=names.on_too_long)
+    config = on_a_day(config, loaded.tokenizer)
+    every = encode_cached(given, encoder_of(config, loaded))
     rest = iter(every)
     train, validation, held_out = ([next(rest) for _ in group] for group in roles)
     dropped |= {
@@ -217,14 +229,29 @@ def prepare(config: RunConfig, *, model: LoadedModel | None = None, store: Hidde
         dropped={reason: count for reason, count in dropped.items() if count},
         store=HiddenStates() if store is None else store,
         overlaps=overlaps(roles._replace(train=[] if one_task else roles.train)._asdict()),
-        warnings=doubts(given),
+        warnings=[*doubts(given), *warnings_of(every, loaded.tokenizer)],
     )
+    check_tokens(every, loaded)
     check_sizes(session)
     _check_lengths(loaded, every)
     if config.memory.offload and session.device.type == "cpu":
         right = "false: there is no other memory than the host's; or a cuda device"
         raise UserError(Fault("nothing to offload from", "memory.offload", True, right))
     return session
+
+
+def encoder_of(config: RunConfig, model: LoadedModel) -> Encoder:
+    """The one reader of a run's examples and prompts."""
+    tasks = config.tasks
+    return Encoder(model.tokenizer, tasks.max_length, tasks.on_too_long, tasks.columns or {}, tasks.date)
+
+
+def on_a_day(config: RunConfig, tokenizer: "PreTrainedTokenizerBase") -> RunConfig:
+    """The config with today's date where the chat template writes one and the config has none."""
+    if config.tasks.date or not writes_date(tokenizer):
+        return config
+    tasks = config.tasks.model_copy(update={"date": datetime.now().date().isoformat()})  # as a template sees it
+    return config.model_copy(update={"tasks": tasks})
 
 
 def read(config: RunConfig) -> tuple[list[Task], dict[str, int]]:

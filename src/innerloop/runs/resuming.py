@@ -13,7 +13,7 @@ from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from innerloop.data.encoding import Encoded, EncodedTask
 from innerloop.errors import Fault, Faults, UserError, did_you_mean
@@ -23,10 +23,14 @@ from innerloop.runs.journal import environment, read_manifest
 from innerloop.runs.preparation import Session
 from innerloop.runs.schema import ABSENT, get
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 FREE = {"output_dir"}  # the folder may have been moved
 INPUTS = {"model": "the base model's weights", "data": "the examples", "tokenizer": "how examples become tokens"}
 _LAST = "tasks_per_forward"
 _AUTO = f"memory.{_LAST}"  # `auto` is what it was resolved to when the run was begun
+_DATE = "tasks.date"  # the day that the run was begun
 _NAMED = 5
 
 
@@ -93,7 +97,9 @@ def same_config(begun: Begun, config: RunConfig) -> RunConfig:
     faults = Faults()
     for key in KEYS:
         old, new = get(before, key), get(now, key)
-        if key == _AUTO and new == "auto":
+        if key == _DATE and new is ABSENT and old is not ABSENT:
+            config = config.model_copy(update={"tasks": config.tasks.model_copy(update={"date": old})})
+        elif key == _AUTO and new == "auto":
             config = config.model_copy(update={"memory": config.memory.model_copy(update={_LAST: old})})
         elif old != new and key not in FREE:
             _changed(begun, faults, key, old, new)
@@ -117,7 +123,7 @@ def same_inputs(begun: Begun, session: Session) -> None:
         if different:
             told = ", ".join(_told(task, old, new) for task in different[:_NAMED])
             more = f" and {len(different) - _NAMED} tasks more" if len(different) > _NAMED else ""
-            _changed(begun, faults, kind, ABSENT, told + more)
+            _changed(begun, faults, kind, ABSENT, told + more, text=_other_text(before, now, different))
     faults.raise_if_any()
 
 
@@ -127,6 +133,7 @@ def inputs(session: Session) -> dict[str, Any]:
     return {
         "data": {name: _digest(example.id for example in _examples(task)) for name, task in every.items()},
         "tokenizer": {name: _token_digest([*task.pool, *task.test]) for name, task in every.items()},
+        "text": {name: _text_digest(task, session.model.tokenizer) for name, task in every.items()},
     }
 
 
@@ -136,12 +143,14 @@ def other_environment(host: Mapping[str, Any]) -> list[str]:
     return sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
 
 
-def _changed(begun: Begun, faults: Faults, key: str, old: Any, new: Any) -> None:
+def _changed(begun: Begun, faults: Faults, key: str, old: Any, new: Any, *, text: bool = False) -> None:
     said = {name: None if value is ABSENT else value for name, value in (("before", old), ("now", new))}
     if key in begun.allowed:
         begun.changes.append({"step": begun.step, "key": key, **said})
         return
     what = f"{INPUTS[key]} changed" if key in INPUTS else "changed"
+    if key == "tokenizer" and text:
+        what = "the text of the prompts changed (by the chat template)"
     right = f"{said['before']!r}, as the run was begun; or " if key not in ("data", "tokenizer") else ""
     faults.add(f"{what} since the run was begun", key, said["now"], f"{right}--allow-change {key}, which is recorded")
 
@@ -164,6 +173,17 @@ def _token_digest(examples: Sequence[Encoded]) -> str:
         for values in (example.tokens, example.labels):
             digest.update(array("q", (len(values), *values)))
     return digest.hexdigest()[:16]
+
+
+def _text_digest(task: EncodedTask, tokenizer: "PreTrainedTokenizerBase") -> str:
+    """Of the first example as the model reads it: enough to tell another text from other tokens of the same."""
+    first = next(iter((*task.pool, *task.test)), None)
+    return _digest([str(tokenizer.decode(list(first.tokens)))] if first else [])
+
+
+def _other_text(before: Mapping[str, Any], now: Mapping[str, Any], tasks: Sequence[str]) -> bool:
+    texts: Mapping[str, str] = before.get("text", {})
+    return any(name in texts and texts[name] != now["text"].get(name) for name in tasks)
 
 
 def _flat(tree: Mapping[str, Any]) -> dict[str, str]:

@@ -11,6 +11,7 @@ docs/config.md has a line for each key.
 """
 
 from collections.abc import Iterator, Mapping
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -48,6 +49,11 @@ def _different(names: tuple[str, ...]) -> tuple[str, ...]:
     return names
 
 
+def _real_day(day: str) -> str:
+    date.fromisoformat(day)  # raises ValueError
+    return day
+
+
 def _known_method(name: str) -> str:
     if name not in METHODS:
         raise ValueError("unknown")
@@ -66,6 +72,7 @@ _Text = Annotated[str, Field(pattern=r"\S")]
 _Names = Annotated[tuple[_Text, ...], _Tuple, AfterValidator(_different)]
 _Folder = Annotated[Path, BeforeValidator(_as_path)]
 _Beta = Annotated[float, Field(ge=0, lt=1)]
+_Day = Annotated[str, Field(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$"), AfterValidator(_real_day)]
 _Layers = Annotated[str, Field(pattern=r"^(all|last-[1-9][0-9]*)$")]
 _LayerList = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1), _Tuple, AfterValidator(_different)]
 _NAMES = "list of different names"
@@ -100,6 +107,7 @@ class TasksSection(Section):
     held_out: _Names = _key((), means=_NAMES)
     max_length: int = _count(512)
     on_too_long: Literal["error", "drop", "truncate"] = _key("error", means="error, drop or truncate")
+    date: _Day | None = _key(None, means="a day as text: YYYY-MM-DD")
 
 
 class OptimizerSection(Section):

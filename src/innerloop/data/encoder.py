@@ -1,0 +1,139 @@
+"""One reader of examples and prompts for all of a run: in training, evaluation and use.
+
+Encoder   a tokenizer, and how a run's config has its examples read
+Form      what an example asks with: a conversation, a question, or a text as it stands
+Prompt    what an answer is asked for: a text, a record without its answer, or a conversation
+form_of   the form of examples
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from innerloop.data.encoding import EncodedTask, OnTooLong, encode, encode_all
+from innerloop.data.examples import raise_first, read_examples
+from innerloop.data.records import FORMS
+from innerloop.data.tasks import Example, Message, Task
+from innerloop.data.tokens import Encoded, Reader, Start
+from innerloop.errors import Fault, Faults, UserError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Examples = Path | str | Sequence[Example | Mapping[str, Any]]
+Prompt = str | Mapping[str, Any] | Sequence[Message | Mapping[str, Any]]
+Form = Literal["messages", "question", "prompt"]
+
+QUESTION = "Question: ", "\nAnswer:"  # around a question
+PROMPTS = 'a text, a record without its answer, or a list of messages: [{"role": "user", "content": ...}]'
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """columns: our field names -> those of the files; date: YYYY-MM-DD, told to a chat template that writes it."""
+
+    tokenizer: "PreTrainedTokenizerBase"
+    max_length: int
+    on_too_long: OnTooLong
+    columns: Mapping[str, str] = field(default_factory=dict[str, str])
+    date: str | None = None
+
+    def examples(self, source: Examples, *, columns: Mapping[str, str] | None = None) -> list[Example]:
+        """The examples of one task, from a file or from records.
+
+        columns  in place of the run's own, which are taken where the records have them
+        Raises UserError with all that is wrong.
+        """
+        source = Path(source) if isinstance(source, str) else source
+        if not isinstance(source, Path | Sequence) or isinstance(source, bytes):
+            raise UserError(Fault("not examples", "examples", source, "a file, or a list of records"))
+        return read_examples(source, columns=self.columns if columns is None else columns, required=columns is not None)
+
+    def encode(self, example: Example) -> Encoded:
+        """Of any length. Raises UserError where it can't be encoded."""
+        return encode(example, self.tokenizer, date=self.date)
+
+    def tasks(self, tasks: Iterable[Task]) -> list[EncodedTask]:
+        """As `encode_all` does."""
+        options = {"max_length": self.max_length, "on_too_long": self.on_too_long}
+        return encode_all(tasks, self.tokenizer, date=self.date, **options)
+
+    def starts(self, prompts: Sequence[Prompt], form: Form | None) -> list[Start]:
+        """What generations of answers start from.
+
+        form  that of the examples that were learned from: a text is a user's turn, a question, or stands for itself;
+              None: they were of several, and a text could be any
+        Raises UserError with what is wrong with any prompt.
+        """
+        if isinstance(prompts, str | bytes | Mapping) or not isinstance(prompts, Sequence):
+            raise UserError(Fault("not a list of prompts", "prompts", prompts, "[prompt, ...]"))
+        reader, faults = Reader(self.tokenizer, date=self.date), Faults()
+        found: list[Start] = []
+        for index, prompt in enumerate(prompts):
+            where = f"prompts[{index}]"
+            try:
+                start = reader.start(self._asked(prompt, form))
+                if not start.tokens:
+                    faults.add("no token to start from", where, prompt, "text")
+                found.append(start)
+            except UserError as error:
+                told = (fault.where.replace("examples[0]", where) or where for fault in error.faults)
+                faults.extend(replace(fault, where=place) for fault, place in zip(error.faults, told, strict=True))
+        raise_first(faults)
+        return found
+
+    def _asked(self, prompt: Any, form: Form | None) -> Example:
+        if isinstance(prompt, str):
+            return Example(_in_form(prompt, form), "")
+        if isinstance(prompt, Mapping):
+            record: dict[str, Any] = dict(prompt)
+        elif isinstance(prompt, Sequence) and prompt and not isinstance(prompt, bytes):
+            turns = [turn._asdict() if isinstance(turn, Message) else turn for turn in prompt]
+            record = {"messages": turns}
+        else:
+            raise UserError(Fault("not a prompt", value=prompt, expected=PROMPTS))
+        columns = self.columns if any(name in record for name in self.columns.values()) else {}
+        (example,) = read_examples([_answered(record, columns)], columns=columns, required=True)
+        return replace(example, answer="")
+
+
+def form_of(examples: Iterable[Example]) -> Form | None:
+    """None where they are of several."""
+    found: set[Form] = {_form(example.prompt) for example in examples}
+    return found.pop() if len(found) == 1 else None
+
+
+def _form(prompt: str | tuple[Message, ...]) -> Form:
+    if not isinstance(prompt, str):
+        return "messages"
+    return "question" if prompt.startswith(QUESTION[0]) and prompt.endswith(QUESTION[1]) else "prompt"
+
+
+def _in_form(text: str, form: Form | None) -> str | tuple[Message, ...]:
+    if form is None:
+        problem = "the examples are conversations and texts: a text alone could be either"
+        raise UserError(Fault(problem, value=text, expected="a record without its answer, or a list of messages"))
+    if form == "messages":
+        return (Message("user", text),)
+    return text if form == "prompt" or _form(text) == "question" else QUESTION[0] + text + QUESTION[1]
+
+
+def _answered(record: dict[str, Any], columns: Mapping[str, str]) -> dict[str, Any]:
+    """The record with a stand-in for its answer, so that the reader of records reads it."""
+    for form in FORMS:
+        asked, answer = columns.get(form[0], form[0]), columns.get(form[-1], form[-1])
+        if asked not in record:
+            continue
+        if form[0] != "messages":
+            if answer in record:
+                raise UserError(Fault("the answer stands in the prompt", value=record, expected=f"no {answer}"))
+            return {**record, answer: "x"}
+        turns = record[asked]
+        if not isinstance(turns, list | tuple) or not turns:
+            return record
+        last = turns[-1]
+        if isinstance(last, Mapping) and last.get("role") == "assistant":
+            raise UserError(Fault("the last message is the assistant's", value=turns, expected="the user's: no answer"))
+        return {**record, asked: [*turns, {"role": "assistant", "content": "x"}]}
+    raise UserError(Fault("not a prompt", value=record, expected=PROMPTS))
