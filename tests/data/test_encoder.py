@@ -190,3 +190,11 @@ def test_the_day_changes_nothing_else_of_what_a_template_writes(make_tokenizer: 
         this_year = whole.strip()[:4]
         encoder = Encoder(tokenizer, 99, "error", date=f"{this_year}-06-01")
         assert tokenizer.decode(prompt_ids(encoder, Example(CHAT, "4"))) == whole
+
+
+def test_what_a_record_hands_to_the_template_is_in_its_prompt(make_tokenizer: Callable[..., Any]) -> None:
+    template = "{{ tools|tojson if tools else 'none' }}{% for m in messages %}{{ m.content + eos_token }}{% endfor %}"
+    encoder = Encoder(make_tokenizer(chat_template=template), 99, "error")
+    bare, given = Example(CHAT, "4"), Example(CHAT, "4", template='{"tools": [{"name": "add"}]}')
+    texts = [encoder.tokenizer.decode(prompt_ids(encoder, example)) for example in (bare, given)]
+    assert texts == ["none2 + 2</s>", '[{"name": "add"}]2 + 2</s>']
