@@ -156,7 +156,7 @@ def test_the_page_of_one_seed_says_nothing_of_a_method() -> None:
 
 
 def test_shared_examples_are_counted_and_their_absence_is_said() -> None:
-    none = "No example of a held-out or validation task is in a task of another role"
+    none = "No example of a held-out or validation task is also in a task of another role"
     found = bare(example())
     assert "3 of 24" in found
     assert "train: &lt;b&gt;powers&lt;/b&gt;, roman" in found
