@@ -151,9 +151,10 @@ def test_check_tells_all_that_is_wrong_at_once(cli: Cli, tmp_path: Path) -> None
         "bad.yaml: method.inner.step (line 3): unknown key",
         "bad.yaml: outer.optimizer.name (line 4): not a value",
         "output_dir: missing",
+        "model.name: no config.json of this model on this machine",
     ):
         assert place in said.err
-    assert said.err.count("expected:") == 6
+    assert said.err.count("expected:") == 7
     assert list(files_of(tmp_path)) == ["bad.yaml"]
 
 
@@ -205,7 +206,8 @@ def test_missing_files_are_named(cli: Cli, trained: Path, tmp_path: Path) -> Non
 def test_the_program_exits_as_the_function_does(tmp_path: Path) -> None:
     done = subprocess.run(program("check", tmp_path / "no.yaml"), capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == f"error: {tmp_path / 'no.yaml'}: there is no such file\n"
+    config = tmp_path / "no.yaml"
+    assert done.stderr == f"checking {config}\nerror: {config}: there is no such file\n"
 
 
 # methods, and --json

@@ -71,14 +71,6 @@ def test_a_budget_gives_the_keys_to_set(cli: Cli, world: World, tmp_path: Path) 
     assert "with any setting; the smallest need is" in none.out
 
 
-def test_more_gpus_take_less_time(cli: Cli, world: World, tmp_path: Path) -> None:
-    config = config_file(world, tmp_path, changes={"memory.tasks_per_forward": 1})
-    plan = ("plan", config, "--device", "a100-80", "--json")
-    one, two = (json.loads(cli(*plan, "--gpus", gpus).out) for gpus in ("1", "2"))
-    assert two["seconds"] == pytest.approx(one["seconds"] / 2, rel=0.02)
-    assert two["device"]["gpus"] == 2
-
-
 def test_errors_say_what_to_do(cli: Cli, world: World, tmp_path: Path) -> None:
     config = config_file(world, tmp_path)
     for argv, said in (

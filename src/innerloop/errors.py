@@ -8,9 +8,12 @@ redacted         text without the passwords, keys and access tokens in it; all m
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
+
+WORDS_SHOWN = 24  # of the known ones, where none is near
 
 _UNSET: Any = object()
 
@@ -79,6 +82,14 @@ class Faults(list[Fault]):
     def add(self, problem: str, where: str = "", value: Any = _UNSET, expected: str = "") -> None:
         self.append(Fault(problem, where, value, expected))
 
+    @contextmanager
+    def collecting(self) -> Iterator[None]:
+        """A block whose UserError ends it and is added, so that what else is wrong is looked for too."""
+        try:
+            yield
+        except UserError as error:
+            self.extend(error.faults)
+
     def raise_if_any(self) -> None:
         if self:
             raise UserError(*self)
@@ -88,7 +99,10 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """'did you mean "steps"?', or the list of known words where none is near."""
     names = sorted(known)
     near = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
-    return f'did you mean "{near[0]}"?' if near else "one of: " + ", ".join(names)
+    if near:
+        return f'did you mean "{near[0]}"?'
+    more = f" and {len(names) - WORDS_SHOWN} more" if len(names) > WORDS_SHOWN else ""
+    return "one of: " + ", ".join(names[:WORDS_SHOWN]) + more
 
 
 def redacted(text: str) -> str:

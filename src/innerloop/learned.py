@@ -31,8 +31,10 @@ from innerloop.outputs.adapters import check_model, read_adapter
 from innerloop.outputs.export import export_adapter, export_model, reload_logits
 from innerloop.outputs.finished import DamagedError, Finished, finished
 from innerloop.runs.config import RunConfig
+from innerloop.runs.groundwork import chosen_device
 from innerloop.runs.inspection import check_tokens
-from innerloop.runs.preparation import Session, chosen_device, encoder_of
+from innerloop.runs.preparation import Session
+from innerloop.runs.sources import encoder_of
 from innerloop.runs.trainer import LastRound
 from innerloop.spaces.all_parameters import AllParameters
 from innerloop.spaces.lora import LoraSpace
@@ -108,7 +110,7 @@ class Learned:
     @property
     def encoder(self) -> Encoder:
         """How the run reads examples and prompts."""
-        return encoder_of(self.config, self.model)
+        return encoder_of(self.config, self.model.tokenizer)
 
     def adapt(
         self,
@@ -177,17 +179,12 @@ def load_run(folder: str | Path, *, dtype: str | None = None, device: str | None
     folder = Path(folder)
     run = finished(folder)
     config, row = run.config, METHODS[run.config.method.name]
-    if row.one_task:
-        one = min((folder / "adapters").glob("*"), default=folder)
-        hint = f"a run that shares one initialization; its adapters are ready to use, as {one}"
-        raise UserError(Fault(f"{config.method.name} trained one adapter for each task", str(folder), expected=hint))
+    check_shared(run)
     exported = folder / EXPORTED[row.trains]
     run.check_weights(exported)
     if row.trains == "all":
         check_model(exported)
-    # A folder may have been named relative to where the run was started.
-    named = run.source if Path(run.source).is_dir() else run.name
-    place = named if row.trains == "lora" else str(exported.resolve())  # absolute: never taken for a hub id
+    place = at_its_base(run).model.name
     loaded = load(place, dtype=dtype or config.model.dtype, device=chosen_device(device or config.model.device))
     # An adapter is read before its space is made: no more is allocated than its file was found to hold.
     shared = _adapter(exported, run, loaded) if row.trains == "lora" else {}
@@ -195,6 +192,25 @@ def load_run(folder: str | Path, *, dtype: str | None = None, device: str | None
     if row.trains == "lora":
         space.shared = {name: value.to(loaded.model.device) for name, value in shared.items()}
     return Learned(config, loaded, space, folder)
+
+
+def check_shared(run: Finished) -> None:
+    """Raises UserError for a run of an adapter for each task: it has no initialization that they share."""
+    method, folder = run.config.method.name, run.folder
+    if METHODS[method].one_task:
+        one = min((folder / "adapters").glob("*"), default=folder)
+        hint = f"a run that shares one initialization; its adapters are ready to use, as {one}"
+        raise UserError(Fault(f"{method} trained one adapter for each task", str(folder), expected=hint))
+
+
+def at_its_base(run: Finished) -> RunConfig:
+    """Its config, with the model's name as the place to read it from: the base of an adapter, or what was trained."""
+    # A folder may have been named relative to where the run was started.
+    place = run.source if Path(run.source).is_dir() else run.name
+    if METHODS[run.config.method.name].trains == "all":
+        place = str((run.folder / EXPORTED["all"]).resolve())  # absolute: never taken for a hub id
+    model = run.config.model.model_copy(update={"name": place})
+    return run.config.model_copy(update={"model": model})
 
 
 def task_adapter(folder: Path, task: str, model: LoadedModel) -> TensorSet:

@@ -11,7 +11,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from innerloop.errors import Fault, ResumableError, RunError, UserError, redacted
+from innerloop.errors import Fault, Faults, ResumableError, RunError, UserError, redacted
 from innerloop.files import locked, remove_leftovers
 from innerloop.learned import Learned
 from innerloop.meta_run import MetaRun
@@ -22,8 +22,10 @@ from innerloop.planning.workload import of_session
 from innerloop.runs.checkpoint import Checkpoints, Found, newest
 from innerloop.runs.compiling import compile_layers
 from innerloop.runs.config import RunConfig, load_config
+from innerloop.runs.groundwork import Groundwork, Say, checked, groundwork
 from innerloop.runs.hidden_states import HiddenStates
 from innerloop.runs.journal import (
+    GO_ON,
     Journal,
     empty_folder,
     environment,
@@ -40,11 +42,10 @@ from innerloop.runs.training import OnStep, Plan, plan
 from innerloop.runs.yaml import to_yaml
 
 DISK = (OSError, SafetensorError)  # what a disk that is full or broken raises
-GO_ON = "resume=True, or innerloop train with --resume auto"
 
 
 def meta_train(
-    config: RunConfig | Path | str | Mapping[str, Any],
+    config: RunConfig | Path | str | Mapping[str, Any] | Groundwork,
     *,
     model: LoadedModel | None = None,
     store: HiddenStates | None = None,
@@ -54,10 +55,11 @@ def meta_train(
     on_forecast: Callable[[Forecast], None] | None = None,
     on_resume: Callable[[Begun], None] | None = None,
     on_step: OnStep | None = None,
+    on_stage: Say | None = None,
 ) -> Learned:
     """Train as the config says and write what was learned to its output_dir.
 
-    config        a RunConfig, a YAML file, or the same as a mapping
+    config        a RunConfig, a YAML file, the same as a mapping, or what `runs.groundwork.checked` found of it
     model, store  a loaded model and its hidden states below the cut, to share between runs
     resume        go on with what an earlier start left in output_dir, to the same numbers, bit for bit; where it left
                   nothing, begin
@@ -67,21 +69,25 @@ def meta_train(
                   has the forecast, and beside it what the first step was measured to take. Not called again on resume
     on_resume     called before on_plan with what is gone on with
     on_step       called after each step
+    on_stage      called with what comes next before the first step, and how much of how much of it is done
     In the main thread SIGINT, SIGTERM and SIGUSR1 save a checkpoint and raise KeyboardInterrupt.
     Raises UserError for a config or data that can't be used, before anything is written; RunError when a loss or
     gradient is not finite, and ResumableError where the disk is full and a checkpoint is there to go on from.
     """
     reset_peak_memory()
     resident_before = peak_memory()["rss"]
-    if isinstance(config, str):
-        config = Path(config)
-    settings = config if isinstance(config, RunConfig) else load_config(config)
-    folder = settings.output_dir
+    _check_arguments(config, model, store)
     with stoppable(), ExitStack() as stack:
-        before = _begun(folder, stack, allow_change) if resume else None
-        if before:
-            settings = same_config(before, settings)
-        session = paced(prepare(settings, model=model, store=store))
+        if resume:
+            given = config.config if isinstance(config, Groundwork) else config
+            settings = given if isinstance(given, RunConfig) else load_config(given)
+            before = _begun(settings.output_dir, stack, allow_change)
+            settings = same_config(before, settings) if before else settings
+            ground = groundwork(settings, model=model, fresh=before is None, say=on_stage)
+        else:
+            before, ground = None, checked(config, model=model, fresh=True, say=on_stage)
+        settings, folder = ground.config, ground.config.output_dir
+        session = paced(prepare(settings, model=model, store=store, ground=ground, say=on_stage))
         if before:
             same_inputs(before, session)
             if on_resume:
@@ -94,7 +100,7 @@ def meta_train(
             expected = forecast(of_session(session), chosen(None, model_device=settings.model.device))
             on_forecast(expected)
         if not before:
-            empty_folder(folder, unfinished=GO_ON)
+            empty_folder(folder)
             stack.enter_context(locked(folder, "output_dir"))
         try:
             remove_leftovers(folder)
@@ -102,6 +108,17 @@ def meta_train(
             return _finished(run)
         except DISK as error:
             raise _refused(folder, error) from error
+
+
+def _check_arguments(config: Any, model: Any, store: Any) -> None:
+    """Raises UserError for arguments of another type. (Whether a mapping or file is a config, reading it tells.)"""
+    faults = Faults()
+    if model is not None and not isinstance(model, LoadedModel):
+        right = "innerloop.models.load(name), which has a tokenizer and a fingerprint too; or leave it out"
+        faults.add("not a loaded model", "model", type(model).__name__, right)
+    if store is not None and not isinstance(store, HiddenStates):
+        faults.add("not a store of hidden states", "store", type(store).__name__, "HiddenStates(); or leave it out")
+    faults.raise_if_any()
 
 
 def is_done(config: RunConfig) -> bool:

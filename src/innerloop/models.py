@@ -52,9 +52,16 @@ class LoadedModel:
     fingerprint: str
 
 
-def load(name: str, *, dtype: str = "float32", device: str = "cpu") -> LoadedModel:
+def load(
+    name: str,
+    *,
+    dtype: str = "float32",
+    device: str = "cpu",
+    tokenizer: "PreTrainedTokenizerBase | None" = None,
+) -> LoadedModel:
     """Loads `name`: a hub id, a folder, a `.gguf` file or a packaged model. No pickle files, no remote code.
 
+    tokenizer  the model's own, where it was read before
     Raises UserError for a name that leads nowhere, weights that are damaged or incomplete, an unknown dtype
     or device, and an architecture that `check_architecture` refuses.
     """
@@ -62,7 +69,14 @@ def load(name: str, *, dtype: str = "float32", device: str = "cpu") -> LoadedMod
     with ThreadPoolExecutor(1) as beside:  # another core reads the bytes while this one is busy with Python
         digest = beside.submit(fingerprint, folder)
         model = _frozen_model(folder, name, dtype=dtype, device=device)
-        return LoadedModel(model, _read_tokenizer(folder, name), name, source, digest.result())
+        return LoadedModel(model, tokenizer or _read_tokenizer(folder, name), name, source, digest.result())
+
+
+def check_weights(name: str) -> None:
+    """Raises UserError for a folder that lacks what `load(name)` reads; of other names, loading tells."""
+    folder = at_home(name)
+    if name and folder.is_dir():
+        _check_folder(folder, name, weights=True)
 
 
 def load_model(name: str, *, dtype: str = "float32", device: str = "cpu") -> "PreTrainedModel":

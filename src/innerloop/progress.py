@@ -1,65 +1,203 @@
-"""Progress bars of the command line, on standard error; rich is imported when one is shown.
+"""What the command line is busy with, on standard error: one thing at a time, from its first second on.
 
-step_bars    a bar an adapter, with its loss
-stage_bars   a bar for each thing that is worked on, with the time left of its present stage
+busy      a block in which that is told
+wrapped   lines broken between words, for a terminal
+
+On a terminal it is a line that moves: a spinner, a bar where it is known how much there is, and the time. What is done
+stays behind as a line of text. Where there is no terminal, the same lines come at the start, every ten seconds, and at
+the end of each thing. rich is imported only for a terminal.
 """
 
-from collections.abc import Callable, Iterator
+import re
+import shutil
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
-
     from innerloop.runs.trainer import Metrics
 
+NARROW, WIDE = 60, 100  # columns that lines are broken for, whatever a terminal has
+EVERY = 10.0  # seconds between two lines where there is no terminal
+
+
+class _Display(Protocol):
+    """begin, end: of one thing; moved: how far it is; still: nothing moves while a block prints."""
+
+    def begin(self, now: "_Now") -> None: ...
+    def moved(self, now: "_Now") -> None: ...
+    def end(self, now: "_Now") -> None: ...
+    def pause(self) -> None: ...
+    def go_on(self) -> None: ...
+
+
+class _Now:
+    """name: what is being done; done of total: how far, where total isn't 0; note: what else is known."""
+
+    def __init__(self, name: str, done: int, total: int, note: str) -> None:
+        self.name, self.done, self.total, self.note = name, done, total, note
+        self._first, self._started = done, time.monotonic()
+
+    def line(self) -> str:
+        seconds = time.monotonic() - self._started
+        moved = self.done - self._first
+        parts = [self.name, f"{self.done}/{self.total}" if self.total else "", self.note]
+        parts.append(_clock(seconds) if seconds >= 1 else "")
+        if moved > 0 and self.done < self.total:
+            parts.append(f"about {_clock(seconds / moved * (self.total - self.done))} left")
+        return "  ".join(part for part in parts if part)
+
+
+class Busy:
+    """Told what is being done, it shows that."""
+
+    def __init__(self, display: _Display) -> None:
+        self._display, self._now = display, _Now("", 0, 0, "")
+
+    def say(self, name: str, done: int = 0, total: int = 0, note: str = "") -> None:
+        """done of total: how far `name` is; total 0: that isn't known. Another name ends the one before."""
+        now = self._now
+        if name != now.name:
+            self.end()
+            self._now = now = _Now(name, done, total, note)
+            self._display.begin(now)
+        now.done, now.total, now.note = done, total, note
+        self._display.moved(now)
+
+    def step(self, name: str, metrics: "Metrics", steps: int) -> None:
+        """After one of `steps` outer steps; name: of the adapter, where there are several."""
+        self.say(f"training {name}".rstrip(), metrics.step, steps, f"loss {metrics.loss:.3f}")
+
+    def print(self, *lines: str) -> None:
+        """On standard output, where nothing moves meanwhile."""
+        self._display.pause()
+        print(wrapped("\n".join(lines), sys.stdout), flush=True)
+        self._display.go_on()
+
+    def end(self) -> None:
+        if self._now.name:
+            self._display.end(self._now)
+        self._now = _Now("", 0, 0, "")
+
 
 @contextmanager
-def step_bars(steps: int) -> "Iterator[Callable[[str, Metrics], None]]":
-    """Yields what is called after each of `steps` steps of an adapter."""
-    with _bars("{task.description}  loss {task.fields[loss]}") as progress:
-        bars: dict[str, Any] = {}
-
-        def on_step(name: str, metrics: "Metrics") -> None:
-            if name not in bars:
-                bars[name] = progress.add_task(name or "training", total=steps, loss="")
-            progress.update(bars[name], completed=metrics.step, loss=f"{metrics.loss:.3f}")
-
-        yield on_step
-
-
-@contextmanager
-def stage_bars() -> Iterator[Callable[[str, str, int, int], None]]:
-    """Yields what is told the thing, its stage, and how much of how much is done."""
-    with _bars("{task.description}") as progress:
-        bars: dict[str, Any] = {}
-
-        def say(name: str, stage: str, done: int, total: int) -> None:
-            text = f"{name}  {stage}".rstrip()
-            if name not in bars and bars:
-                last = next(reversed(bars.values()))[0]
-                progress.update(last, completed=progress.tasks[last].total)
-            bar, before = bars.get(name) or (progress.add_task(text, total=total), stage)
-            if stage != before:
-                progress.reset(bar, total=total)
-            bars[name] = (bar, stage)
-            progress.update(bar, completed=done, total=total, description=text)
-
-        yield say
+def busy(name: str) -> Iterator[Busy]:
+    """Yields what is told what is being done; that is `name` at first."""
+    display = _Moving() if _is_terminal() else _Lines()
+    shown = Busy(display)
+    shown.say(name)
+    try:
+        yield shown
+        shown.end()
+    finally:
+        display.pause()
 
 
-@contextmanager
-def _bars(text: str) -> "Iterator[Progress]":
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
+def _is_terminal() -> bool:
+    if sys.stderr.isatty():
+        return True
+    import os
 
-    columns = (TextColumn(text), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), redirect_stdout=False) as progress:
-        yield progress
+    return os.environ.get("TTY_COMPATIBLE") == "1"  # as rich has it
+
+
+class _Lines:
+    """Plain lines; a thread writes those of things that take long."""
+
+    def __init__(self) -> None:
+        self._now: _Now | None = None
+        self._said, self._first = time.monotonic(), True
+        self._ended = threading.Event()
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def begin(self, now: _Now) -> None:
+        self._now = now
+        if not now.total or self._first:
+            self._write(now)
+        self._first = False
+
+    def moved(self, now: _Now) -> None:
+        """The thread looks itself."""
+
+    def end(self, now: _Now) -> None:
+        self._now = None
+        if now.total:
+            self._write(now)
+
+    def pause(self) -> None:
+        self._ended.set()
+
+    def go_on(self) -> None:
+        """Nothing moves."""
+
+    def _watch(self) -> None:
+        while not self._ended.wait(EVERY / 10):
+            now = self._now
+            if now is not None and time.monotonic() - self._said >= EVERY:
+                self._write(now)
+
+    def _write(self, now: _Now) -> None:
+        self._said = time.monotonic()
+        print(now.line(), file=sys.stderr, flush=True)
+
+
+class _Moving:
+    """rich's line at the bottom of a terminal."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.table import Column
+
+        text = Column(no_wrap=True, overflow="ellipsis", ratio=1)
+        count = TextColumn("{task.fields[count]}", markup=False)
+        columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False, table_column=text))
+        columns += (BarColumn(bar_width=16), count, TimeElapsedColumn(), TimeRemainingColumn(compact=True))
+        self._console = Console(stderr=True)
+        self._bars = Progress(*columns, console=self._console, transient=True, redirect_stdout=False, expand=True)
+        self._bar: Any = None
+        self._bars.start()
+
+    def begin(self, now: _Now) -> None:
+        self._bar = self._bars.add_task(now.name, total=now.total or None, completed=now.done, count="")
+
+    def moved(self, now: _Now) -> None:
+        text, count = f"{now.name}  {now.note}".rstrip(), f"{now.done}/{now.total}" if now.total else ""
+        self._bars.update(self._bar, description=text, total=now.total or None, completed=now.done, count=count)
+
+    def end(self, now: _Now) -> None:
+        self._bars.remove_task(self._bar)
+        if now.total:  # what is only waited for leaves nothing behind
+            self._console.print(now.line(), markup=False, highlight=False, soft_wrap=True)
+
+    def pause(self) -> None:
+        self._bars.stop()
+
+    def go_on(self) -> None:
+        self._bars.start()
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
+def wrapped(text: str, stream: TextIO) -> str:
+    """A terminal breaks long lines anywhere: here they break between words, below where their text began."""
+    if not stream.isatty():
+        return text
+    width = min(max(shutil.get_terminal_size().columns, NARROW), WIDE)
+    return "\n".join(_broken(line, width) for line in text.split("\n"))
+
+
+def _broken(line: str, width: int) -> str:
+    label = re.match(r" *(\S+: +|\S+ {2,})?", line)
+    indent = " " * min(label.end() if label else 0, width // 2)
+    if len(line) <= width:
+        return line
+    return textwrap.fill(line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)

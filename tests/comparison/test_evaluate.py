@@ -35,7 +35,7 @@ def made(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def first(made: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What evaluating it says, and where its scores are."""
     copy = load_run(shutil.copytree(made, tmp_path_factory.mktemp("first") / "run"))
-    return evaluate(copy, protocol_of(copy, k=[0, K], draws=DRAWS, max_new_tokens=5), silent)
+    return evaluate(copy, protocol_of(copy.config, k=[0, K], draws=DRAWS, max_new_tokens=5), silent)
 
 
 @pytest.fixture
@@ -165,7 +165,7 @@ def test_what_eval_refuses(cli: Cli, world: World, run: Path, runs: Runs, tmp_pa
 def test_all_examples_of_a_task_may_be_taken_and_the_shared_values_stay(alone: Path) -> None:
     learned = load_run(alone)
     before = frozen_copy(learned.space.shared)
-    protocol = protocol_of(learned, k=[12, 12, 0], draws=1, max_new_tokens=2)
+    protocol = protocol_of(learned.config, k=[12, 12, 0], draws=1, max_new_tokens=2)
     assert (protocol.k, protocol.seed) == ((0, 12), 7)
     assert [row["k"] for row in evaluate(learned, protocol, silent)["rows"]] == [0, 12]
     assert same(before, learned.space.shared)
@@ -186,7 +186,7 @@ def test_pieces_that_are_there_are_left_alone(tmp_path: Path) -> None:
     score_pieces(tmp_path, todo[1:2], measured, lambda *stage: said.append(stage))
     score_pieces(tmp_path, todo, measured, lambda *stage: said.append(stage))
     assert asked == [todo[1], todo[0], todo[2]]
-    assert said == [("scoring", 0, 1), *(("scoring", number, 3) for number in range(3))]
+    assert said == [("scoring", done, total) for total in (1, 3) for done in range(total + 1)]
     found = {path.name: json.loads(path.read_text()) for path in (tmp_path / "scores").iterdir()}
     assert found == {f"{piece.name}.json": {"draw": piece.draw} for piece in todo}
 

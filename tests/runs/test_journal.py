@@ -73,25 +73,25 @@ def test_what_is_behind_is_there_from_the_start(tmp_path: Path) -> None:
 def test_an_empty_folder_is_taken_and_a_used_one_is_left_as_it_is(tmp_path: Path) -> None:
     (tmp_path / LOCK).touch()
     (tmp_path / ".manifest.json.123-0a1b2c3d").write_text("half")  # of a start that was killed
-    empty_folder(tmp_path, unfinished="go on")
+    empty_folder(tmp_path)
     Journal(tmp_path, {"config": {}, "model": {}}).finish("done")
     before = files_of(tmp_path)
     with pytest.raises(UserError, match=r"output_dir: this folder is not empty") as refused:
-        empty_folder(tmp_path, unfinished="go on")
-    assert "go on" not in str(refused.value)
+        empty_folder(tmp_path)
+    assert "--resume" not in str(refused.value)
     assert files_of(tmp_path) == before
     hidden = tmp_path / "other"
     hidden.mkdir()
     (hidden / ".notes").write_text("mine")
     with pytest.raises(UserError, match="not empty"):
-        empty_folder(hidden, unfinished="go on")
+        empty_folder(hidden)
     assert [path.name for path in hidden.iterdir()] == [".notes"]
 
 
 def test_a_folder_with_an_unfinished_run_says_what_goes_on_with_it(tmp_path: Path) -> None:
     Journal(tmp_path, {"config": {}, "model": {}})
-    with pytest.raises(UserError, match="expected: go on; or a folder"):
-        empty_folder(tmp_path, unfinished="go on")
+    with pytest.raises(UserError, match=r"expected: resume=True, or .*--resume auto; or a folder"):
+        empty_folder(tmp_path)
 
 
 def test_a_manifest_is_what_a_run_wrote(tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_a_folder_that_cannot_be_made_is_the_users_error(tmp_path: Path) -> None
     (tmp_path / "file").write_text("mine")
     for folder in (tmp_path / "file", tmp_path / "file" / "run", tmp_path / ("x" * 300)):
         with pytest.raises(UserError, match="output_dir: no folder for a run"):
-            empty_folder(folder, unfinished="go on")
+            empty_folder(folder)
     assert files_of(tmp_path) == {"file": b"mine"}
 
 

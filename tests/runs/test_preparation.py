@@ -13,7 +13,8 @@ from helpers import frozen_copy, same
 from innerloop.errors import UserError
 from innerloop.learning.methods import METHODS
 from innerloop.runs.config import load_config
-from innerloop.runs.preparation import AUTO_TOKENS_PER_FORWARD, Session, chosen_device, prepare, roles
+from innerloop.runs.groundwork import chosen_device
+from innerloop.runs.preparation import AUTO_TOKENS_PER_FORWARD, Session, prepare, roles
 from innerloop.spaces.answers import AnswerLoss
 from innerloop.spaces.compiled import CompiledLayers
 from record_files import write
@@ -55,7 +56,7 @@ def test_a_suite_is_read_and_cut_down() -> None:
     tree = minimal("joint-lora", tasks={"suite": "hidden-rules", "instances": 1, "examples_per_task": 20})
     tree["tasks"] |= {"test": 3, "only": ["affine", "units"], "held_out": ["units/0"]}
     from innerloop.data.roles import assign_roles
-    from innerloop.runs.preparation import read
+    from innerloop.runs.sources import read
 
     config = load_config(tree)
     tasks, dropped = read(config)

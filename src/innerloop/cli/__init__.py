@@ -14,6 +14,7 @@ from innerloop.cli.comparing import compare, report
 from innerloop.cli.running import check, plan, train
 from innerloop.cli.using import adapt, evaluate, export
 from innerloop.errors import ResumableError, RunError, UserError
+from innerloop.progress import wrapped
 from innerloop.runs.stopping import stoppable
 
 INTERRUPTED = 130  # what typer makes of a KeyboardInterrupt in a verb
@@ -70,5 +71,5 @@ def main() -> None:
 
 
 def _end(said: str, code: int) -> None:
-    print(f"error: {said}", file=sys.stderr)
+    print(wrapped(f"error: {said}", sys.stderr), file=sys.stderr)
     sys.exit(code)

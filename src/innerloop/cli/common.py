@@ -7,6 +7,7 @@ uncollected    no garbage is looked for while a verb imports and loads
 
 import gc
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from innerloop.errors import ResumableError
+from innerloop.progress import wrapped
 
 CHECK_FAILED = 3
 
@@ -49,4 +51,5 @@ def resumable(go_on: str) -> Iterator[None]:
 
 
 def say(data: Any, text: str, *, as_json: bool) -> None:
-    print(json.dumps(data) if as_json else text)
+    """On standard output: a JSON document, or lines for people."""
+    print(json.dumps(data) if as_json else wrapped(text, sys.stdout))

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from innerloop.cli.common import Json, resumable, say
-from innerloop.progress import stage_bars
+from innerloop.cli.common import Json, resumable, say, uncollected
+from innerloop.progress import busy
 
 
 def compare(
@@ -15,17 +15,18 @@ def compare(
     json_: Json = False,
 ) -> None:
     """Run every arm of a matrix, score all of them on the same examples, and write the report."""
-    from innerloop.comparison.compare import begin, compare, spoken
-    from innerloop.outputs.report import write_report
+    go_on = "what was measured is kept, and the same command goes on from there"
+    with busy(f"reading {matrix}") as now, resumable(go_on):
+        with uncollected():
+            from innerloop.comparison.compare import begin, compare, spoken
+            from innerloop.outputs.report import write_report
 
-    begun = begin(matrix, output)
-    if not json_:
-        print("\n".join(begun.lines()), flush=True)
-    with resumable("what was measured is kept, and the same command goes on from there"), stage_bars() as show:
-        results = compare(
-            begun, output, lambda at: show(at.cell, f"{at.number}/{at.cells} {at.stage}", at.done, at.total)
-        )
-    page = write_report(output, results)[0]
+            begun = begin(matrix, output, now.say)
+        if not json_:
+            now.print(*begun.lines())
+        results = compare(begun, output, lambda at: now.say(at.words(), at.done, at.total))
+        now.say("writing the report")
+        page = write_report(output, results)[0]
     say(results, "\n".join([*spoken(results), f"wrote {page}"]), as_json=json_)
     if any(row["status"] == "failed" for row in results["rows"]):
         raise typer.Exit(1)
@@ -36,8 +37,9 @@ def report(
     json_: Json = False,
 ) -> None:
     """Write a comparison's page, figures and tables, as far as it has come."""
-    from innerloop.comparison.compare import read_results
-    from innerloop.outputs.report import write_report
+    with busy(f"reading {folder}"):
+        from innerloop.comparison.compare import read_results
+        from innerloop.outputs.report import write_report
 
-    written = [str(path) for path in write_report(folder, read_results(folder))]
+        written = [str(path) for path in write_report(folder, read_results(folder))]
     say({"written": written}, "\n".join(f"wrote {path}" for path in written), as_json=json_)

@@ -8,12 +8,10 @@ import typer
 
 from innerloop.cli.common import CHECK_FAILED, Config, Json, Sets, collected_from_here, resumable, say, uncollected
 from innerloop.errors import Fault, UserError
-from innerloop.progress import step_bars
+from innerloop.progress import Busy, busy
 
 if TYPE_CHECKING:
     from innerloop.planning.forecast import Forecast
-    from innerloop.runs.resuming import Begun
-    from innerloop.runs.training import Plan
 
 
 def train(
@@ -31,63 +29,73 @@ def train(
     """Train an initialization and write it to the config's output_dir."""
     if allow_change and not resume:
         raise UserError(Fault("read only with --resume auto", "--allow-change", ", ".join(allow_change)))
-    with resumable("the same command with --resume auto goes on from there"), uncollected():
-        _train(config, set_, dry_run=dry_run, resume=resume is not None, allow_change=allow_change, json_=json_)
+    go_on = "the same command with --resume auto goes on from there"
+    with resumable(go_on), uncollected(), busy(f"reading {config}") as now:
+        ended = _train(config, set_, now, dry_run, resume is not None, allow_change, json_)
+    say(*ended, as_json=json_)
 
 
-def _train(config: Path, set_: list[str], *, dry_run: bool, resume: bool, allow_change: list[str], json_: bool) -> None:
+def _train(
+    config: Path, set_: list[str], now: Busy, dry_run: bool, resume: bool, allow_change: list[str], json_: bool
+) -> tuple[dict[str, Any], str]:
+    """What is said at the end, for programs and for people."""
     from innerloop.meta_training import is_done, meta_train
     from innerloop.planning.outcome import beside
-    from innerloop.runs.config import load_config
+    from innerloop.runs.config import RunConfig, load_config
+    from innerloop.runs.groundwork import checked, groundwork
     from innerloop.runs.preparation import prepare
     from innerloop.runs.training import plan
 
-    settings = load_config(config, set_)
-    folder, said = settings.output_dir, dict[str, Any]()
-    if resume and is_done(settings):
-        say({"output_dir": str(folder), "done": True}, f"{folder} is done already", as_json=json_)
-        return
+    said = dict[str, Any]()
+    if resume:
+        settings = what = load_config(config, set_)
+        if is_done(settings):
+            return {"output_dir": str(settings.output_dir), "done": True}, f"{settings.output_dir} is done already"
+    else:
+        what = checked(config, set_, fresh=True, say=now.say)
+        settings = what.config
+    if dry_run:
+        ground = groundwork(what, say=now.say) if isinstance(what, RunConfig) else what
+        found = plan(prepare(settings, ground=ground, say=now.say))
+        return {"plan": found.facts()}, "\n".join(found.lines())
+    steps, folder = settings.outer.steps, settings.output_dir
 
-    def on_resume(begun: "Begun") -> None:
-        said["resumed"] = begun.host()["restarts"][-1]
+    def tell(key: str, value: Any, *lines: str) -> None:
+        said[key] = value
         if not json_:
-            print("\n".join([*begun.lines(), ""]), flush=True)
-
-    def on_plan(what: "Plan") -> None:
-        said["plan"] = what.facts()
-        if not json_:
-            print("\n".join(what.lines()), flush=True)
+            now.print(*lines)
 
     def on_forecast(expected: "Forecast") -> None:
         collected_from_here()
-        said["forecast"] = expected.facts()
-        if not json_:
-            print("\n".join(["", *expected.cost(), ""]), flush=True)
+        tell("forecast", expected.facts(), "", *expected.cost(), "")
 
-    if dry_run:
-        on_plan(plan(prepare(settings)))
-    else:
-        told = {"on_resume": on_resume, "on_plan": on_plan, "on_forecast": on_forecast}
-        with step_bars(settings.outer.steps) as on_step:
-            meta_train(settings, resume=resume, allow_change=allow_change, **told, on_step=on_step)
-        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-        said |= {"output_dir": str(folder), "measured": manifest["host"].get("measured")}
-        if not json_:
-            taken = beside(manifest) if said["measured"] else []  # else Python began it, without a forecast
-            print("\n".join([*taken, f"wrote {folder}: {_contents(folder)}"]))
-    if json_:
-        print(json.dumps(said))
+    meta_train(
+        what,
+        resume=resume,
+        allow_change=allow_change,
+        on_stage=now.say,
+        on_resume=lambda begun: tell("resumed", begun.host()["restarts"][-1], *begun.lines(), ""),
+        on_plan=lambda plan: tell("plan", plan.facts(), *plan.lines()),
+        on_forecast=on_forecast,
+        on_step=lambda name, metrics: now.step(name, metrics, steps),
+    )
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    said |= {"output_dir": str(folder), "measured": manifest["host"].get("measured")}
+    taken = beside(manifest) if said["measured"] else []  # else Python began it, without a forecast
+    return said, "\n".join([*taken, f"wrote {folder}: {_contents(folder)}"])
 
 
 def check(config: Config, set_: Sets = [], json_: Json = False) -> None:  # noqa: B006
-    """Check a config, its data and its model; every fault in one message."""
-    from innerloop.runs.config import load_config
-    from innerloop.runs.inspection import shown
-    from innerloop.runs.preparation import prepare
-    from innerloop.runs.training import plan
+    """Check a config, its data, its folder and its model; every fault in one message."""
+    with busy(f"checking {config}") as now, uncollected():
+        from innerloop.runs.groundwork import checked
+        from innerloop.runs.inspection import shown
+        from innerloop.runs.preparation import prepare
+        from innerloop.runs.training import plan
 
-    session = prepare(load_config(config, set_))
-    what, example = plan(session), shown(session.train, session.model.tokenizer)
+        ground = checked(config, set_, fresh=True, say=now.say)
+        session = prepare(ground.config, ground=ground, say=now.say)
+        what, example = plan(session), shown(session.train, session.model.tokenizer)
     said = {"ok": True, "plan": what.facts(), "example": example._asdict()}
     say(said, "\n".join([*what.lines(), *example.lines(), "no faults"]), as_json=json_)
 
@@ -97,19 +105,22 @@ def plan(
     set_: Sets = [],  # noqa: B006
     budget: Annotated[str | None, typer.Option(help="Device memory to fit in: 24GB, 24GiB.")] = None,
     device: Annotated[str | None, typer.Option(help="h200, a100-80, a100-40, rtx4090, cpu; else the run's.")] = None,
-    gpus: Annotated[int, typer.Option(min=1, help="Devices that share the tasks of a step.")] = 1,
+    gpus: Annotated[int, typer.Option(min=1, help="Devices of the run: 1, until several can share one.")] = 1,
     json_: Json = False,
 ) -> None:
     """Predict a run's memory, time and disk without its weights; with a budget, find a setting that fits."""
-    with uncollected():
-        from innerloop.planning.budget import parse_size
-        from innerloop.planning.budget import plan as fitted
+    if gpus > 1:
+        raise UserError(Fault("a run takes one device: no command could run what was planned", "--gpus", gpus, "1"))
+    with busy(f"reading {config}") as now, uncollected():
+        from innerloop.planning import budget as planning
         from innerloop.planning.devices import chosen
-        from innerloop.runs.config import load_config
+        from innerloop.runs.groundwork import checked
 
-        settings = load_config(config, set_)
-        limit = None if budget is None else parse_size(budget)
-        answer = fitted(settings, chosen(device, model_device=settings.model.device), budget=limit, gpus=gpus)
+        limit = None if budget is None else planning.parse_size(budget)
+        ground = checked(config, set_, fresh=True, away=True, say=now.say)
+        place = chosen(device, model_device=ground.config.model.device)
+        now.say("tracing a step")
+        answer = planning.plan(ground.config, place, budget=limit, ground=ground)
     say(answer.facts(), "\n".join(answer.lines()), as_json=json_)
     if not answer.fits:
         raise typer.Exit(CHECK_FAILED)

@@ -6,9 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
-from innerloop.cli.common import CHECK_FAILED, Json, Run, resumable, say
+from innerloop.cli.common import CHECK_FAILED, Json, Run, resumable, say, uncollected
 from innerloop.errors import Fault, UserError
-from innerloop.progress import stage_bars
+from innerloop.progress import busy
 
 TOLERANCE = 1e-4  # of a float32 logit, between our forward and PEFT's
 
@@ -25,15 +25,23 @@ def adapt(
     json_: Json = False,
 ) -> None:
     """Adapt a run's initialization to a new task."""
-    from innerloop.learned import load_run
+    with busy(f"reading {run}") as now, uncollected():
+        from innerloop.learned import load_run
+        from innerloop.outputs.export import check_place
 
-    columns = _columns(column)
-    learned = load_run(run)
-    adapted = learned.adapt(examples, steps=steps, columns=columns)
-    answers = adapted.generate([_prompt(text) for text in prompt])
-    if output:
-        adapted.save_pretrained(output)
-    nats, exact = adapted.score(examples, columns=columns)
+        columns = _columns(column)
+        if not examples.exists():
+            raise UserError(Fault("there is no such file", str(examples)))
+        if output:
+            check_place(output)
+        now.say("loading the model")
+        learned = load_run(run)
+        now.say("adapting")
+        adapted = learned.adapt(examples, steps=steps, columns=columns)
+        answers = adapted.generate([_prompt(text) for text in prompt])
+        if output:
+            adapted.save_pretrained(output)
+        nats, exact = adapted.score(examples, columns=columns)
     inner = learned.inner
     said = {
         "steps": len(adapted.losses),
@@ -80,13 +88,16 @@ def evaluate(
     json_: Json = False,
 ) -> None:
     """Adapt a run to k examples of each task that it held out, and score the task's test examples."""
-    from innerloop.comparison.evaluate import evaluate, lines, protocol_of
-    from innerloop.learned import load_run
+    go_on = "what was scored is kept, and the same command goes on from there"
+    with busy(f"reading {run}") as now, resumable(go_on), uncollected():
+        from innerloop.comparison.evaluate import evaluate, lines, protocol_of, to_score
+        from innerloop.learned import load_run
+        from innerloop.outputs.finished import finished
 
-    learned = load_run(run)
-    protocol = protocol_of(learned, k=k, draws=draws, max_new_tokens=max_new_tokens)
-    with resumable("what was scored is kept, and the same command goes on from there"), stage_bars() as show:
-        found = evaluate(learned, protocol, lambda stage, done, total: show(stage, "", done, total))
+        protocol = protocol_of(finished(run).config, k=k, draws=draws, max_new_tokens=max_new_tokens)
+        ground = to_score(run, protocol, say=now.say)
+        now.say("loading the model")
+        found = evaluate(load_run(run), protocol, now.say, ground=ground)
     say(found, "\n".join(lines(found)), as_json=json_)
 
 
@@ -97,17 +108,23 @@ def export(
     json_: Json = False,
 ) -> None:
     """Write a run's adapter or model, and check that PEFT alone reads the same from it."""
-    from innerloop.data.tasks import Example
-    from innerloop.learned import load_run
+    with busy(f"reading {run}") as now, uncollected():
+        from innerloop.data.tasks import Example
+        from innerloop.learned import load_run
+        from innerloop.outputs.export import check_place
 
-    learned = load_run(run)
-    folder = output or learned.exported
-    if output:
-        learned.save_pretrained(output)
-    said: dict[str, Any] = {"folder": str(folder)}
-    if check:
-        exact = load_run(run, dtype="float32")  # in fewer bits, two sound forwards differ by more than damage does
-        said["largest_logit_difference"] = exact.check(folder, [Example("The quick brown fox", " jumps")])
+        if output:
+            check_place(output)
+        now.say("loading the model")
+        learned = load_run(run)
+        folder = output or learned.exported
+        if output:
+            learned.save_pretrained(output)
+        said: dict[str, Any] = {"folder": str(folder)}
+        if check:
+            now.say("comparing logits")
+            exact = load_run(run, dtype="float32")  # in fewer bits, two sound forwards differ by more than damage does
+            said["largest_logit_difference"] = exact.check(folder, [Example("The quick brown fox", " jumps")])
     say(said, "\n".join(f"{key.replace('_', ' ')}: {value}" for key, value in said.items()), as_json=json_)
     if check and not said["largest_logit_difference"] <= TOLERANCE:
         raise typer.Exit(CHECK_FAILED)

@@ -84,8 +84,8 @@ class _Run:
     @cached_property
     def common(self) -> Session:
         """What every arm is scored on. In-context prompts are long and read once: no hidden states are kept of them."""
-        self.say("loading", 0, 1)
-        return prepare(common_config(self.matrix, self.cell.seed, trunk_cache=self.cell.arm != IN_CONTEXT))
+        config = common_config(self.matrix, self.cell.seed, trunk_cache=self.cell.arm != IN_CONTEXT)
+        return prepare(config, say=self.say)
 
     # training
 

@@ -35,7 +35,6 @@ from innerloop.comparison.matrix import (
     cells,
     common_config,
     merged,
-    read_plan,
     run_config,
 )
 from innerloop.comparison.reading import sound_part
@@ -46,8 +45,11 @@ from innerloop.evaluation.in_context import in_context_task, too_long
 from innerloop.evaluation.kshot import draw_support
 from innerloop.evaluation.statistics import FEWEST, Spread, detectable_effect, unjudged
 from innerloop.evaluation.summary import summarize
+from innerloop.models import LoadedModel, load
 from innerloop.outputs.results import Results
 from innerloop.outputs.verdict import headline, primary
+from innerloop.runs.config import RunConfig
+from innerloop.runs.groundwork import Say, chosen_device, groundwork
 from innerloop.runs.journal import commit, environment
 from innerloop.runs.preparation import Session, prepare
 from innerloop.runs.schema import ABSENT, get
@@ -72,6 +74,9 @@ class Progress(NamedTuple):
     stage: str
     done: int
     total: int
+
+    def words(self) -> str:
+        return f"{self.number}/{self.cells} {self.cell}: {self.stage}"
 
 
 class Begun(NamedTuple):
@@ -105,12 +110,14 @@ class Begun(NamedTuple):
         return [primary, f"detects  {sizes}, 4 times in 5,", f"         {effect['assumptions']}"]
 
 
-def begin(path: Path, folder: Path) -> Begun:
-    """Raises UserError with all faults of the matrix, its data and its budgets, or where DIR holds another matrix."""
+def begin(path: Path, folder: Path, say: Say | None = None) -> Begun:
+    """Raises UserError with all faults of the matrix, its data, its budgets and its folder, and then for its model."""
     faults = Faults()
     matrix = sound_part(path, faults)
-    matrix = matrix and _on_the_day_of(folder, matrix)
-    session = _session(matrix, faults) if matrix else None
+    if matrix:
+        with faults.collecting():
+            matrix = _begun_before(folder, matrix, sound=not faults)
+    session = _session(matrix, faults, say) if matrix else None
     if matrix and session:
         matrix = _dated(matrix, session.config.tasks.date)
         _check_tasks(matrix, session, faults)
@@ -118,8 +125,10 @@ def begin(path: Path, folder: Path) -> Begun:
     faults.raise_if_any()
     assert matrix is not None
     assert session is not None
+    _check_model(session.config, say)
     plan = _plan(matrix, session, path, folder)
-    _write_plan(folder, plan)
+    if not (folder / PLAN).exists():
+        write_json(folder / PLAN, plan)
     missing = [cell for cell in cells(matrix) if not _has_result(folder, cell)]
     return Begun(matrix, plan, missing)
 
@@ -193,12 +202,22 @@ def _locked(folder: Path) -> Generator[None]:
         raise UserError(Fault("another comparison is at work in this folder", str(folder), expected=right)) from None
 
 
-def _session(matrix: Matrix, faults: Faults) -> Session | None:
-    try:
-        return prepare(common_config(matrix, matrix.seeds[0]))
-    except UserError as error:
-        faults += error.faults
-        return None
+def _session(matrix: Matrix, faults: Faults, say: Say | None) -> Session | None:
+    """What every arm is scored on, its model without weights: cells read those, each in its own process."""
+    with faults.collecting():
+        config = common_config(matrix, matrix.seeds[0])
+        ground = groundwork(config, say=say)
+        assert ground.tokenizer is not None
+        name = config.model.name
+        return prepare(config, model=LoadedModel(ground.model, ground.tokenizer, name, name, ""), ground=ground)
+    return None
+
+
+def _check_model(config: RunConfig, say: Say | None) -> None:
+    """Raises UserError for weights that no cell could use. They are let go of: here they would take memory for days."""
+    if say:
+        say("loading the model", 0, 0)
+    load(config.model.name, dtype=config.model.dtype, device=chosen_device(config.model.device))
 
 
 def _check_tasks(matrix: Matrix, session: Session, faults: Faults) -> None:
@@ -232,7 +251,7 @@ def _check_budgets(matrix: Matrix, session: Session, faults: Faults) -> None:
         names = [task.task.name for task in session.train] if arm == STD else None
         config = run_config(matrix, asked[0], output_dir=Path("unused"), seen=names)
         try:
-            prepared = prepare(config, model=session.model, store=session.store)
+            prepared = prepare(config, model=session.model)
         except UserError as error:
             new = {str(fault): fault for fault in error.faults if str(fault) not in seen}
             seen.update(new)
@@ -252,14 +271,6 @@ def _dated(matrix: Matrix, date: str | None) -> Matrix:
         return matrix
     every = merged(matrix.runs.every, {"tasks": {"date": date}})
     return matrix.model_copy(update={"runs": matrix.runs.model_copy(update={"every": every})})
-
-
-def _on_the_day_of(folder: Path, matrix: Matrix) -> Matrix:
-    """With the day that a comparison in the folder was begun on."""
-    if not (folder / PLAN).is_file() or get(matrix.runs.every, "tasks.date") is not ABSENT:
-        return matrix
-    began = get(read_plan(folder)[0].runs.every, "tasks.date")
-    return matrix if began is ABSENT else _dated(matrix, str(began))
 
 
 def _plan(matrix: Matrix, session: Session, path: Path, folder: Path) -> dict[str, Any]:
@@ -310,25 +321,30 @@ def _detectable(*, tasks: int, seeds: int) -> dict[str, Any]:
     return {**effects, "assumptions": assumed}
 
 
-def _write_plan(folder: Path, plan: dict[str, Any]) -> None:
-    """Once; a later start goes on with it, if it is the same matrix."""
+def _begun_before(folder: Path, matrix: Matrix, *, sound: bool) -> Matrix:
+    """The matrix, with the day that a comparison in the folder was begun on.
+
+    Raises UserError unless the folder is new, empty, or what the same matrix began; sound: it has no fault so far.
+    """
     known = folder / PLAN
     if not known.exists():
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             right = "a folder that doesn't exist yet, or one that a comparison began"
             raise UserError(Fault("this folder holds something else", "--output", str(folder), right))
-        write_json(known, plan)
-        return
+        return matrix
     try:
-        before = json.loads(known.read_text(encoding="utf-8"))["matrix"]
-    except (ValueError, KeyError, TypeError):
+        before: dict[str, Any] = json.loads(known.read_text(encoding="utf-8"))["matrix"]
+        began = get(before, "runs.every.tasks.date")
+    except (OSError, ValueError, KeyError, TypeError):
         raise UserError(Fault("not what a comparison wrote", str(known), expected="another folder")) from None
-    different = sorted(
-        key for key in before.keys() | plan["matrix"].keys() if before.get(key) != plan["matrix"].get(key)
-    )
-    if different:
+    if began is not ABSENT and get(matrix.runs.every, "tasks.date") is ABSENT:
+        matrix = _dated(matrix, str(began))
+    now = matrix.model_dump(mode="json")
+    different = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
+    if sound and different:
         right = "the matrix it was begun with, or another folder"
         raise UserError(Fault("this folder holds another matrix", f"{known}: {', '.join(different)}", expected=right))
+    return matrix
 
 
 def _has_result(folder: Path, cell: Cell) -> bool:

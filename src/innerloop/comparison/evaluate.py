@@ -4,6 +4,7 @@ score_pieces   every piece that has no file yet
 tuned          what validation tasks chose, for each k
 forgotten      how far the adapted models are from the base on other text
 protocol_of    what is measured of a finished run
+to_score       the tasks that are going to be scored, checked
 evaluate       all of it, with intervals: `innerloop eval`
 lines          the same for people
 """
@@ -18,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from innerloop.data.encoding import EncodedTask
-from innerloop.errors import Fault, UserError
+from innerloop.errors import Fault, Faults, UserError
 from innerloop.evaluation.cells import Metric
 from innerloop.evaluation.forgetting import continuations, forgetting, shipped_prompts
 from innerloop.evaluation.kshot import Chunk, adapt, draw_support
@@ -34,11 +35,14 @@ from innerloop.evaluation.protocol import (
     tune,
 )
 from innerloop.evaluation.tables import of_scores
-from innerloop.learned import Learned
+from innerloop.learned import Learned, at_its_base, check_shared
 from innerloop.learning.inner_loop import InnerLoop
 from innerloop.learning.methods import METHODS
 from innerloop.models import LoadedModel
 from innerloop.numerics.tensors import TensorSet
+from innerloop.outputs.finished import finished
+from innerloop.runs.config import RunConfig
+from innerloop.runs.groundwork import Groundwork, groundwork
 from innerloop.runs.journal import write_text
 from innerloop.runs.preparation import prepare
 from innerloop.spaces.space import ParameterSpace
@@ -53,6 +57,7 @@ def score_pieces(place: Path, todo: Sequence[Piece], measured: Callable[[Piece],
         path = place / "scores" / f"{piece.name}.json"
         if not path.exists():
             write_json(path, measured(piece))
+    say("scoring", len(todo), len(todo))
 
 
 def tuned(
@@ -61,8 +66,8 @@ def tuned(
     """From place/tuned.json, or chosen and noted there."""
     note = place / "tuned.json"
     if not note.exists():
-        say("choosing lr and steps", 0, 1)
-        chosen = tune(space, protocol, validation)
+        stage = "choosing lr and steps"
+        chosen = tune(space, protocol, validation, lambda done, total: say(stage, done, total))
         write_json(note, {str(k): {"steps": inner.steps, "lr": inner.optimizer.lr} for k, inner in chosen.items()})
     return {
         int(k): InnerLoop(steps=said["steps"], optimizer=replace(TUNED_WITH, lr=said["lr"]))
@@ -91,7 +96,6 @@ def forgotten(
         say("forgetting", 0, len(hows))
         known = continuations(base.model, base.tokenizer, prompts=shipped_prompts()[:prompts])
         for number, how in enumerate(hows):
-            say("forgetting", number, len(hows))
             piece = Piece("unseen", 0 if how == "none" else max(protocol.k), 0, how)
             kl: dict[str, float] = {}
             inner = what.inner(piece)
@@ -106,33 +110,56 @@ def forgotten(
             adapt(
                 what.space, inner, [draw_support(task, piece.k, seed=protocol.seed) for task in asked], asked, look=look
             )
+            say("forgetting", number + 1, len(hows))
             found.append({"how": how, "k": piece.k, "kl": kl if how != "none" else {"shared": next(iter(kl.values()))}})
     write_json(note, found)
     return found
 
 
-def protocol_of(learned: Learned, *, k: Sequence[int], draws: int, max_new_tokens: int) -> Protocol:
+def protocol_of(config: RunConfig, *, k: Sequence[int], draws: int, max_new_tokens: int) -> Protocol:
     """Raises UserError for a k below 0."""
-    config = learned.config
     if min(k) < 0:
         raise UserError(Fault("less than no example", "--k", min(k), "0 or above"))
     grid = DEFAULT_GRID[METHODS[config.method.name].trains]
     return Protocol(k=tuple(sorted(set(k))), draws=draws, grid=grid, max_new_tokens=max_new_tokens, seed=config.seed)
 
 
-def evaluate(learned: Learned, protocol: Protocol, say: Say) -> dict[str, Any]:
+def to_score(folder: Path, protocol: Protocol, say: Say | None = None) -> Groundwork:
+    """The tasks of a finished run that are going to be scored, before its model is read.
+
+    Raises UserError where no task was held out, one has fewer than k examples, or its data can't be read any more.
+    """
+    run, faults, found = finished(folder), Faults(), None
+    check_shared(run)
+    with faults.collecting():
+        found = groundwork(at_its_base(run), say=say)
+    if not run.config.tasks.held_out:
+        faults.add("this run held no task out", "tasks.held_out", expected="names of tasks to score")
+    if found:
+        _check_examples(found, max(protocol.k), faults)
+    faults.raise_if_any()
+    assert found is not None
+    return found
+
+
+def _check_examples(found: Groundwork, most: int, faults: Faults) -> None:
+    for task in (*found.held_out, *found.validation):
+        if len(task.pool) < most:
+            right = f"at most {len(task.pool)}, the examples of {task.task.name}"
+            faults.add("more examples than a task has", "--k", most, right)
+    if not all(task.test for task in found.held_out):
+        faults.add("no test example is left", "tasks.test", expected="more examples a task")
+
+
+def evaluate(learned: Learned, protocol: Protocol, say: Say, *, ground: Groundwork | None = None) -> dict[str, Any]:
     """The scores of a finished run on the tasks that it held out; "tuned" where it has validation tasks.
 
+    ground: what `to_score` found, where that was called before the run was loaded.
     Every piece is kept under the run's eval/ and, at equal arguments, not measured again.
-    Raises UserError where no task was held out, or one has fewer than k examples.
+    Raises UserError as `to_score` does.
     """
-    session = prepare(learned.config, model=learned.model)
-    if not session.held_out:
-        raise UserError(Fault("this run held no task out", "tasks.held_out", expected="names of tasks to score"))
-    smallest = min([*session.held_out, *session.validation], key=lambda task: len(task.pool))
-    if len(smallest.pool) < max(protocol.k):
-        right = f"at most {len(smallest.pool)}, the examples of {smallest.task.name}"
-        raise UserError(Fault("more examples than a task has", "--k", max(protocol.k), right))
+    ground = ground or to_score(learned.folder, protocol)
+    session = prepare(learned.config, model=learned.model, ground=ground)
     place = learned.folder / "eval" / hashlib.sha256(repr(protocol).encode()).hexdigest()[:12]
     choices = tuned(place, learned.space, protocol, session.validation, say) if session.validation else {}
     what = Initialization(learned.space, learned.model, learned.inner, choices)

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from itertools import count
 
 from innerloop.learning.methods import Method
-from innerloop.runs.preparation import Session, TaskBatches, examples_a_round
+from innerloop.runs.preparation import Session, TaskBatches
+from innerloop.runs.sources import examples_a_round
 
 TIMED = 3
 

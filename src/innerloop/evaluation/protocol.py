@@ -11,7 +11,7 @@ DEFAULT_ADAPTATION  for an initialization whose method has no inner loop
 A piece depends on the initialization, the seed and itself alone, so pieces may be measured in any order, and again.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
@@ -89,10 +89,23 @@ def pieces(protocol: Protocol, *, hows: Sequence[How], seen: bool = False, bare:
     return found + [Piece("unseen", k, draw, how) for k in some for draw in range(protocol.draws) for how in hows]
 
 
-def tune(space: ParameterSpace, protocol: Protocol, validation: Sequence[EncodedTask]) -> dict[int, InnerLoop]:
-    """For each k above 0, the lr and steps of the grid with the lowest mean nats on the validation tasks."""
-    start = InnerLoop(steps=1, optimizer=TUNED_WITH)
-    return {k: choose(space, start, protocol.grid, validation, k=k, seed=protocol.seed) for k in protocol.k if k}
+def tune(
+    space: ParameterSpace,
+    protocol: Protocol,
+    validation: Sequence[EncodedTask],
+    on_choice: Callable[[int, int], None] = lambda *_: None,
+) -> dict[int, InnerLoop]:
+    """For each k above 0, the lr and steps of the grid with the lowest mean nats on the validation tasks.
+
+    on_choice: told how many of how many are chosen.
+    """
+    start, chosen = InnerLoop(steps=1, optimizer=TUNED_WITH), dict[int, InnerLoop]()
+    asked = [k for k in protocol.k if k]
+    on_choice(0, len(asked))
+    for number, k in enumerate(asked, 1):
+        chosen[k] = choose(space, start, protocol.grid, validation, k=k, seed=protocol.seed)
+        on_choice(number, len(asked))
+    return chosen
 
 
 def measure(piece: Piece, what: Initialization, tasks: Sequence[EncodedTask], protocol: Protocol) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 export_adapter    LoRA values -> adapter_config.json and adapter_model.safetensors, written by PEFT
 export_model      parameter values -> config.json and model.safetensors, written by transformers
+check_place       whether an export may go to a folder
 reload_logits     the logits of an exported folder, read by transformers and PEFT alone
 """
 
@@ -159,7 +160,7 @@ def _check_shapes(given: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -
 
 @contextmanager
 def _exported(folder: Path) -> Iterator[Path]:
-    _refuse_foreign(folder)
+    check_place(folder)
     try:
         with replaced_folder(folder) as fresh:
             yield fresh
@@ -168,7 +169,8 @@ def _exported(folder: Path) -> Iterator[Path]:
         raise UserError(Fault(f"can't write the export: {error}", str(folder))) from error
 
 
-def _refuse_foreign(folder: Path) -> None:
+def check_place(folder: Path) -> None:
+    """Raises UserError for a folder that holds anything but an earlier export: nothing else is replaced."""
     if not folder.exists():
         return
     if not folder.is_dir():

@@ -16,6 +16,7 @@ from innerloop.planning.devices import Device
 from innerloop.planning.forecast import Forecast, forecast, shown
 from innerloop.planning.workload import Workload, look
 from innerloop.runs.config import RunConfig, load_config
+from innerloop.runs.groundwork import Groundwork
 from innerloop.runs.rules import lora_sibling
 from innerloop.runs.schema import nested
 from innerloop.runs.yaml import to_yaml
@@ -82,20 +83,21 @@ class Answer:
         return [said, *found, "", "tried", *tried, *_ways_out(config)]
 
 
-def plan(config: RunConfig, device: Device, *, budget: int | None = None, gpus: int = 1) -> Answer:
+def plan(config: RunConfig, device: Device, *, budget: int | None = None, ground: Groundwork | None = None) -> Answer:
     """What the run will take; where that is more than the budget or the device has, the first setting that fits.
 
+    ground: what is known of the run, where that was looked at before.
     Raises UserError for a limit below the model's weights, before anything is traced, and as `look` does.
     """
-    work = look(config, kind=device.kind)
+    work = look(config, kind=device.kind, ground=ground)
     limit, limited_by = device.memory, device.title
     if budget is not None and budget <= limit:
         limit, limited_by = budget, "--budget"
     _refuse_less_than_the_weights(work, limit, limited_by)
     tried: list[tuple[Keys, int]] = []
     smallest: tuple[Forecast, Keys] | None = None
-    for keys, changed in _settings(config, work, device, gpus):
-        found = forecast(work, device, config=changed, gpus=gpus)
+    for keys, changed in _settings(config, work, device):
+        found = forecast(work, device, config=changed)
         tried.append((keys, found.peak))
         if smallest is None or found.peak < smallest[0].peak:
             smallest = found, keys
@@ -115,11 +117,11 @@ def as_yaml(keys: Keys) -> list[str]:
     return to_yaml(nested(keys)).splitlines()
 
 
-def _settings(config: RunConfig, work: Workload, device: Device, gpus: int) -> Iterator[tuple[Keys, RunConfig]]:
+def _settings(config: RunConfig, work: Workload, device: Device) -> Iterator[tuple[Keys, RunConfig]]:
     """The config's own, then one saving after another on top; what the rules of a config refuse is left out."""
     yield {}, config
     keys: dict[str, Any] = {}
-    for saving in _savings(config, work, device, gpus):
+    for saving in _savings(config, work, device):
         more = {**keys, **saving}
         try:
             changed = load_config(config.resolved(), [f"{key}={str(value).lower()}" for key, value in more.items()])
@@ -129,9 +131,9 @@ def _settings(config: RunConfig, work: Workload, device: Device, gpus: int) -> I
         yield keys, changed
 
 
-def _savings(config: RunConfig, work: Workload, device: Device, gpus: int) -> Iterator[Keys]:
+def _savings(config: RunConfig, work: Workload, device: Device) -> Iterator[Keys]:
     memory = config.memory
-    tasks = min(work.tasks_per_forward(config, kind=device.kind), -(-config.outer.tasks_per_step // gpus))
+    tasks = min(work.tasks_per_forward(config, kind=device.kind), config.outer.tasks_per_step)
     while tasks > 1:
         tasks //= 2
         yield {"memory.tasks_per_forward": tasks}

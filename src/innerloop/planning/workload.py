@@ -15,25 +15,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from innerloop.architecture import packs
-from innerloop.data.encoding import Encoded, EncodedTask
-from innerloop.data.roles import assign_roles
-from innerloop.data.suites import suite_task_names
-from innerloop.data.tasks import Example, Task, TaskBatch
+from innerloop.data.tasks import TaskBatch
 from innerloop.learning.methods import METHODS
-from innerloop.models import LoadedModel, load_tokenizer
+from innerloop.models import LoadedModel
 from innerloop.runs.config import RunConfig
-from innerloop.runs.preparation import (
-    Session,
-    TaskBatches,
-    check_sizes,
-    evenly,
-    examples_a_round,
-    prepare,
-    read,
-    tasks_that_fit,
-)
-from innerloop.runs.schema import TasksSection
-from innerloop.shapes import has_tokenizer, model_shape, skeleton
+from innerloop.runs.groundwork import Groundwork, groundwork
+from innerloop.runs.preparation import Session, TaskBatches, evenly, prepare, tasks_that_fit
+from innerloop.runs.sources import examples_a_round
 from innerloop.spaces.lora import find_targets
 
 if TYPE_CHECKING:
@@ -113,19 +101,19 @@ class Workload:
         return max((chunk for step in self.steps for chunk in step.split(tasks_per_forward)), key=size)
 
 
-def look(config: RunConfig, *, kind: str) -> Workload:
+def look(config: RunConfig, *, kind: str, ground: Groundwork | None = None) -> Workload:
     """Read the tasks, encode them where that can be done here, and draw the batches of the first steps.
 
-    kind: of the device that the run is for, "cpu" or "cuda", which wants its batches in another layout.
+    kind    of the device that the run is for, "cpu" or "cuda", which wants its batches in another layout
+    ground  what is known of the run, where that was looked at before
     Raises UserError for a model without a config or of a family that innerloop can't train, and with all faults of
     the tasks.
     """
-    shape = model_shape(config.model.name)
-    encoded = has_tokenizer(config.model.name)
-    tokenizer: Any = load_tokenizer(config.model.name) if encoded else None
-    model = LoadedModel(skeleton(shape), tokenizer, config.model.name, config.model.name, fingerprint="")
-    session = prepare(config, model=model) if encoded else _unencoded(config, model)
-    return of_session(session, encoded=encoded, even=evenly(kind, compiled=config.model.compile))
+    found = ground or groundwork(config, away=True)
+    tokenizer: Any = found.tokenizer
+    model = LoadedModel(found.model, tokenizer, config.model.name, config.model.name, fingerprint="")
+    session = prepare(config, model=model, ground=found)
+    return of_session(session, encoded=tokenizer is not None, even=evenly(kind, compiled=config.model.compile))
 
 
 def of_session(session: Session, *, encoded: bool = True, even: bool | None = None) -> Workload:
@@ -145,29 +133,3 @@ def of_session(session: Session, *, encoded: bool = True, even: bool | None = No
     pool = sum(len(task.pool) for task in session.train)
     shape = session.model.model.config
     return Workload(session, shape, encoded, adapters=len(groups), steps=steps, pool=pool)
-
-
-def _unencoded(config: RunConfig, model: LoadedModel) -> Session:
-    """Every example `tasks.max_length` tokens long; the tasks of a suite are only counted, not built."""
-    names = config.tasks
-    tasks, dropped = read(config) if names.suite is None else (_counted(names), {})
-    roles = assign_roles(tasks, only=names.only, validation=names.validation, held_out=names.held_out)
-    full = (1,) * names.max_length
-
-    def encoded(task: Task) -> EncodedTask:
-        pool = tuple(Encoded(example.id, full, full) for example in task.pool)
-        return EncodedTask(task, pool, test=(), dropped=0, truncated=0)
-
-    groups = [[encoded(task) for task in group] for group in (roles.train, roles.validation, roles.held_out)]
-    train = groups[2] if METHODS[config.method.name].one_task else groups[0]
-    session = Session(config, model, train, groups[1], groups[2], dropped)
-    check_sizes(session)
-    return session
-
-
-def _counted(tasks: TasksSection) -> list[Task]:
-    """A suite's tasks with as many examples as they will have, and nothing in them."""
-    assert tasks.suite is not None
-    assert tasks.examples_per_task is not None
-    pool = tuple(Example(str(number), "") for number in range(tasks.examples_per_task))
-    return [Task(name, pool, family=family) for name, family in suite_task_names(tasks.suite, tasks.instances)]

@@ -1,19 +1,20 @@
 """Strict YAML -> the objects of the layers below; everything that is wrong comes in one error.
 
 load_config     a file or a mapping, and --set on top -> RunConfig
+sound_part      the same as far as it is sound
 RunConfig, KEYS from the schema
 DEFAULT_INNER, DEFAULT_OUTER, DEFAULT_TASKS_PER_STEP    what the loops do where the config says nothing
 """
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from innerloop.data.examples import raise_first
 from innerloop.data.suites.hidden_rules import INSTANCES
-from innerloop.errors import Faults, did_you_mean
+from innerloop.errors import Fault, Faults, UserError, did_you_mean
 from innerloop.learning.methods import METHODS
 from innerloop.numerics.optimizers import AdamW, Optimizer
 from innerloop.runs.rules import conflicts, lora_sibling, unread
@@ -27,10 +28,20 @@ from innerloop.runs.schema import (
     LoraSection,
     RunConfig,
     get,
+    nested,
 )
 from innerloop.runs.yaml import Document, KeyPath
 
-__all__ = ["DEFAULT_INNER", "DEFAULT_OUTER", "DEFAULT_TASKS_PER_STEP", "KEYS", "RunConfig", "load_config"]
+__all__ = [
+    "DEFAULT_INNER",
+    "DEFAULT_OUTER",
+    "DEFAULT_TASKS_PER_STEP",
+    "KEYS",
+    "Part",
+    "RunConfig",
+    "load_config",
+    "sound_part",
+]
 
 _FAST_ADAMW = {"name": "adamw", "lr": 3e-3, "betas": (0.9, 0.99)}
 # By the method's name, else by what it trains. A config may change single keys, also of the optimizer while its name
@@ -47,12 +58,21 @@ DEFAULT_OUTER: dict[str, dict[str, Any]] = {
 }
 DEFAULT_TASKS_PER_STEP = 4  # 1 for a method that trains on one task
 DEFAULT_TRUNK_CACHE_GB = 16
+# Of keys without a default; with this method every key is read.
+STAND_INS = {"model.name": "unnamed", "method.name": "meta-lora", "output_dir": Path("unnamed")}
 
 # How people abbreviate LoRA options, with or without "lora_" in front.
 _LORA_WORDS = {option.removeprefix("lora_"): option for option in LoraSection.model_fields} | {"rank": "r"}
 
 
-def load_config(source: Path | Mapping[str, Any], sets: Sequence[str] = ()) -> RunConfig:
+class Part(NamedTuple):
+    """config: stand-ins in place of what is wrong; sound: whether dotted keys are free of faults and contradictions."""
+
+    config: RunConfig
+    sound: Callable[..., bool]
+
+
+def load_config(source: Path | str | Mapping[str, Any], sets: Sequence[str] = ()) -> RunConfig:
     """Read, fill in defaults, check.
 
     source   a YAML file, or the same as a mapping
@@ -60,13 +80,30 @@ def load_config(source: Path | Mapping[str, Any], sets: Sequence[str] = ()) -> R
     Raises UserError with everything that is wrong: where it was set, the value, and what would be right.
     """
     faults = Faults()
-    document = Document.read(source, faults)
+    part = sound_part(source, sets, faults)
+    faults.raise_if_any()
+    assert part is not None
+    return part.config
+
+
+def sound_part(source: Path | str | Mapping[str, Any], sets: Sequence[str], faults: Faults) -> Part | None:
+    """The config as far as it is sound, so that its data can be looked at too; None where nothing of it is.
+
+    Adds what is wrong with it. Raises UserError for a source that can't be read at all.
+    """
+    document = Document.read(_source(source), faults)
     for text in sets:
         document.set(text, faults)
-    config = _Check(document, faults).config()
-    raise_first(faults)
-    assert config is not None
-    return config
+    return _Check(document, faults).part()
+
+
+def _source(given: Any) -> Path | Mapping[str, Any]:
+    """Raises UserError for what is neither the path of a file nor a mapping."""
+    if isinstance(given, str | os.PathLike) and "\0" not in os.fspath(given):
+        return Path(given)
+    if isinstance(given, Mapping):
+        return given
+    raise UserError(Fault("not a config", "config", given, "the path of a YAML file, or a mapping like one"))
 
 
 class _Check:
@@ -78,15 +115,16 @@ class _Check:
         self.given = {key: value for key in KEYS if (value := get(self.tree, key)) is not ABSENT}
         self.faulty: set[str] = set()
 
-    def config(self) -> RunConfig | None:
-        """None where a single key is wrong; faults of keys that don't go together are only collected."""
+    def part(self) -> Part | None:
         for key in EVERYTHING:
             if key not in NULLABLE and get(self.tree, key) is None:
                 self.reject(key, "no value", f"{_takes(key, None)}; or leave it out")
         self._unread()
         config = self._typed()
-        self._conflicts()
-        return config
+        doubtful = self._conflicts()
+        config = config or self._stand_in()
+        self.faulty |= doubtful
+        return Part(config, self._is_sound) if config else None
 
     def add(self, key: str, problem: str, expected: str) -> None:
         value = get(self.tree, key)
@@ -135,11 +173,23 @@ class _Check:
             problem += f'; "{name}" trains all parameters and reads none'
         self.faults.add(problem, self.document.where(path), value, f"{right}, with {method} as method.name")
 
-    def _conflicts(self) -> None:
+    def _conflicts(self) -> set[str]:
+        """What each contradiction is about first."""
+        about: set[str] = set()
         for objection in conflicts(self._values()):
             given = (key for key in objection.keys if get(self.tree, key) is not ABSENT)
             if self._is_sound(*objection.keys):
                 self.add(next(given, objection.keys[0]), objection.problem, objection.expected)
+                about.add(objection.keys[0])
+        return about
+
+    def _stand_in(self) -> RunConfig | None:
+        """Something in the place of what is wrong."""
+        values = {**STAND_INS, **self._values()}
+        try:
+            return RunConfig.model_validate(nested(values))
+        except ValidationError:
+            return None
 
     def _values(self) -> dict[str, Any]:
         """The sound keys, and defaults for the others; no method.name where it names none."""

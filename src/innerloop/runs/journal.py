@@ -5,11 +5,13 @@ environment   versions, device and threads: what a number depends on
 commit        which source it was
 reset_peak_memory, peak_memory    measured peaks
 write_text    a file appears whole or not at all
-empty_folder, read_manifest    a run's folder before it, and what an earlier start said in it
+occupied, empty_folder    whether a new run can have a folder, and that folder
+read_manifest   what an earlier start said in it
 """
 
 import importlib.metadata
 import json
+import os
 import platform
 import resource
 import subprocess
@@ -21,10 +23,11 @@ from typing import Any
 
 import torch
 
-from innerloop.errors import Fault, UserError
+from innerloop.errors import Fault, Faults, UserError
 from innerloop.files import LOCK, MANIFEST, is_leftover, make_folder, write_whole
 
 METRICS = "metrics.jsonl"
+GO_ON = "resume=True, or innerloop train with --resume auto"
 PACKAGES = ("innerloop", "torch", "transformers", "peft", "numpy", "safetensors")
 
 
@@ -64,23 +67,37 @@ class Journal:
         write_text(self.folder / MANIFEST, json.dumps(self._manifest, indent=2) + "\n")
 
 
-def empty_folder(folder: Path, *, unfinished: str) -> None:
-    """Makes a folder for a new run. Raises UserError where it holds something: nothing is overwritten.
-
-    unfinished: what would be right where it holds a run that is not done.
-    """
+def occupied(folder: Path) -> list[Fault]:
+    """Why no new run can have this folder; nothing where it is empty or isn't there yet. Makes none."""
     right = "a folder that doesn't exist yet, or an empty one"
     try:
-        make_folder(folder)
-        names = {path.name for path in folder.iterdir() if not is_leftover(path)} - {LOCK}
+        above = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        names = set[str]()
+        if folder.exists():
+            names = {path.name for path in folder.iterdir() if not is_leftover(path)} - {LOCK}
+        elif not above.is_dir():
+            return [Fault(f"no folder for a run: {above} is a file", "output_dir", str(folder), right)]
+        if not names and not os.access(above, os.W_OK | os.X_OK):
+            return [Fault(f"no folder for a run: {above} can't be written to", "output_dir", str(folder), right)]
     except OSError as error:
-        problem = f"no folder for a run: {error.strerror}"
-        raise UserError(Fault(problem, "output_dir", str(folder), right)) from None
-    if names:
+        return [Fault(f"no folder for a run: {error.strerror}", "output_dir", str(folder), right)]
+    if not names:
+        return []
+    with suppress(UserError):
         said = read_manifest(folder)
         if said is not None and said["status"] != "done":
-            right = f"{unfinished}; or {right}"
-        raise UserError(Fault("this folder is not empty", "output_dir", str(folder), right))
+            right = f"{GO_ON}; or {right}"
+    return [Fault("this folder is not empty", "output_dir", str(folder), right)]
+
+
+def empty_folder(folder: Path) -> None:
+    """Makes a folder for a new run. Raises UserError where it holds something: nothing is overwritten."""
+    Faults(occupied(folder)).raise_if_any()
+    try:
+        make_folder(folder)
+    except OSError as error:
+        problem = f"no folder for a run: {error.strerror}"
+        raise UserError(Fault(problem, "output_dir", str(folder), "a folder that can be made")) from None
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
