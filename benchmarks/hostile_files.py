@@ -20,7 +20,7 @@ from innerloop.data.formats import LARGEST_FILE, LONGEST_LINE
 BAD_LINES: dict[str, tuple[bytes, Sequence[str]]] = {
     "wrong type": (record(prompt=3), ["prompt: is of type int", "value:    3", "expected: text"]),
     "boolean": (record(completion=True), ["completion: is of type bool"]),
-    "list": (record(completion=["a"]), ["completion: is of type list"]),
+    "list": (record(completion=["a", 1]), ["completion: is of type list"]),
     "object": (record(prompt={"a": 1}), ["prompt: is of type dict"]),
     "missing field": (b'{"prompt": "q"}', ["completion: is missing"]),
     "null": (record(completion=None), ["completion: is null"]),

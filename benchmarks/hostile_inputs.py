@@ -98,6 +98,8 @@ def _records(rng: random.Random) -> Input:
     for record in records:
         if rng.random() < 0.05:
             del record[rng.choice(("prompt", "completion"))]
+        if isinstance(record.get("completion"), list):
+            record["completion"] += [0]  # a list of texts is what is accepted
         if rng.random() < 0.4:
             record[rng.choice(("more", "", "Prompt", "\u202e"))] = _tree(rng, 3)
     end = rng.choice(("\n", "\r\n", "\n\n"))

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from innerloop.data.formats import NESTING, Table, find_sources, read_table
+from innerloop.data.layouts import place_of
 from innerloop.errors import Faults, UserError
 
 RECORDS = [{"question": "1 + 1 =", "answer": "2"}, {"question": "é\n?", "answer": "3"}]
@@ -50,7 +51,7 @@ def test_all_formats_give_the_same_rows(tmp_path: Path) -> None:
         table, faults = read(path)
         assert faults == []
         assert [row.fields for row in table.rows] == RECORDS
-        assert table.name == "a"
+        assert place_of(path, tmp_path).task == "a"
         assert table.columns == ["question", "answer"]
 
 

@@ -10,7 +10,6 @@ few_seeds   the same of one seed: no verdict on a method, no p
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 HOSTILE_TASK = "<script>alert(1)</script>"
 MATH_TASK = "price in $x_1$ | 50% \\frac{"
@@ -198,7 +197,7 @@ def _difference(score: dict[str, Any], reference: dict[str, Any], random: np.ran
     tasks = {task: value - reference["tasks"][task] for task, value in score["tasks"].items()}
     mean = float(np.mean([*tasks.values()]))
     wide = 0.1 if score["metric"] == "nats" else 0.045
-    p = float(2 * stats.norm.sf(1.96 * abs(mean) / wide))
+    p = float(np.clip(np.exp(-((mean / wide * 1.5) ** 2)), 1e-4, 1))
     better = (mean < 0) == (score["metric"] == "nats")
     high = mean + wide * float(random.uniform(0.9, 1.1))
     verdict = "no detectable difference from joint-lora" if p > 0.05 else "better" if better else "worse"

@@ -22,7 +22,7 @@ from innerloop.outputs.figures_training import POINTS, _thin
 from innerloop.outputs.page import Absent, Figure
 from innerloop.outputs.results import METRICS, REFERENCE, Results
 from outputs.conftest import Written
-from outputs.results_example import HELD_OUT, HOSTILE_TASK, KS, MATH_TASK, example, few_seeds
+from outputs.results_example import HELD_OUT, HOSTILE_TASK, KS, MATH_TASK, example
 
 ARMS = ("base", "in-context", *METHODS)
 
@@ -210,14 +210,6 @@ def test_a_detectable_difference_larger_than_all_others_does_not_squeeze_them() 
         )
     assert texts(narrow.svg) == texts(wide.svg), "the same ticks"
     assert "below 9.000 nats" in wide.caption
-
-
-def test_intervals_of_one_seed_say_what_they_are_of() -> None:
-    about = "95 % intervals over tasks, for these trained values"
-    with style():
-        for drawing in (figures_scores.curves, figures_scores.differences):
-            assert about in drawing(view(few_seeds())).caption
-            assert about not in drawing(view(example())).caption
 
 
 def test_panels_that_share_a_scale_show_every_point_of_all_of_them() -> None:

@@ -59,7 +59,7 @@ def test_a_suite_is_read_and_cut_down() -> None:
     from innerloop.runs.sources import read
 
     config = load_config(tree)
-    tasks, dropped = read(config)
+    tasks, dropped, _ = read(config)
     found = assign_roles(tasks, only=config.tasks.only, held_out=config.tasks.held_out)
     assert [[task.name for task in group] for group in found] == [["affine/0"], [], ["units/0"]]
     assert [(len(task.pool), len(task.test)) for task in found.train] == [(20, 3)]

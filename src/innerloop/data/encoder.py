@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from innerloop.data.encoding import EncodedTask, OnTooLong, encode, encode_all
 from innerloop.data.examples import raise_first, read_examples
-from innerloop.data.records import FORMS
+from innerloop.data.forms import FORMS, alpaca
 from innerloop.data.tasks import Example, Message, Task
 from innerloop.data.tokens import Encoded, Reader, Start
 from innerloop.errors import Fault, Faults, UserError
@@ -23,9 +23,11 @@ if TYPE_CHECKING:
 
 Examples = Path | str | Sequence[Example | Mapping[str, Any]]
 Prompt = str | Mapping[str, Any] | Sequence[Message | Mapping[str, Any]]
-Form = Literal["messages", "question", "prompt"]
+Form = Literal["messages", "question", "instruction", "prompt"]
 
 QUESTION = "Question: ", "\nAnswer:"  # around a question
+INSTRUCTION = "### Instruction:\n", "### Response:"  # around an instruction
+SAID = {"role": "assistant", "content": "x"}  # a stand-in for an answer
 PROMPTS = 'a text, a record without its answer, or a list of messages: [{"role": "user", "content": ...}]'
 
 
@@ -62,8 +64,8 @@ class Encoder:
     def starts(self, prompts: Sequence[Prompt], form: Form | None) -> list[Start]:
         """What generations of answers start from.
 
-        form  that of the examples that were learned from: a text is a user's turn, a question, or stands for itself;
-              None: they were of several, and a text could be any
+        form  that of the examples that were learned from: a text is a user's turn, a question, an instruction, or
+              stands for itself; None: they were of several, and a text could be any
         Raises UserError with what is wrong with any prompt.
         """
         if isinstance(prompts, str | bytes | Mapping) or not isinstance(prompts, Sequence):
@@ -107,6 +109,8 @@ def form_of(examples: Iterable[Example]) -> Form | None:
 def _form(prompt: str | tuple[Message, ...]) -> Form:
     if not isinstance(prompt, str):
         return "messages"
+    if prompt.endswith(INSTRUCTION[1]) and INSTRUCTION[0] in prompt:
+        return "instruction"
     return "question" if prompt.startswith(QUESTION[0]) and prompt.endswith(QUESTION[1]) else "prompt"
 
 
@@ -116,24 +120,27 @@ def _in_form(text: str, form: Form | None) -> str | tuple[Message, ...]:
         raise UserError(Fault(problem, value=text, expected="a record without its answer, or a list of messages"))
     if form == "messages":
         return (Message("user", text),)
-    return text if form == "prompt" or _form(text) == "question" else QUESTION[0] + text + QUESTION[1]
+    if form == "prompt" or _form(text) == form:
+        return text
+    return alpaca(text) if form == "instruction" else QUESTION[0] + text + QUESTION[1]
 
 
 def _answered(record: dict[str, Any], columns: Mapping[str, str]) -> dict[str, Any]:
     """The record with a stand-in for its answer, so that the reader of records reads it."""
     for form in FORMS:
-        asked, answer = columns.get(form[0], form[0]), columns.get(form[-1], form[-1])
+        asked, answer = (columns.get(field, field) for field in (form.fields[0], form.fields[-1]))
         if asked not in record:
             continue
-        if form[0] != "messages":
+        turns = record[asked]
+        last = turns[-1] if isinstance(turns, list | tuple) and turns else None
+        said = {"from": "gpt", "value": "x"} if isinstance(last, Mapping) and "from" in last else dict(SAID)
+        if len(form.fields) > 1:
             if answer in record:
                 raise UserError(Fault("the answer stands in the prompt", value=record, expected=f"no {answer}"))
-            return {**record, answer: "x"}
-        turns = record[asked]
-        if not isinstance(turns, list | tuple) or not turns:
+            return {**record, answer: [said] if isinstance(last, Mapping) else "x"}
+        if last is None:
             return record
-        last = turns[-1]
-        if isinstance(last, Mapping) and last.get("role") == "assistant":
+        if isinstance(last, Mapping) and last.get("role", last.get("from")) in ("assistant", "gpt"):
             raise UserError(Fault("the last message is the assistant's", value=turns, expected="the user's: no answer"))
-        return {**record, asked: [*turns, {"role": "assistant", "content": "x"}]}
+        return {**record, asked: [*turns, said]}
     raise UserError(Fault("not a prompt", value=record, expected=PROMPTS))

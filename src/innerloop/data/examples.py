@@ -15,14 +15,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from innerloop.data.fields import MISSING, checked_text
 from innerloop.data.formats import Row, Table, find_sources, printable, read_table
+from innerloop.data.forms import FIELDS
+from innerloop.data.layouts import Place, Side, layout_warnings, place_of
 from innerloop.data.leaks import divided
-from innerloop.data.records import FORMS, MISSING, checked_text, reader_of
+from innerloop.data.records import reader_of
 from innerloop.data.tasks import Example, Message, Task
 from innerloop.errors import Fault, Faults, UserError, did_you_mean
 
-FIELDS = ("task", *(field for form in FORMS for field in form))
 FAULTS_SHOWN = 20
+OFTEN_ASKED_WITH = ("context", "passage", "choices", "options", "article", "background", "definition")
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 NAME_RULE = "at most 100 letters, digits, '.', '_' and '-', not '.' or '-' first; white space becomes '_'"
 
@@ -41,12 +44,14 @@ class ReadResult:
     """`ignored` names what lies in the folder and is of no kind that can be read.
 
     left_out  examples of a prompt that another of the task's examples was reserved for the test with
+    warnings  what may be meant otherwise than it was read
     """
 
     tasks: list[Task]
     files: list[FileCount]
     ignored: list[str]
     left_out: int = 0
+    warnings: tuple[str, ...] = ()
 
 
 def read_tasks(path: Path, *, columns: Mapping[str, str] | None = None, test: int, required: bool = True) -> ReadResult:
@@ -61,17 +66,20 @@ def read_tasks(path: Path, *, columns: Mapping[str, str] | None = None, test: in
     columns = columns or {}
     faults = Faults()
     sources, ignored = find_sources(path)
-    tables = [read_table(source, faults) for source in sources]
+    places = {source: place_of(source, path) for source in sources}
+    tables = [read_table(source, faults) for source in sources if places[source].side != "unread"]
     if not required:
         columns = _present(columns, {name for table in tables for name in table.columns})
     _check_columns(columns, tables, faults)
     grouped = _Grouped(faults)
-    counts = [_add_table(table, columns, grouped, faults) for table in tables]
+    counts = [_add_table(table, places[table.path], columns, grouped, faults) for table in tables]
     if not grouped.examples and not faults:
         faults.add("no record is left: all need a picture", str(path))
     raise_first(faults)
     tasks, left_out = grouped.tasks(test)
-    return ReadResult(tasks, counts, ignored, left_out)
+    has_tasks = any(columns.get("task", "task") in table.columns for table in tables)
+    warnings = (*layout_warnings(places, named_by_column=has_tasks), *_unread(tables, columns))
+    return ReadResult(tasks, counts, ignored, left_out, warnings)
 
 
 def read_examples(
@@ -163,7 +171,16 @@ def _check_columns(columns: Mapping[str, str], tables: list[Table], faults: Faul
         raise_first(Faults([*faults, *wrong]))
 
 
-def _add_table(table: Table, columns: Mapping[str, str], grouped: "_Grouped", faults: Faults) -> FileCount:
+def _unread(tables: list[Table], columns: Mapping[str, str]) -> list[str]:
+    """Columns that a question often can't be answered without."""
+    read = {columns.get(field, field) for field in FIELDS}
+    present = {name for table in tables for name in table.columns if name.lower() in OFTEN_ASKED_WITH}
+    return [f"the column {name!r} is not read, so no prompt has it" for name in sorted(present - read)]
+
+
+def _add_table(
+    table: Table, place: Place, columns: Mapping[str, str], grouped: "_Grouped", faults: Faults
+) -> FileCount:
     kept = pictures = duplicates = 0
     reader = reader_of(table, columns, faults)
     if reader is None:
@@ -178,11 +195,11 @@ def _add_table(table: Table, columns: Mapping[str, str], grouped: "_Grouped", fa
             where = f"{row.where}: {task_column}"
             task = grouped.named(row.fields.get(task_column, MISSING), f"{task_column!r} column", where)
         else:
-            task = grouped.named(table.name, str(table.path), str(table.path))
+            task = grouped.named(place.task, place.origin, str(table.path))
         example = reader.example(row)
         if task is None or example is None:
             continue
-        new = grouped.add(task, example)
+        new = grouped.add(task, example, place.side)
         kept, duplicates = kept + new, duplicates + (not new)
     return FileCount(str(table.path), kept, pictures, duplicates)
 
@@ -192,6 +209,7 @@ class _Grouped:
 
     def __init__(self, faults: Faults) -> None:
         self.examples: dict[str, dict[str, Example]] = {}
+        self.reserved: dict[str, dict[str, Example]] = {}  # of a test split
         self._faults = faults
         self._checked: dict[tuple[str, str], str | None] = {}
         self._owner: dict[str, tuple[str, str]] = {}
@@ -220,13 +238,18 @@ class _Grouped:
             return None
         return name
 
-    def add(self, task: str, example: Example) -> bool:
-        """Whether the example is new to its task."""
+    def add(self, task: str, example: Example, side: Side) -> bool:
+        """Whether the example is new to its side of the task."""
         known = self.examples.setdefault(task, {})
+        if side == "test":
+            known = self.reserved.setdefault(task, {})
         return known.setdefault(example.id, example) is example
 
     def tasks(self, test: int) -> tuple[list[Task], int]:
         """The tasks, and how many examples are on neither side."""
-        sides = {name: divided(examples.values(), test) for name, examples in sorted(self.examples.items())}
+        sides = {
+            name: divided(examples.values(), test, reserved=self.reserved.get(name, {}).values())
+            for name, examples in sorted(self.examples.items())
+        }
         tasks = [Task(name, pool=each.pool, test=each.test) for name, each in sides.items()]
         return tasks, sum(each.left_out for each in sides.values())

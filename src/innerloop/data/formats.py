@@ -16,6 +16,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
+from innerloop.data.arrow_values import Written, as_meant, features_of
+from innerloop.data.layouts import SPLITS_FILE, split_folders
+from innerloop.data.task_objects import records_of
 from innerloop.errors import Fault, Faults, UserError
 
 BOM = b"\xef\xbb\xbf"
@@ -32,7 +35,6 @@ _NO_TEXT = {  # how files begin that often have the wrong suffix
     b"PK\x03\x04": "zip",
     b"\x28\xb5\x2f\xfd": "zstd",
 }
-_SPLITS = "dataset_dict.json"  # lists the subfolders of a saved DatasetDict, which are found without it
 
 
 class Row(NamedTuple):
@@ -51,14 +53,11 @@ class Table(NamedTuple):
         """Every field that any row has, in order of appearance."""
         return list(dict.fromkeys(name for row in self.rows for name in row.fields))
 
-    @property
-    def name(self) -> str:
-        """The file's name without its suffix; a saved dataset's folder name."""
-        return self.path.resolve().name if self.path.is_dir() else self.path.stem
-
 
 def find_sources(path: Path) -> tuple[list[Path], list[str]]:
     """What `read_table` can read of a folder or a file, and the names of the rest (hidden files are neither).
+
+    A folder within the folder is read where it holds the splits of one data set.
 
     Raises UserError where there is nothing to read.
     """
@@ -68,16 +67,18 @@ def find_sources(path: Path) -> tuple[list[Path], list[str]]:
         if path.is_file():
             raise UserError(Fault("this kind of file can't be read", str(path), path.suffix, _KINDS))
         entries = sorted(entry for entry in path.iterdir() if not entry.name.startswith("."))
-        readable = [_readable(entry) for entry in entries]
+        found = [
+            [entry] if _readable(entry) else split_folders(entry, _readable) if entry.is_dir() else []
+            for entry in entries
+        ]
     except OSError as error:
         raise UserError(Fault(f"can't be read: {error.strerror or error}", str(path))) from None
     except ValueError as error:  # no path at all: it holds a NUL character, say
         raise UserError(Fault("can't be read", value=str(path), expected=f"a path ({error})")) from None
-    if not any(readable):
+    if not any(found):
         raise UserError(Fault("nothing in this folder can be read", where=str(path), expected=_KINDS))
-    both = list(zip(entries, readable, strict=True))
-    others = [entry.name for entry, read in both if not read and entry.name != _SPLITS]
-    return [entry for entry, read in both if read], others
+    others = [entry.name for entry, read in zip(entries, found, strict=True) if not read and entry.name != SPLITS_FILE]
+    return [source for read in found for source in read], others
 
 
 def read_table(path: Path, faults: Faults) -> Table:
@@ -97,7 +98,7 @@ def read_table(path: Path, faults: Faults) -> Table:
 def _readable(path: Path) -> bool:
     if path.is_dir():
         return (path / "dataset_info.json").is_file() and (path / "state.json").is_file()
-    return path.is_file() and path.suffix.lower() in _READERS and path.name != _SPLITS
+    return path.is_file() and path.suffix.lower() in _READERS and path.name != SPLITS_FILE
 
 
 def _jsonl(path: Path, faults: Faults) -> Iterator[Row]:
@@ -138,8 +139,13 @@ def _json_array(path: Path, faults: Faults) -> Iterator[Row]:
     except ValueError as error:
         faults.add(f"broken JSON: {error}", str(path))
     else:
+        if isinstance(records, dict) and (placed := records_of(records, str(path), faults)) is not None:
+            for place, record in placed:
+                yield Row(f"{path}: {place}", record)
+            return
         if not isinstance(records, list):
-            faults.add("not an array", str(path), records, "an array of records: [{...}, {...}]")
+            right = "an array of records: [{...}, {...}], or an object of BIG-bench or Super-NaturalInstructions"
+            faults.add("not an array", str(path), records, right)
             return
         for number, record in enumerate(records, 1):
             yield from _record(record, f"{path}: row {number}", faults)
@@ -177,41 +183,44 @@ def _csv(path: Path, faults: Faults) -> Iterator[Row]:
 def _parquet(path: Path, faults: Faults) -> Iterator[Row]:
     import pyarrow.parquet
 
-    number = 0
+    records: list[dict[str, Any]] = []
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
-            if _repeats(file.schema_arrow.names, str(path), faults):
+            schema = file.schema_arrow
+            if _repeats(schema.names, str(path), faults):
                 return
             for batch in file.iter_batches():
-                for record in batch.to_pylist():
-                    number += 1
-                    yield Row(f"{path}: row {number}", record)
+                records += batch.to_pylist()
+        records = as_meant(records, schema, features_of(schema))
     except OSError:
         raise
     except Exception as error:  # no list says what a damaged file, or a date in the year 300000, raises
         faults.add(f"broken Parquet: {_said(error)}", str(path))
+    for number, record in enumerate(records, 1):
+        yield Row(f"{path}: row {number}", record)
 
 
 def _saved_dataset(path: Path, faults: Faults) -> Iterator[Row]:
-    """Rows as Arrow stores them: pictures stay bytes, class labels numbers."""
+    """Rows as Arrow stores them: pictures stay bytes."""
     import datasets
 
-    number = 0
+    records: list[dict[str, Any]] = []
     try:
         state = json.loads((path / "state.json").read_bytes())
         for name in [each["filename"] for each in state["_data_files"]]:
             if Path(name).name != name or not (path / name).is_file():  # a pipe would be waited for
                 faults.add("broken dataset: no such file is in its folder", str(path), name)
                 return
-        tables = datasets.Dataset.load_from_disk(str(path.resolve())).with_format("arrow")
-        for table in tables.iter(batch_size=1000):
-            for record in cast(Any, table).to_pylist():
-                number += 1
-                yield Row(f"{path}: row {number}", record)
+        saved = datasets.Dataset.load_from_disk(str(path.resolve()))
+        for table in saved.with_format("arrow").iter(batch_size=1000):
+            records += cast(Any, table).to_pylist()
+        records = as_meant(records, saved.features.arrow_schema, cast(Any, saved.features.to_dict()))
     except OSError:
         raise
     except Exception as error:  # as above: `datasets` takes its files for its own
         faults.add(f"broken dataset: {type(error).__name__}: {_said(error)}", str(path))
+    for number, record in enumerate(records, 1):
+        yield Row(f"{path}: row {number}", record)
 
 
 def _text(path: Path, faults: Faults) -> str | None:
@@ -260,7 +269,7 @@ def _record(value: Any, where: str, faults: Faults) -> Iterator[Row]:
 def _parse(text: str) -> Any:
     """JSON by the book: ValueError for NaN, a key given twice and endless nesting too."""
     try:
-        value = json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_no_constant)
+        value = json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_no_constant, parse_float=Written)
     except RecursionError:
         raise ValueError(_DEEP) from None
     if not printable(value):

@@ -67,7 +67,7 @@ def _behind(support: Sequence[Example], test: Example) -> Example:
         earlier = _turns(example)
         same = _opening(earlier) == opening
         turns += [*earlier[len(opening) if same else 0 :], Message("assistant", example.answer)]
-    return Example((*turns, *test.prompt[len(opening) :]), test.answer)
+    return Example((*turns, *test.prompt[len(opening) :]), test.answer, template=test.template)
 
 
 def _opening(prompt: Sequence[Message]) -> tuple[Message, ...]:

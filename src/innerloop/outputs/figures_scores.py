@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from innerloop.evaluation.statistics import FEWEST_SEEDS
 from innerloop.outputs.figure_style import (
     BLUE,
     INK,
@@ -47,8 +46,8 @@ def curves(view: View) -> Figure | Absent:
     add_legend(canvas, {arm: view.looks[arm] for arm in shown})
     caption = (
         f"Mean over {counted(len(view.results.tasks(view.table)), 'held-out task')}, {how_title(view.how)}; "
-        f"bands are 95 % intervals{_about(view)}. Arms are compared in pairs, example by example, so bands may overlap "
-        f"where one arm leads on every task: read differences below.{view.left_out(shown)}"
+        "bands are 95 % intervals. Arms are compared in pairs, example by example, so bands may overlap where a "
+        f"difference is certain: read differences below.{view.left_out(shown)}"
     )
     told = "; ".join(f"{arm} {view.tell(score)} at k = {score['k']}" for arm in shown if (score := view.score(arm)))
     title = f"{view.metric.title.capitalize()} against k"
@@ -99,8 +98,8 @@ def differences(view: View) -> Figure | Absent:
     canvas, (axes,) = new_figure(0.85 + 0.26 * len(found))
     _forest(axes, view, found)
     caption = (
-        f"At k = {view.k}: means over tasks, seeds, draws and examples; lines are 95 % intervals{_about(view)}, each "
-        f"for its own comparison alone. The line at 0 is {REFERENCE}."
+        f"At k = {view.k}: means over tasks, seeds, draws and examples; lines are 95 % intervals, each for its own "
+        f"comparison alone. The line at 0 is {REFERENCE}."
     )
     if smallest := (view.results.given.get("detectable") or {}).get(metric.name):
         axes.set_xlim(*axes.get_xlim())  # a shade wider than the panel must not squeeze what it is about
@@ -140,11 +139,6 @@ def heat(view: View) -> Figure | Absent:
     )
     told = "; ".join(f"{arm} {view.metric.change(entry['mean'])} over all tasks" for arm, entry in found.items())
     return view.finish(canvas, f"heat-{view.metric.name}", title=title, caption=caption, alt=f"{title}: {told}.")
-
-
-def _about(view: View) -> str:
-    seeds = len(view.results.protocol.get("seeds") or [])
-    return " over tasks, for these trained values" if 0 < seeds < FEWEST_SEEDS else ""
 
 
 def _metric_title(view: View) -> str:

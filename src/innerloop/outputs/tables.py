@@ -29,7 +29,6 @@ from innerloop.outputs.results import (
 )
 from innerloop.outputs.verdict import judged
 
-NARROW = 5  # columns that a table beside another has room for
 UNITS = {"nats": "nats an answer token", "accuracy": "accuracy, %", "stop_nats": "nats of stopping"}
 CHANGES = {"nats": "nats", "accuracy": "points", "stop_nats": "nats of stopping"}
 
@@ -47,7 +46,7 @@ def scores(results: Results, budget: str, how: str, metric: Metric) -> Table:
     beside += ["answers cut off, all k"] if _cuts(results, metric) else []
     columns = ["method", *(f"k = {k}" for k in results.ks), *beside, "worst task, largest k"]
     title = f"T2 · {UNITS[metric.name]} ({metric.better}) · {how_title(how)} · {budget_title(budget)}"
-    return Table(f"{budget}-{how}-{metric.name}", title, columns, rows, wide=len(columns) > NARROW)
+    return Table(f"{budget}-{how}-{metric.name}", title, columns, rows)
 
 
 def differences(results: Results, budget: str, how: str, metric: Metric) -> Table:

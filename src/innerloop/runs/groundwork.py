@@ -156,9 +156,7 @@ class _Look:
             held_out=held_out,
             dropped={reason: count for reason, count in dropped.items() if count},
             overlaps=overlaps(read._asdict()),
-            warnings=self.warnings
-            if self.assumed
-            else [*doubts(task for group in roles for task in group), *self.warnings],
+            warnings=self.warnings,
         )
 
     @property
@@ -199,7 +197,8 @@ class _Look:
             with self.faults.collecting():
                 if self.assumed and self.config.tasks.suite is not None:
                     return counted(self.config), {}
-                return read(self.config)
+                tasks, dropped, self.warnings = read(self.config)
+                return tasks, dropped
         return None, {}
 
     def _roles(self, tasks: list[Task]) -> Roles | None:
@@ -231,7 +230,7 @@ class _Look:
         with self.faults.collecting():
             self.faults += lengths(self.bare, tasks)
             check_tokens(tasks, LoadedModel(self.bare, self.tokenizer, "", "", fingerprint=""))
-        self.warnings = [*doubts(task.task for task in tasks), *warnings_of(tasks, self.tokenizer)]
+        self.warnings += [*doubts(task.task for task in tasks), *warnings_of(tasks, self.tokenizer)]
 
 
 def lengths(model: "PreTrainedModel", tasks: Sequence[EncodedTask]) -> list[Fault]:

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-def read(config: RunConfig) -> tuple[list[Task], dict[str, int]]:
-    """The tasks of the suite or folder, and how many records were left out."""
+def read(config: RunConfig) -> tuple[list[Task], dict[str, int], list[str]]:
+    """The tasks of the suite or folder, how many records were left out, and what may be meant otherwise."""
     tasks = config.tasks
     if tasks.suite is not None:
         assert tasks.examples_per_task is not None
@@ -42,7 +42,7 @@ def read(config: RunConfig) -> tuple[list[Task], dict[str, int]]:
             instances=tasks.instances,
             only=tasks.only,
         )
-        return built, {}
+        return built, {}, []
     assert tasks.folder is not None
     assert tasks.verifier is not None
     verifier = verifier_of(tasks.verifier)
@@ -54,7 +54,7 @@ def read(config: RunConfig) -> tuple[list[Task], dict[str, int]]:
         "files of no known kind": len(found.ignored),
     }
     checked = [replace(task, verifier=verifier) for task in found.tasks]
-    return [_capped(task, tasks.examples_per_task) for task in checked], dropped
+    return [_capped(task, tasks.examples_per_task) for task in checked], dropped, list(found.warnings)
 
 
 def counted(config: RunConfig) -> list[Task]:
