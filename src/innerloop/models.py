@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from innerloop.architecture import check_architecture, check_no_kernel
 from innerloop.errors import Fault, Faults, UserError, did_you_mean
 from innerloop.files import at_home, built_once, file_digest
-from innerloop.gguf_files import PACKAGED, cache_folder, gguf_file, gguf_tokenizer
+from innerloop.gguf_files import HUB_IDS, PACKAGED, cache_folder, gguf_file, gguf_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -42,7 +42,7 @@ class LoadedModel:
     """A frozen model in eval mode and its tokenizer.
 
     name: as the config has it; source: the folder or hub id that was read; fingerprint: of the weights on
-    disk, whatever dtype they were loaded in.
+    disk, whatever dtype they were loaded in; hub_id: where anyone finds it, "" where that isn't known.
     """
 
     model: "PreTrainedModel"
@@ -50,6 +50,7 @@ class LoadedModel:
     name: str
     source: str
     fingerprint: str
+    hub_id: str = ""
 
 
 def load(
@@ -69,7 +70,13 @@ def load(
     with ThreadPoolExecutor(1) as beside:  # another core reads the bytes while this one is busy with Python
         digest = beside.submit(fingerprint, folder)
         model = _frozen_model(folder, name, dtype=dtype, device=device)
-        return LoadedModel(model, tokenizer or _read_tokenizer(folder, name), name, source, digest.result())
+        own, digest_ = tokenizer or _read_tokenizer(folder, name), digest.result()
+        return LoadedModel(model, own, name, source, digest_, known_hub_id(name, source))
+
+
+def known_hub_id(name: str, source: str) -> str:
+    """The hub id of what was read as `name` from `source`; "" for a folder or file that could be anything."""
+    return HUB_IDS.get(name) or (name if source == name and not Path(source).is_absolute() else "")
 
 
 def check_weights(name: str) -> None:

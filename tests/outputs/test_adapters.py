@@ -39,7 +39,7 @@ def adapter(learned: Learned, tmp_path: Path) -> Path:
 def read(folder: Path, learned: Learned) -> dict[str, Tensor]:
     lora = learned.config.method.lora_settings()
     assert lora is not None
-    return read_adapter(folder, learned.model.model, lora=lora, base_name=learned.model.source)
+    return read_adapter(folder, learned.model.model, lora=lora, base_names=("", learned.model.source))
 
 
 def refusal(folder: Path, learned: Learned, problem: str | None = None) -> UserError:
@@ -193,7 +193,7 @@ def _config(**changes: Any) -> Callable[[Path], None]:
         {"target_modules": "all-linear"},
         {"target_modules": [["q_proj"]]},
         {"base_model_name_or_path": "some/base"},
-        {"base_model_name_or_path": None},
+        {"base_model_name_or_path": ""},
         {"peft_type": "IA3"},
         {"task_type": "SEQ_CLS"},
         {"bias": "all"},

@@ -16,6 +16,7 @@ from innerloop.runs.schema import ABSENT, get
 
 OTHER: dict[str, Any] = {
     "model.name": "another",
+    "model.hub_id": "somebody/a-model",
     "model.dtype": "bfloat16",
     "model.device": "cuda:1",
     "model.compile": True,

@@ -63,6 +63,7 @@ def of(key: str, **options: Any) -> Change:
 
 CHANGES: dict[str, Change] = {
     "model.name": Change(lambda other: str(other.base)),
+    "model.hub_id": of("model.hub_id"),
     "model.dtype": of("model.dtype"),
     "model.device": Change("cpu"),
     "model.compile": of("model.compile", run="one module", shows="plan"),
@@ -131,6 +132,7 @@ EXCEPTIONS = {
     "save.every": "checkpoints are gone when a run is done (tests/test_resume.py)",
     "save.keep": "checkpoints are gone when a run is done (tests/runs/test_checkpoint.py)",
     "output_dir": "the same run in another place",
+    "model.hub_id": "a name in the export's config and card (tests/outputs/test_card.py)",
     "tasks.date": "read by chat templates that write a date (tests/runs/test_dates.py), and these tasks are texts",
 }
 NEEDS_A_GPU = {"memory.offload"}

@@ -22,6 +22,7 @@ def adapt(
     column: Annotated[
         list[str], typer.Option(help="Our field's name for a column: --column question=Question; none: the run's.")
     ] = [],  # noqa: B006
+    base: Annotated[str | None, typer.Option(help="Where the run's base model is now, if it was moved.")] = None,
     json_: Json = False,
 ) -> None:
     """Adapt a run's initialization to a new task."""
@@ -35,7 +36,7 @@ def adapt(
         if output:
             check_place(output)
         now.say("loading the model")
-        learned = load_run(run)
+        learned = load_run(run, base=base)
         now.say("adapting")
         adapted = learned.adapt(examples, steps=steps, columns=columns)
         answers = adapted.generate([_prompt(text) for text in prompt])

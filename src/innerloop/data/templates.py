@@ -74,7 +74,7 @@ class _Writer:
     def __init__(self, example: Example, tokenizer: "PreTrainedTokenizerBase", date: str | None) -> None:
         assert not isinstance(example.prompt, str)
         self.prompt, self.tokenizer, self.date = example.prompt, tokenizer, date
-        self.given: dict[str, Any] = json.loads(example.template) if example.template else {}
+        self.given = example.template_arguments
         self.before = self._rendered(self.prompt, add_generation_prompt=True)
 
     def behind(self, answer: str) -> str:

@@ -9,7 +9,7 @@ read_json       a JSON object of bounded size
 import json
 import math
 import stat
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from innerloop.models import DTYPES, stored_tensors
 from innerloop.numerics.tensors import TensorSet, not_finite
 from innerloop.spaces.lora import LoraSettings, find_targets
 
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+CONFIG, WEIGHTS, BASE = "adapter_config.json", "adapter_model.safetensors", "base_model_name_or_path"
 
 _CODE = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".py", ".pyc", ".so"}  # the first six are pickle
 _CONFIG_BYTES = 4_000_000
@@ -47,8 +47,10 @@ def check_files(folder: Path, faults: Faults) -> None:
             faults.add("a file that can hold code", str(path), expected="weights as safetensors, and no Python files")
 
 
-def read_adapter(folder: Path, model: nn.Module, *, lora: LoraSettings, base_name: str) -> TensorSet:
+def read_adapter(folder: Path, model: nn.Module, *, lora: LoraSettings, base_names: Sequence[str]) -> TensorSet:
     """The values that `export_adapter` wrote for `model` with these settings, in the order of their space.
+
+    base_names  what its config may call the base model; "" = nothing
 
     The folder's files come first, because nothing is opened in one that `check_files` refuses. Then the config has to
     say what `export_adapter` would write and nothing else, and the weights have to be those of the settings: keys,
@@ -61,7 +63,7 @@ def read_adapter(folder: Path, model: nn.Module, *, lora: LoraSettings, base_nam
             faults.add("no such file", str(folder / name), expected="the adapter folder as the run wrote it")
     raise_first(faults)
     targets = find_targets(model, lora)
-    _check_config(folder / CONFIG, lora, list(targets), base_name, faults)
+    _check_config(folder / CONFIG, lora, list(targets), base_names, faults)
     shapes = {
         f"{name}.lora_{side}": shape
         for name, module in targets.items()
@@ -104,7 +106,9 @@ def read_json(path: Path, what: str, limit: int) -> dict[str, Any]:
     return found
 
 
-def _check_config(path: Path, lora: LoraSettings, targets: list[str], base_name: str, faults: Faults) -> None:
+def _check_config(
+    path: Path, lora: LoraSettings, targets: list[str], base_names: Sequence[str], faults: Faults
+) -> None:
     try:
         said = read_json(path, "an adapter's config", _CONFIG_BYTES)
     except UserError as error:
@@ -113,7 +117,6 @@ def _check_config(path: Path, lora: LoraSettings, targets: list[str], base_name:
     wanted: dict[str, Any] = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
-        "base_model_name_or_path": base_name,
         "r": lora.r,
         "lora_alpha": lora.lora_alpha,
         "lora_dropout": lora.lora_dropout,
@@ -126,11 +129,14 @@ def _check_config(path: Path, lora: LoraSettings, targets: list[str], base_name:
         if not _equal(value, right):
             shown = {} if value is _ABSENT else {"value": value}
             faults.add("not what the run's settings say", f"{path}: {key}", expected=repr(right), **shown)
+    if (base := said.get(BASE, "")) not in [name or None for name in base_names]:
+        right = " or ".join(repr(name or None) for name in dict.fromkeys(base_names))
+        faults.add("not what the run's settings say", f"{path}: {BASE}", base, right)
     modules = said.get("target_modules")
     if not isinstance(modules, list) or {str(module) for module in modules} != set(targets):
         right = f"the {len(targets)} modules that the run's settings choose, {targets[0]} first"
         faults.add("not the modules of this run", f"{path}: target_modules", modules, right)
-    for key in sorted(said.keys() - wanted.keys() - {"target_modules"}):
+    for key in sorted(said.keys() - wanted.keys() - {"target_modules", BASE}):
         value = said[key]
         unused = value is None or value is False or value in ([], {}) or _equal(value, _UNUSED.get(key, _ABSENT))
         if not unused and not isinstance(value, _TYPES.get(key, ())):

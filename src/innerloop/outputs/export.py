@@ -32,14 +32,14 @@ MARKER = "innerloop_export.json"  # names the files of an export, so that a late
 
 
 def export_adapter(
-    folder: Path, model: nn.Module, *, values: Mapping[str, Tensor], lora: LoraSettings, base_name: str
+    folder: Path, model: nn.Module, *, values: Mapping[str, Tensor], lora: LoraSettings, base_name: str, card: str = ""
 ) -> None:
     """Writes `values` as a PEFT adapter of `base_name`; `model`, the base, is only looked at.
 
     values: "<module path>.lora_A" (r, in) and "<module path>.lora_B" (out, r). Plain PEFT loads the base by
-    `base_name`, so a hub id or an absolute folder serves others best. An earlier export in `folder` is
-    replaced. Raises UserError for a folder that holds anything else and for values that do not fit the model,
-    RunError for values that are not finite.
+    `base_name`, so a hub id serves others; where it isn't known, "" names none. card: the text of README.md. An
+    earlier export in `folder` is replaced. Raises UserError for a folder that holds anything else and for values that
+    do not fit the model, RunError for values that are not finite.
     """
     from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
 
@@ -65,6 +65,9 @@ def export_adapter(
     state = {f"{name.removesuffix('weight')}default.weight": value for name, value in tensors.items()}
     with _exported(folder) as fresh:
         wrapped.save_pretrained(str(fresh), save_embedding_layers=False, state_dict=state)
+        if not base_name:
+            _name_no_base(fresh / "adapter_config.json")
+        _write_card(fresh, card)
 
 
 def export_model(
@@ -74,6 +77,7 @@ def export_model(
     values: Mapping[str, Tensor],
     dtype: torch.dtype | None = None,
     tokenizer: "PreTrainedTokenizerBase | None" = None,
+    card: str = "",
 ) -> None:
     """Writes `model` with `values` in place of its parameters; `model` itself is only looked at.
 
@@ -94,6 +98,7 @@ def export_model(
             plain.save_pretrained(fresh)
         if tokenizer is not None:
             tokenizer.save_pretrained(fresh)
+        _write_card(fresh, card)
 
 
 @torch.no_grad()
@@ -112,6 +117,8 @@ def reload_logits(folder: Path, tokens: Tensor, *, base: str | None = None, dtyp
         from peft import PeftModel
 
         named = json.loads(adapter.read_text())["base_model_name_or_path"]
+        if not (base or named):
+            raise UserError(Fault("names no base model", str(adapter), expected="base=: where it is"))
         model = PeftModel.from_pretrained(load_model(base or named, dtype=dtype), str(folder), torch_device="cpu")
     else:
         model = load_model(str(folder.resolve()), dtype=dtype)  # absolute: never taken for a hub id
@@ -127,6 +134,18 @@ def _skeleton(model: nn.Module, name: str = "") -> "PreTrainedModel":
         bare = type(live)(config)
     bare.generation_config = copy.deepcopy(live.generation_config)
     return bare
+
+
+def _name_no_base(path: Path) -> None:
+    """PEFT writes an empty name, which it would then look for."""
+    said = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**said, "base_model_name_or_path": None}, indent=2, sort_keys=True), encoding="utf-8")
+
+
+def _write_card(folder: Path, card: str) -> None:
+    """In place of PEFT's own, which is a form to fill in."""
+    if card:
+        (folder / "README.md").write_text(card, encoding="utf-8")
 
 
 def _plain(value: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:

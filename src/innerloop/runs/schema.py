@@ -72,6 +72,7 @@ _Text = Annotated[str, Field(pattern=r"\S")]
 _Names = Annotated[tuple[_Text, ...], _Tuple, AfterValidator(_different)]
 _Folder = Annotated[Path, BeforeValidator(_as_path)]
 _Beta = Annotated[float, Field(ge=0, lt=1)]
+_HubId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9_][\w.-]*$")]
 _Day = Annotated[str, Field(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$"), AfterValidator(_real_day)]
 _Layers = Annotated[str, Field(pattern=r"^(all|last-[1-9][0-9]*)$")]
 _LayerList = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1), _Tuple, AfterValidator(_different)]
@@ -86,6 +87,7 @@ class Section(BaseModel):
 
 class ModelSection(Section):
     name: _Text = _key(means="text: a hub id, a folder or a packaged model")
+    hub_id: _HubId | None = _key(None, means="text: owner/name on the hub")
     dtype: Literal["float32", "bfloat16", "float16"] = _key("float32", means="float32, bfloat16 or float16")
     device: str = _key("auto", means="auto, cpu, cuda or cuda:N", pattern=r"^(auto|cpu|cuda(:[0-9]+)?)$")
     compile: bool = _key(False, means="true or false")
