@@ -56,7 +56,7 @@ def test_adapt_refuses_what_it_cannot_read(cli: Cli, trained: Path, examples: Pa
     assert "bad.jsonl:1: completion: is of type int" in said.err
     assert "bad.jsonl:2: completion: is missing" in said.err
     empty = cli("adapt", trained, examples, "--prompt", "")
-    assert (empty.code, "prompt: no token to start from" in empty.err) == (2, True)
+    assert (empty.code, "prompts[0]: no token to start from" in empty.err) == (2, True)
     taken = cli("adapt", trained, examples, "--output", tmp_path)
     assert (taken.code, "the folder holds other files" in taken.err) == (2, True)
     assert list(files_of(tmp_path)) == ["bad.jsonl"]

@@ -173,7 +173,7 @@ def test_a_dated_template_is_told_the_runs_day(make_tokenizer: Callable[..., Any
     for lead in ("", "\n  ", "  "):
         tokenizer = make_tokenizer(chat_template=lead + DATED)
         days = [Encoder(tokenizer, 99, "error", date=day) for day in ("2026-12-01", "2026-12-12")]
-        texts = [tokenizer.decode(prompt_ids(encoder, Example(CHAT, "4"))) for encoder in days]
+        texts = [tokenizer.decode(list(prompt_ids(encoder, Example(CHAT, "4")))) for encoder in days]
         assert [text.strip().split("\n")[0] for text in texts] == [
             "01 Dec 2026 (1/12/26 00:00)",
             "12 Dec 2026 (12/12/26 00:00)",
@@ -189,12 +189,12 @@ def test_the_day_changes_nothing_else_of_what_a_template_writes(make_tokenizer: 
         )
         this_year = whole.strip()[:4]
         encoder = Encoder(tokenizer, 99, "error", date=f"{this_year}-06-01")
-        assert tokenizer.decode(prompt_ids(encoder, Example(CHAT, "4"))) == whole
+        assert tokenizer.decode(list(prompt_ids(encoder, Example(CHAT, "4")))) == whole
 
 
 def test_what_a_record_hands_to_the_template_is_in_its_prompt(make_tokenizer: Callable[..., Any]) -> None:
     template = "{{ tools|tojson if tools else 'none' }}{% for m in messages %}{{ m.content + eos_token }}{% endfor %}"
     encoder = Encoder(make_tokenizer(chat_template=template), 99, "error")
     bare, given = Example(CHAT, "4"), Example(CHAT, "4", template='{"tools": [{"name": "add"}]}')
-    texts = [encoder.tokenizer.decode(prompt_ids(encoder, example)) for example in (bare, given)]
+    texts = [encoder.tokenizer.decode(list(prompt_ids(encoder, example))) for example in (bare, given)]
     assert texts == ["none2 + 2</s>", '[{"name": "add"}]2 + 2</s>']
