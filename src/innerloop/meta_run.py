@@ -18,10 +18,11 @@ from innerloop.planning.outcome import Taken
 from innerloop.planning.tracking import Tracker, footprint
 from innerloop.planning.watching import watched
 from innerloop.runs.checkpoint import Checkpoints, State, fill, require_room, size_of
+from innerloop.runs.groundwork import Say
 from innerloop.runs.journal import Journal, peak_memory, reset_peak_memory, write_text
 from innerloop.runs.preparation import Session, TaskBatches
 from innerloop.runs.trainer import LastRound, Metrics, Trainer
-from innerloop.runs.training import OnStep, fit
+from innerloop.runs.training import OnStep, fill_trunk, fit
 
 
 class MetaRun:
@@ -32,9 +33,17 @@ class MetaRun:
     """
 
     def __init__(
-        self, session: Session, journal: Journal, on_step: OnStep | None, *, start: State | None, measure: int | None
+        self,
+        session: Session,
+        journal: Journal,
+        *,
+        start: State | None,
+        measure: int | None,
+        on_step: OnStep | None = None,
+        say: Say | None = None,
     ) -> None:
-        self.session, self.journal, self.on_step, self.measure = session, journal, on_step, measure
+        self.session, self.journal, self.measure = session, journal, measure
+        self.on_step, self.say = on_step, say
         self.folder, self.save_every = session.config.output_dir, session.config.save.every
         self.checkpoints = Checkpoints(self.folder, keep=session.config.save.keep)
         self.adapter, self.trainer = 0, cast(Trainer | None, None)
@@ -77,6 +86,7 @@ class MetaRun:
             self._fill(trainer)
             exports = (len(streams) - self.adapter) * size_of(space.shared)
             require_room(self.folder, (self.checkpoints.keep + 1) * size_of(trainer.tensors) + exports)
+            fill_trunk(trainer, batches, self.session.config.outer.steps, say=self.say)
             if self.measure is not None and "measured" not in self.host and not trainer.steps:
                 self.host["measured"] = self._measured(trainer, batches, name).facts()
             fit(trainer, batches, self.session.config.outer.steps, name=name, on_step=self._record)

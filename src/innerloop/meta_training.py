@@ -104,7 +104,8 @@ def meta_train(
             stack.enter_context(locked(folder, "output_dir"))
         try:
             remove_leftovers(folder)
-            run = _opened(session, _said(session, what, expected, before), before, on_step, resident_before)
+            said = _said(session, what, expected, before)
+            run = _opened(session, said, before, resident_before, on_step=on_step, say=on_stage)
             return _finished(run)
         except DISK as error:
             raise _refused(folder, error) from error
@@ -137,15 +138,13 @@ def is_done(config: RunConfig) -> bool:
     return True
 
 
-def _opened(
-    session: Session, said: dict[str, Any], before: Begun | None, on_step: OnStep | None, resident: int
-) -> MetaRun:
+def _opened(session: Session, said: dict[str, Any], before: Begun | None, resident: int, **told: Any) -> MetaRun:
     """A run whose folder says what it is."""
     start = before.take() if before else None
     folder = session.config.output_dir
     journal = Journal(folder, said, metrics=start.metrics if start else "")
     write_text(folder / "run.yaml", to_yaml(session.config.resolved()))
-    run = MetaRun(session, journal, on_step, start=start, measure=resident if "forecast" in said else None)
+    run = MetaRun(session, journal, start=start, measure=resident if "forecast" in said else None, **told)
     for damaged, _ in before.found.skipped if before else []:
         run.checkpoints.set_aside(damaged)
     return run

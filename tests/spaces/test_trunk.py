@@ -1,6 +1,6 @@
 """Hidden states looked up at the cut = the layers below run again (law 5), for every family."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,11 +10,12 @@ from torch import Tensor
 
 from helpers import close, examples, lora_space, perturbed, relative_error, same, untouched
 from innerloop.architecture import base_model
-from innerloop.data.batches import collate
+from innerloop.data.batches import collate, token_key
+from innerloop.data.encoding import Encoded
 from innerloop.data.tasks import Batch
 from innerloop.numerics.tensors import TensorSet
 from innerloop.spaces.lora import LoraSpace
-from innerloop.spaces.trunk import Trunk, with_layers
+from innerloop.spaces.trunk import Companies, Example, Trunk, with_layers
 from tiny import FAMILIES, tiny_model
 
 LAYERS, CUT, TASKS = 4, 2, 3
@@ -187,6 +188,110 @@ def test_dropout_masks_are_the_same_with_the_trunk() -> None:
     whole, cut = (lora_space(tiny_model("llama", layers=LAYERS), loss={"cut": c}, **settings) for c in (0, CUT))
     assert close(result(cut, seeded), result(whole, seeded))
     assert not close(result(cut, batch()), result(whole, seeded), 0.01)
+
+
+# companies
+
+
+def pool(number: int, count: int = 9) -> list[Example]:
+    (task,) = examples(tasks=1, per_task=count, seed=100 + number, longest_prompt=30)
+    return [Example(token_key(each.tokens), each.tokens) for each in task]
+
+
+def row_of(task: Sequence[Example], places: Sequence[int]) -> Batch:
+    """A batch that has these examples of the task."""
+    each = [Encoded(str(p), tuple(task[p].tokens), (-100, *task[p].tokens[1:])) for p in places]
+    return collate([each])
+
+
+def test_a_company_is_of_one_task_alike_in_length_and_bounded() -> None:
+    tasks = [pool(0), pool(1)]
+    companies = Companies(tasks, most=64)
+    for task in tasks:
+        found = companies.of([each.key for each in task])
+        assert found.keys() == {each.key for each in task}
+        every = {company.digest: company for company in found.values()}.values()
+        assert sorted(each.key for company in every for each in company.examples) == sorted(found)
+        assert all(len(c.examples) * len(c.examples[-1].tokens) <= 64 or len(c.examples) == 1 for c in every)
+        assert 1 < len(every) < len(task)
+        lengths = [[len(each.tokens) for each in company.examples] for company in every]
+        assert sorted(lengths) == sorted(map(sorted, lengths)), "padding is little"
+    assert companies.of([tasks[0][0].key, tasks[1][0].key]) == {}, "no task has both"
+    assert companies.of([b"unknown"]) == {}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_states_are_those_of_the_layers_in_any_company(family: str) -> None:
+    task, model = pool(0), tiny_model(family, layers=LAYERS)
+    batch = row_of(task, [4, 0, 7])
+    together = Trunk(base_model(model), CUT, {}, Companies([task], most=100)).hidden(batch)
+    alone = Trunk(base_model(model), CUT, {}).hidden(batch)
+    assert close(together, alone)
+    assert not close(together, alone.roll(1, 0), 0.01), "the control: another example's"
+
+
+class Nothing(dict[bytes, Tensor]):
+    """Keeps none."""
+
+    def __setitem__(self, key: bytes, states: Tensor) -> None:
+        pass
+
+
+def test_a_tasks_states_depend_on_its_own_examples_alone() -> None:
+    """Bit for bit: other tasks, which have some of its examples, the order, and what a store keeps have no part."""
+    task, model = pool(0), tiny_model("llama", layers=LAYERS)
+    others = [pool(1)[:4] + task[:4], pool(2)]
+    rows = [[0, 6], [5, 2, 8], [7]]
+    expected: dict[bytes, Tensor] = {}
+    trunk = Trunk(base_model(model), CUT, expected, Companies([task], most=100))
+    found = [trunk.hidden(row_of(task, row)) for row in rows]
+    for tasks, store, order in (
+        ([*others, task], {}, [2, 0, 1]),
+        ([task, *others], Full(3), [1, 2, 0]),
+        ([others[1], task], Nothing(), [0, 1, 2]),
+    ):
+        again = Trunk(base_model(model), CUT, store, Companies(tasks, most=100))
+        again.hidden(row_of(others[1] if others[1] in tasks else task, [1]))
+        for place in order:
+            assert torch.equal(again.hidden(row_of(task, rows[place])), found[place])
+        assert all(torch.equal(states, expected[key]) for key, states in store.items() if key in expected)
+    fewer = Companies([task[:-1]], most=100)  # the control: other companies are never taken for these
+    stale = Trunk(base_model(model), CUT, expected, fewer)
+    kept = len(expected)
+    stale.hidden(row_of(task, [0, 1, 2, 3, 4, 5, 6, 7]))
+    assert len(expected) > kept
+
+
+def test_what_is_filled_before_is_not_computed_again() -> None:
+    tasks, model, said = [pool(0), pool(1), pool(2)], tiny_model("llama", layers=LAYERS), []
+    store: dict[bytes, Tensor] = {}
+    trunk = Trunk(base_model(model), CUT, store, Companies(tasks, most=100))
+    drawn = [[each.key for each in task] for task in tasks[:2]]
+    with computed_rows(model) as rows:
+        trunk.fill(drawn, torch.device("cpu"), lambda *count: said.append(count))
+    assert sum(rows) == 18, "each example of the two tasks once"
+    assert max(rows) > 1
+    assert said == [(done, len(rows)) for done in range(len(rows) + 1)]
+    with computed_rows(model) as rows:
+        for task in tasks[:2]:
+            trunk.hidden(row_of(task, [3, 1]))
+        trunk.fill(drawn, torch.device("cpu"), lambda *count: said.append(count))
+    assert rows == []
+    with computed_rows(model) as rows:
+        trunk.hidden(row_of(tasks[2], [0]))
+    assert rows
+
+
+def test_a_store_without_room_ends_the_filling() -> None:
+    task, model = pool(0, 40), tiny_model("llama", layers=LAYERS)
+    companies = Companies([task], most=40)
+    with computed_rows(model) as rows:
+        trunk = Trunk(base_model(model), CUT, Nothing(), companies)
+        trunk.fill([[each.key for each in task]], torch.device("cpu"), lambda *_: None)
+    assert len(rows) == 1
+    tokens = sum(len(each.tokens) for each in task)
+    kept = Companies([task], most=40, room=tokens // 2).of([each.key for each in task])
+    assert 0.2 < sum(len(each.tokens) for each in task if each.key in kept) / tokens <= 0.5
 
 
 def test_a_twin_with_other_layers_shares_weights_and_leaves_its_base_alone() -> None:

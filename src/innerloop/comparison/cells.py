@@ -101,7 +101,8 @@ class _Run:
                 done += 1
                 self.say("training", done, total)
 
-            meta_train(config, model=self.common.model, store=self.common.store, resume=True, on_step=on_step)
+            told = {"on_step": on_step, "on_stage": self.say}
+            meta_train(config, model=self.common.model, store=self.common.store, resume=True, **told)
         return run_facts(output)
 
     def _steps(self) -> int | None:

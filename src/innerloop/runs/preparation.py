@@ -6,14 +6,15 @@ prepare       config -> Session, once its groundwork is sound
 """
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from functools import cached_property
+from typing import Any, cast
 
 import torch
 
 from innerloop.architecture import decoder_layers, packs
-from innerloop.data.batches import task_batch, with_masks
+from innerloop.data.batches import task_batch, token_key, with_masks
 from innerloop.data.encoder import Encoder
 from innerloop.data.encoding import EncodedTask
 from innerloop.data.leaks import Overlap
@@ -31,6 +32,7 @@ from innerloop.spaces.answers import AnswerLoss
 from innerloop.spaces.compiled import CompiledLayers
 from innerloop.spaces.lora import LoraSpace, chosen_layers
 from innerloop.spaces.space import ParameterSpace
+from innerloop.spaces.trunk import TOGETHER, Companies, Example
 
 # On two cores 1,024 tokens a forward were slower than 512 and took half as much memory again (benchmarks/step.py).
 # A GPU is assumed, not measured, to be busy from about 8,192 on.
@@ -73,7 +75,8 @@ class Session:
         options: dict[str, Any] = {"checkpointing": memory.checkpointing, "logit_rows": memory.logit_rows}
         if settings is not None:
             below = self.store.below(model, self.cut, most=memory.trunk_cache_bytes)
-            loss = AnswerLoss(model, cut=self.cut, store=below, compiled=self.layers, **options)
+            companies = self.companies if self.cut else None
+            loss = AnswerLoss(model, cut=self.cut, store=below, companies=companies, compiled=self.layers, **options)
             return LoraSpace(model, loss, settings, seed=self.config.seed, compiled=self.layers)
         return AllParameters(
             model,
@@ -100,6 +103,17 @@ class Session:
         if settings is None or not self.config.memory.trunk_cache:
             return 0
         return min(chosen_layers(settings.layers, len(decoder_layers(self.model.model))))
+
+    @cached_property
+    def companies(self) -> Companies:
+        """Which examples go through the layers below the cut together; as many as there is room to keep."""
+        tasks = {id(task): task for task in (*self.train, *self.validation, *self.held_out)}.values()
+        width: int = cast(Any, self.model.model).get_input_embeddings().weight.shape[1]
+        kept = [
+            [Example(token_key(each.tokens), each.tokens) for each in some] for t in tasks for some in (t.pool, t.test)
+        ]
+        room = self.config.memory.trunk_cache_bytes // (width * self.dtype.itemsize)
+        return Companies(kept, most=TOGETHER[self.device.type], room=room)
 
     def streams(self) -> "list[tuple[str, TaskBatches]]":
         """(name, batches) of each adapter to train: one for all tasks, or one a task."""
@@ -170,6 +184,14 @@ class TaskBatches:
             support=support,
             query=query,
         )
+
+    def drawn(self, steps: Iterable[int]) -> Iterator[tuple[bytes, ...]]:
+        """Keys of the examples that these outer steps read, those of a step's task at a time."""
+        keys = [[token_key(example.tokens) for example in pool] for pool in self.pools]
+        for step in steps:
+            draw = self.draws.draw(step)
+            for task, support, query in zip(draw.tasks, draw.support, draw.query, strict=True):
+                yield tuple(keys[task][position] for position in (*support, *query))
 
     def __getitem__(self, step: int) -> TaskBatch:
         steps, size = (self.inner.steps, self.inner.batch_size) if self.inner else (0, 0)

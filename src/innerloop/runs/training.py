@@ -1,8 +1,9 @@
 """The steps of a run, and what it says before the first one.
 
-Plan   what a run is going to do: printed, and written to the manifest
-plan   session -> Plan
-fit    runs every outer step
+Plan         what a run is going to do: printed, and written to the manifest
+plan         session -> Plan
+fill_trunk   has the hidden states below a cut before the first step
+fit          runs every outer step
 """
 
 from collections.abc import Callable
@@ -14,10 +15,12 @@ from innerloop.data.leaks import Overlap, overlap_lines
 from innerloop.errors import RunError
 from innerloop.learning.methods import METHODS
 from innerloop.runs.config import RunConfig
+from innerloop.runs.groundwork import Say
 from innerloop.runs.preparation import Session, TaskBatches
 from innerloop.runs.schema import InnerSection
 from innerloop.runs.stopping import check
 from innerloop.runs.trainer import Metrics, Trainer
+from innerloop.spaces.answers import AnswerLoss
 from innerloop.spaces.space import Trained
 
 OnStep = Callable[[str, Metrics], None]  # (adapter's name, what was measured)
@@ -126,6 +129,20 @@ def inner_in_words(config: RunConfig) -> str | None:
 
 def _is_plain_sgd(inner: InnerSection | None) -> bool:
     return inner is None or (inner.optimizer.name == "sgd" and inner.clip is None)
+
+
+def fill_trunk(trainer: Trainer, batches: TaskBatches, steps: int, *, say: Say | None) -> None:
+    """Where a trunk is cached: run its layers once for each example that steps trainer.steps .. steps - 1 read."""
+    loss = trainer.space.loss
+    if not isinstance(loss, AnswerLoss) or loss.trunk is None:
+        return
+
+    def on_company(done: int, total: int) -> None:
+        check()
+        if say:
+            say("hidden states", done, total)
+
+    loss.fill(batches.drawn(range(trainer.steps, steps)), trainer.space.device, on_company)
 
 
 def fit(trainer: Trainer, batches: TaskBatches, steps: int, *, name: str, on_step: OnStep) -> None:

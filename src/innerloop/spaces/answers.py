@@ -6,6 +6,7 @@ AnswerLoss   (T,) mean nats an answer token, through the model as it stands (a s
 Score        nats an answer token (T, B) and whether greedy decoding gives the whole answer (T, B)
 """
 
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import NamedTuple, cast
 
@@ -19,7 +20,7 @@ from innerloop.errors import UserError
 from innerloop.numerics.loss import CHUNK_ROWS, Head, plain_cross_entropy, score_rows, task_cross_entropy
 from innerloop.spaces.attention import Attention
 from innerloop.spaces.compiled import CompiledLayers
-from innerloop.spaces.trunk import Forward, Store, Trunk, with_layers
+from innerloop.spaces.trunk import Companies, Forward, Progress, Store, Trunk, with_layers
 
 
 class Score(NamedTuple):
@@ -30,7 +31,8 @@ class Score(NamedTuple):
 class AnswerLoss:
     """The task loss of a causal language model: a function of the values and of each example by itself.
 
-    cut            run only the layers from here on; the hidden states below come from `store`
+    cut            run only the layers from here on; the hidden states below come from `store`, or are computed in
+                   `companies`
     checkpointing  recompute each layer in the backward pass instead of keeping its activations
     logit_rows     scored rows whose logits exist at a time
     compiled       what makes compiled layers of those that aren't cut off, for the space that holds values in them
@@ -44,6 +46,7 @@ class AnswerLoss:
         *,
         cut: int = 0,
         store: Store | None = None,
+        companies: Companies | None = None,
         checkpointing: bool = False,
         logit_rows: int = CHUNK_ROWS,
         compiled: CompiledLayers | None = None,
@@ -55,7 +58,7 @@ class AnswerLoss:
         layers = cast(nn.ModuleList, base.layers)
         weight, bias = head(model)
         self.head = Head(weight, bias, logit_softcap(model))
-        self.trunk = Trunk(base, cut, {} if store is None else store) if cut else None
+        self.trunk = Trunk(base, cut, {} if store is None else store, companies) if cut else None
         self._hidden: Tensor | None = None
         below: list[Forward | None] = [self._enter] * cut
         above: list[Forward | None] = [
@@ -106,6 +109,16 @@ class AnswerLoss:
         hidden = self.body(input_ids=tokens_NS, position_ids=positions, use_cache=False).last_hidden_state
         self._hidden = None
         return hidden.flatten(0, 1)[scored]
+
+    def fill(self, drawn: Iterable[Sequence[bytes]], device: torch.device, on_company: Progress) -> None:
+        """Have the hidden states below the cut of these examples, the keys of a task at a time, before they are read.
+
+        on_company: told how many forwards are done of how many.
+        """
+        if self.trunk is not None:
+            if self.attention is not None:
+                self.attention.packing = None
+            self.trunk.fill(drawn, device, on_company)
 
     def _enter(self, *args: object, **kwargs: object) -> Tensor:
         assert self._hidden is not None
