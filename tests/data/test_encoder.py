@@ -14,6 +14,7 @@ from innerloop.data.tasks import Example, Message
 from innerloop.errors import UserError
 
 CHAT = (Message("user", "2 + 2"),)
+ODD: Any = ["fine", 7, {"prompt": ""}]
 TEXTS = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=12).filter(
     lambda text: text.strip()
 )
@@ -104,7 +105,7 @@ def test_prompts_are_read_or_refused_in_words(encoder: Encoder, prompts: Any, fo
 
 def test_every_fault_of_the_prompts_is_said_at_once(encoder: Encoder) -> None:
     with pytest.raises(UserError) as caught:
-        encoder.starts(["fine", 7, {"prompt": ""}], "prompt")
+        encoder.starts(ODD, "prompt")
     assert [fault.where.partition(":")[0] for fault in caught.value.faults] == ["prompts[1]", "prompts[2]"]
 
 
