@@ -3,6 +3,7 @@
 world         the `small_runs.World` that runs share; none of them changes it
 runs          method -> a trained run, made when it is first asked for
 cli           the command line in this process
+smollm        the packaged SmolLM2-135M; a test that asks for it is skipped where that isn't installed
 traced_once   forecasts that would trace the same share a trace, which takes longer than a tiny run
 """
 
@@ -41,6 +42,21 @@ def runs(world: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
         return done[method]
 
     return of
+
+
+@pytest.fixture(scope="session")
+def smollm() -> Any:
+    """Dequantized into the tests' cache, which takes a while."""
+    from innerloop import models
+    from innerloop.errors import UserError
+    from innerloop.gguf_files import PACKAGED
+
+    name = next(iter(PACKAGED))
+    try:
+        models.load_tokenizer(name)
+    except UserError as error:
+        pytest.skip(str(error))
+    return models.load(name)
 
 
 @pytest.fixture(scope="session", autouse=True)

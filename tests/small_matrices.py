@@ -69,7 +69,6 @@ def small(world: World, changes: Changes = NOTHING) -> dict[str, Any]:
             "k": [0, K],
             "draws": 2,
             "grid": {"lora": {"lr": [0.01, 0.1], "steps": [1, 3]}, "all": {"lr": [0.01], "steps": [2]}},
-            "max_new_tokens": 4,
             "forgetting_prompts": 3,
         },
     }

@@ -152,17 +152,6 @@ def test_the_cache_is_where_the_environment_says(tmp_path: Path, monkeypatch: py
         assert gguf_files.cache_folder() == expected
 
 
-@pytest.fixture(scope="module")
-def smollm() -> models.LoadedModel:
-    """Dequantized once into the user's own cache, which takes a while the first time."""
-    name = next(iter(gguf_files.PACKAGED))
-    try:
-        models.load_tokenizer(name)
-    except UserError as error:
-        pytest.skip(str(error))
-    return models.load(name)
-
-
 def test_the_packaged_models_tokenizer_is_the_original_one(smollm: models.LoadedModel) -> None:
     for tokenizer in (smollm.tokenizer, models.load_tokenizer(smollm.name)):
         assert (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id) == (1, 2, 2)

@@ -41,7 +41,7 @@ def silent(stage: str, done: int, total: int) -> None: ...
 
 
 def nats(model: nn.Module, examples: Sequence[Encoded]) -> list[float]:
-    return [naive.loss(model, [example]).item() for example in examples]
+    return [naive.answer_nats(model, example) for example in examples]
 
 
 def peft_model(world: World, folder: Path) -> Any:

@@ -21,7 +21,7 @@ from reference import naive
 from small_runs import Cli, Runs, World, files_of, small_run
 
 K, DRAWS = 3, 2
-ARGV = ("--k", "0", "--k", str(K), "--draws", str(DRAWS), "--max-new-tokens", "5")
+ARGV = ("--k", "0", "--k", str(K), "--draws", str(DRAWS))
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def made(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def first(made: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What evaluating it says, and where its scores are."""
     copy = load_run(shutil.copytree(made, tmp_path_factory.mktemp("first") / "run"))
-    return evaluate(copy, protocol_of(copy.config, k=[0, K], draws=DRAWS, max_new_tokens=5), silent)
+    return evaluate(copy, protocol_of(copy.config, k=[0, K], draws=DRAWS), silent)
 
 
 @pytest.fixture
@@ -69,8 +69,8 @@ def plain(learned: Learned, task: EncodedTask, inner: naive.Inner, draw: int, k:
     if k:
         support = draw_support(task, k, seed=learned.config.seed, draw=draw)
         model = naive.adapt(model, [support] * inner.steps, inner)
-    reached = np.mean([naive.loss(model, [example]).item() for example in support]) if k else 0.0
-    return [naive.loss(model, [example]).item() for example in task.test], float(reached)
+    reached = np.mean([naive.answer_nats(model, example) for example in support]) if k else 0.0
+    return [naive.answer_nats(model, example) for example in task.test], float(reached)
 
 
 # innerloop eval
@@ -147,6 +147,7 @@ def test_what_eval_refuses(cli: Cli, world: World, run: Path, runs: Runs, tmp_pa
         (("--k", "0", "--k", "13"), "--k: more examples than a task has"),
         (("--draws", "0"), "--draws"),
         (("--max-new-tokens", "0"), "--max-new-tokens"),
+        (("--max-new-tokens", "1"), "--max-new-tokens: cuts right answers of 2 tasks"),
     ):
         said = cli("eval", run, *argv)
         assert (said.code, said.out) == (2, "")
@@ -165,7 +166,7 @@ def test_what_eval_refuses(cli: Cli, world: World, run: Path, runs: Runs, tmp_pa
 def test_all_examples_of_a_task_may_be_taken_and_the_shared_values_stay(alone: Path) -> None:
     learned = load_run(alone)
     before = frozen_copy(learned.space.shared)
-    protocol = protocol_of(learned.config, k=[12, 12, 0], draws=1, max_new_tokens=2)
+    protocol = protocol_of(learned.config, k=[12, 12, 0], draws=1)
     assert (protocol.k, protocol.seed) == ((0, 12), 7)
     assert [row["k"] for row in evaluate(learned, protocol, silent)["rows"]] == [0, 12]
     assert same(before, learned.space.shared)
@@ -242,7 +243,7 @@ def test_forgetting_is_measured_for_each_adaptation_and_once(
 
 
 def test_a_piece_depends_on_nothing_that_was_measured_before(learned: Learned, session: Session) -> None:
-    protocol = Protocol(k=(0, K), max_new_tokens=3, seed=7)
+    protocol = Protocol(k=(0, K), seed=7)
     what = Initialization(learned.space, learned.model, learned.inner, {})
     piece = Piece("unseen", K, 1, "own")
     first = measure(piece, what, session.held_out, protocol)

@@ -1,18 +1,22 @@
 """In-context prompts hold the support as it is written, and are examples like any other."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
+import torch
 
 from helpers import lora_space
 from innerloop.architecture import positions_of
 from innerloop.data.encoder import Encoder
-from innerloop.data.encoding import EncodedTask, encode, encode_all
+from innerloop.data.encoding import EncodedTask, End, encode, encode_all
 from innerloop.data.tasks import Example, Message, Task
+from innerloop.data.tokens import Separator
 from innerloop.errors import UserError
-from innerloop.evaluation.in_context import in_context_prompts, in_context_task, too_long
+from innerloop.evaluation.in_context import in_context_prompts, in_context_task, separator_of, too_long
 from innerloop.evaluation.kshot import draw_support, score
-from innerloop.evaluation.scoring import SPARE, answers, prompt_of, verified
+from innerloop.evaluation.scoring import SPARE, answers, end_of, prompt_of, verified
+from innerloop.models import LoadedModel
 from innerloop.numerics.tensors import per_task
 from reference import naive
 from tiny import tiny_model, tiny_tokenizer
@@ -43,8 +47,8 @@ def written(examples: Any) -> list[tuple[str, str]]:
 def test_texts_follow_blocks_of_prompt_and_answer() -> None:
     before = "1+1=2\n\nquestion: 2+1\nanswer: 3\n\n"
     found = in_context_prompts(SUPPORT, TEST, ENCODER)
-    assert written(found) == [(before + "3+1=", "4<eos>"), (before + "4+4=", "8<eos>")]
-    assert in_context_prompts((), TEST, ENCODER) == [encode(example, TOKENIZER) for example in TEST]
+    assert written(found) == [(before + "3+1=", "4\n\n"), (before + "4+4=", "8\n\n")]
+    assert {(each.stop, each.end) for each in found} == {(End((TOKENIZER.eos_token_id,), "\n\n"), 2)}
     turned = in_context_prompts(SUPPORT[::-1], TEST[:1], ENCODER)
     assert written(turned)[0][0] == "question: 2+1\nanswer: 3\n\n1+1=2\n\n3+1="
 
@@ -103,16 +107,17 @@ def test_a_task_with_its_support_in_the_prompt_is_scored_like_any_other() -> Non
     zero = {name: value * (not name.endswith("lora_B")) for name, value in space.shared.items()}
     (found,) = score(space, per_task(zero, 1), [shown])
     expected = [float(naive.loss(space.model, [example])) for example in shown.test]
-    assert found.nats == pytest.approx(expected, rel=1e-4)
-    assert found.nats != pytest.approx([float(naive.loss(space.model, [each])) for each in task.test], rel=1e-2)
-    (texts,) = answers(space, per_task(zero, 1), [shown], tokenizer=TOKENIZER)
-    assert len(verified(shown.task, texts)) == 2
+    both = zip(found.nats, found.stop_nats, shown.test, strict=True)  # one token of answer, two of separator
+    assert [(nats + 2 * stop) / 3 for nats, stop, _ in both] == pytest.approx(expected, rel=1e-4)
+    assert found.nats != pytest.approx(score(space, per_task(zero, 1), [task])[0].nats, rel=1e-2)
+    (found,) = answers(space, per_task(zero, 1), [shown], tokenizer=TOKENIZER)
+    assert len(verified(shown.task, [answer.text for answer in found])) == 2
 
 
 def test_prompts_too_long_for_the_model_are_named_before_anything_runs() -> None:
     short, long = encoded(Task("short", SUPPORT, TEST)), encoded(Task("long", (Example("x" * 90, "y"),), TEST))
     tasks = [in_context_task(task, task.pool, ENCODER) for task in (short, long)]
-    needed = [max(len(prompt_of(example)) for example in task.test) + 2 + SPARE for task in tasks]
+    needed = [max(len(prompt_of(example)) for example in task.test) + 3 + SPARE for task in tasks]
     assert needed[0] < needed[1]
     assert too_long(tasks, 2, positions=needed[1]) == too_long(tasks, 2, positions=None) == []
     (fault,) = too_long(tasks, 2, positions=needed[1] - 1)
@@ -120,5 +125,100 @@ def test_prompts_too_long_for_the_model_are_named_before_anything_runs() -> None
     assert fault.value == needed[1]
     assert str(needed[1] - 1) in fault.expected
     assert [each.where for each in too_long(tasks, 2, positions=1)] == ["task short: k = 2", "task long: k = 2"]
-    assert too_long(tasks, 2, positions=needed[1] - 1, most_new_tokens=3) == []
+    assert too_long(tasks, 2, positions=needed[1] - 1, max_new_tokens=3) == []
     assert positions_of(tiny_model("llama", layers=1)) == 512
+
+
+# where an answer ends
+
+
+def bpe_tokenizer() -> Any:
+    """Byte pairs as GPT-2 has them: a blank line is one token at the end of a text, and two before a word."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(special_tokens=["<eos>"], initial_alphabet=alphabet, vocab_size=300)
+    backend.train_from_iterator(["in: a\nout: b", "\n\n", "\n\n"] * 50, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<eos>")
+
+
+def test_the_separator_is_scored_in_the_tokens_that_a_prompt_of_blocks_has() -> None:
+    tokenizer = bpe_tokenizer()
+    support = [Example(f"in: {word}\nout:", f" {word}") for word in ("ab", "cd", "ef")]
+    (found,) = in_context_prompts(support[:2], support[2:], replace(ENCODER, tokenizer=tokenizer))
+    blocks = "".join(f"{each.prompt}{each.answer}\n\n" for each in support) + "in: gh"
+    whole = tuple(tokenizer(blocks)["input_ids"])
+    assert found.tokens == whole[: len(found.tokens)]
+    assert tokenizer.decode(found.tokens) == blocks.removesuffix("in: gh")
+    assert tokenizer.decode(found.tokens[-found.end :]) == "\n\n"
+    alone = encode(support[2], tokenizer, separator=Separator("\n\n"))
+    assert (found.end, alone.end) == (2, 1), "a blank line that nothing follows is another token"
+
+
+def test_answers_with_a_blank_line_get_another_separator_or_are_a_fault() -> None:
+    def task(*answers: str) -> Task:
+        return Task("t", tuple(Example(f"{n}=", answer) for n, answer in enumerate(answers)), TEST)
+
+    assert separator_of(task("a\nb", "c\n\n")) == "\n\n"
+    found = encoded(task("a\n\nb", "c"))
+    (asked, _) = in_context_task(found, found.pool, ENCODER).test
+    assert written([asked]) == [("0=a\n\nb\n\n###\n\n1=c\n\n###\n\n3+1=", "4\n\n###\n\n")]
+    with pytest.raises(UserError, match=r"task t.*separator"):
+        separator_of(task("a\n\n###\n\nb"))
+
+
+def test_without_examples_a_text_ends_at_a_blank_line_and_its_prompt_stays() -> None:
+    talked = talk("1+1", "2")
+    (cut,) = encode_all(
+        [Task("t", SUPPORT, (*TEST, Example("a long question: 1+1=", "2"), Example("b", "1\n\n2"), talked))],
+        TOKENIZER,
+        max_length=40,
+        on_too_long="truncate",
+    )
+    cut = replace(cut, test=tuple(each._replace(tokens=each.tokens[-9:], labels=each.labels[-9:]) for each in cut.test))
+    found = in_context_task(cut, (), ENCODER).test
+    assert [prompt_of(each) for each in found] == [prompt_of(each) for each in cut.test]
+    assert [scored for _, scored in written(found)] == ["4\n\n", "8\n\n", "2\n\n", "1\n\n2<eos>", "2<eos>"]
+    assert found[3:] == cut.test[3:], "an answer with a blank line, and a conversation, end as they did"
+
+
+def test_a_model_that_solves_a_task_in_context_is_seen_to(smollm: LoadedModel) -> None:
+    """With the end that the blocks have; asked for an end token that they don't have, it is never right."""
+    words = [
+        "cat",
+        "house",
+        "tree",
+        "river",
+        "book",
+        "lamp",
+        "stone",
+        "cloud",
+        "garden",
+        "window",
+        "apple",
+        "bottle",
+        "finger",
+        "ticket",
+    ]
+    examples = [Example(f"Q: {word}\nA:", f" {word}") for word in words]
+    task = Task("copying", tuple(examples[:8]), tuple(examples[8:]))
+    (found,) = encode_all([task], smollm.tokenizer, max_length=100, on_too_long="error")
+    shown = in_context_task(found, found.pool, replace(ENCODER, tokenizer=smollm.tokenizer))
+    end = end_of(smollm.tokenizer)
+    endless = replace(shown, test=tuple(each._replace(stop=end) for each in shown.test))
+    space = lora_space(smollm.model, layers=(0,), target_modules=("q_proj",))
+    zero = per_task({name: torch.zeros_like(value) for name, value in space.shared.items()}, 1)
+    right, wrong = (
+        verified(task, [answer.text for answer in answers(space, zero, [each], tokenizer=smollm.tokenizer)[0]])
+        for each in (shown, endless)
+    )
+    assert right == [1.0] * 6
+    assert wrong == [0.0] * 6
+    (scores,) = score(space, zero, [shown])
+    assert scores.correct == (1.0,) * 6
+    assert max(scores.nats) < 1
+    assert max(scores.stop_nats) < 1

@@ -51,6 +51,7 @@ def supports_of(tasks: Sequence[EncodedTask]) -> list[list[Encoded]]:
 def plain_score(space: ParameterSpace, values: TensorSet, task: EncodedTask) -> TaskScore:
     """One example after the other, by the model's own logits."""
     nats: list[Tensor] = []
+    stop_nats: list[Tensor] = []
     exact: list[bool] = []
     for example in task.test:
         tokens, labels = torch.tensor([example.tokens]), torch.tensor(example.labels)
@@ -58,10 +59,12 @@ def plain_score(space: ParameterSpace, values: TensorSet, task: EncodedTask) -> 
             logits: Tensor = model(input_ids=tokens, use_cache=False).logits[0, :-1]
         scored = labels[1:] != -100
         picked = logits.log_softmax(-1)[scored, labels[1:][scored]]
-        nats.append(-picked.mean())
+        nats.append(-picked[: -example.end].mean())
+        stop_nats.append(-picked[-example.end :].mean())
         exact.append(bool((logits.argmax(-1)[scored] == labels[1:][scored]).all()))
     ids = tuple(example.id for example in task.test)
-    return TaskScore(task.task.name, ids, tuple(torch.stack(nats).tolist()), tuple(float(right) for right in exact))
+    both = (tuple(torch.stack(part).tolist()) for part in (nats, stop_nats))
+    return TaskScore(task.task.name, ids, *both, tuple(float(right) for right in exact))
 
 
 def adapted(space: ParameterSpace, inner: InnerLoop, support: list[Encoded]) -> TensorSet:
@@ -90,6 +93,8 @@ def test_scores_are_those_of_the_models_own_logits(session: Session, space: Para
         expected = plain_score(space, values, task)
         assert (found.task, found.ids, found.correct) == (expected.task, expected.ids, expected.correct)
         assert found.nats == pytest.approx(expected.nats, rel=1e-4)
+        assert found.stop_nats == pytest.approx(expected.stop_nats, rel=1e-4)
+        assert found.nats != pytest.approx(found.stop_nats, rel=1e-2)
         (before,) = score(space, per_task(space.shared, 1), [task])
         assert (before.mean_correct, found.mean_correct) == (0.0, 1.0), "learned by heart, every answer is exact"
         assert found.mean_nats < before.mean_nats / 2
@@ -142,8 +147,8 @@ def test_the_lowest_mean_on_validation_tasks_is_chosen(session: Session, space: 
 
 def test_means_weigh_every_task_alike() -> None:
     scores = [
-        TaskScore("a", ("1",), (1.0,), (0.0,)),
-        TaskScore("b", ("2", "3"), (1.0, 3.0), (0.0, 1.0)),
-        TaskScore("c", ("4",), (6.0,), (1.0,)),
+        TaskScore("a", ("1",), (1.0,), (9.0,), (0.0,)),
+        TaskScore("b", ("2", "3"), (1.0, 3.0), (9.0, 9.0), (0.0, 1.0)),
+        TaskScore("c", ("4",), (6.0,), (9.0,), (1.0,)),
     ]
     assert (mean_nats(scores), mean_correct(scores)) == (3.0, 0.5)

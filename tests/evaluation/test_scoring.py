@@ -1,6 +1,7 @@
 """Generated answers are those of the adapted weights, decoded greedily one token at a time, and are checked as told."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,20 @@ from innerloop.data.batches import collate
 from innerloop.data.encoding import Encoded, EncodedTask, End, encode_all
 from innerloop.data.tasks import Example, Message, Task
 from innerloop.errors import UserError
-from innerloop.evaluation.scoring import NO_END, SPARE, allowance, answers, continued, generate, prompt_of, verified
+from innerloop.evaluation.kshot import tokens_per_forward
+from innerloop.evaluation.scoring import (
+    KEYS_AND_VALUES,
+    NO_END,
+    SPARE,
+    Answer,
+    allowance,
+    answers,
+    cap_fault,
+    continued,
+    generate,
+    prompt_of,
+    verified,
+)
 from innerloop.learning.inner_loop import InnerLoop
 from innerloop.numerics.optimizers import AdamW
 from innerloop.numerics.tensors import per_task
@@ -51,6 +65,10 @@ def texts_alone(space: ParameterSpace, values: Mapping[str, Tensor], task: Encod
     with space.installed(values) as model:
         rows = [greedy(model, prompt_of(e), allowance(task), e.stop.tokens[0]) for e in task.test]
     return [TOKENIZER.decode([token for token in row if token != EOS]) for row in rows]
+
+
+def texts_of(found: Sequence[Sequence[Answer]]) -> list[list[str]]:
+    return [[answer.text for answer in own] for own in found]
 
 
 # generation
@@ -150,7 +168,9 @@ def test_a_text_ends_with_the_end_token_and_a_turn_with_the_templates() -> None:
     assert [example.tokens[-1] for example in task.test] == [EOS, chatting.unk_token_id]
     space = lora_space(tiny_model("llama"))
     adapted = BY_HEART.adapt(space, per_task(space.shared, 1), [collate([task.test])])
-    assert answers(space, adapted.values, [task], tokenizer=chatting) == [["a", "b"]]
+    assert answers(space, adapted.values, [task], tokenizer=chatting) == [
+        [Answer("a", cut=False), Answer("b", cut=False)]
+    ]
 
 
 # answers of adapted values
@@ -171,7 +191,7 @@ def test_tasks_answer_together_as_they_do_alone(rows: int) -> None:
     values = perturbed(space.shared, len(tasks), scale=3.0)
     with untouched(space.model):
         together = answers(space, values, tasks, tokenizer=TOKENIZER, rows=rows)
-    assert together == [texts_alone(space, of_task(values, t), task) for t, task in enumerate(tasks)]
+    assert texts_of(together) == [texts_alone(space, of_task(values, t), task) for t, task in enumerate(tasks)]
     others = {name: value.roll(1, 0) for name, value in values.items()}
     for one, other in zip(together, answers(space, others, tasks, tokenizer=TOKENIZER, rows=rows), strict=True):
         assert one != other
@@ -181,7 +201,7 @@ def test_all_parameters_answer_one_task_after_the_other() -> None:
     space, tasks = all_space(tiny_model("llama", layers=2)), tasks_of_unequal_size()
     values = perturbed(space.shared, len(tasks), scale=1.0)
     found = answers(space, values, tasks, tokenizer=TOKENIZER)
-    assert found == [texts_alone(space, of_task(values, t), task) for t, task in enumerate(tasks)]
+    assert texts_of(found) == [texts_alone(space, of_task(values, t), task) for t, task in enumerate(tasks)]
     assert found != answers(space, per_task(space.shared, len(tasks)), tasks, tokenizer=TOKENIZER)
 
 
@@ -194,15 +214,50 @@ def test_values_of_another_number_of_tasks_are_refused() -> None:
 def test_an_answer_may_be_a_few_tokens_longer_than_the_longest_right_one() -> None:
     task = encoded(Example("a:", "12345"), Example("b:", "1"))
     assert allowance(task) == len("12345") + 1 + SPARE
-    assert allowance(task, most=7) == 7
     space = lora_space(tiny_model("llama", layers=2))
     values = per_task(space.shared, 1)
-    for options, length in (({}, 6 + SPARE), ({"most": 3}, 3), ({"max_new_tokens": 20}, 20)):
-        for text, example in zip(
+    for options, length in (({}, 6 + SPARE), ({"max_new_tokens": 3}, 3), ({"max_new_tokens": 20}, 20)):
+        for (text, cut), example in zip(
             answers(space, values, [task], tokenizer=TOKENIZER, **options)[0], task.test, strict=True
         ):
             with space.installed(values) as model:
                 assert TOKENIZER.encode(text) == list(greedy(model, prompt_of(example), length))
+                assert cut
+
+
+def test_an_answer_as_long_as_the_longest_right_one_is_written_whole() -> None:
+    """Of any length: 300 tokens are more than any cap there was."""
+    space = lora_space(tiny_model("llama", layers=2))
+    values, task = per_task(space.shared, 1), encoded(Example("a:", "1" * 300), Example("b:", "no"))
+    task = replace(task, test=tuple(example._replace(stop=NO_END) for example in task.test))
+    with space.installed(values) as model:
+        whole = [greedy(model, prompt_of(example), 301 + SPARE) for example in task.test]
+    ((first, second),) = answers(space, values, [task], tokenizer=TOKENIZER)
+    assert [first.text, second.text] == [TOKENIZER.decode(row) for row in whole]
+    ((short, _),) = answers(space, values, [task], tokenizer=TOKENIZER, max_new_tokens=64)
+    assert short == Answer(TOKENIZER.decode(whole[0][:64]), cut=True)
+
+
+def test_a_cap_below_a_right_answer_is_a_fault_that_names_what_would_do() -> None:
+    tasks = [encoded(Example("a:", "12345"), name="five"), encoded(Example("a:", "1"), name="one")]
+    assert cap_fault(tasks, None, "cap") == cap_fault(tasks, 6, "cap") == []
+    (fault,) = cap_fault(tasks, 5, "cap")
+    assert (fault.where, fault.value) == ("cap", 5)
+    assert "1 tasks, five" in fault.problem
+    assert "at least 6" in fault.expected
+
+
+def test_generations_together_hold_a_bounded_number_of_tokens() -> None:
+    model, held = tiny_model("llama", layers=2), list[int]()
+    layer: Any = model.get_submodule("model.layers.0")
+    layer.register_forward_pre_hook(lambda _, args: held.append(args[0].shape[0]))
+    prompts = [[5 + n % 50, 9, *[7] * (n % 3)] for n in range(40)]
+    ends = [NO_END] * len(prompts)
+    together = generate(model, TOKENIZER, prompts, ends=ends, max_new_tokens=500)
+    assert max(held) * (500 + 5) <= KEYS_AND_VALUES * tokens_per_forward(model.device)
+    assert 1 < max(held) < len(prompts)
+    alone = [generate(model, TOKENIZER, [prompt], ends=[NO_END], max_new_tokens=500)[0] for prompt in prompts[::13]]
+    assert together[::13] == alone
 
 
 @pytest.mark.parametrize("method", ["fomaml-lora", "fomaml"])
@@ -212,7 +267,7 @@ def test_an_answer_learned_by_heart_is_right_and_was_wrong_before(world: World, 
     before = per_task(space.shared, 1)
     after = BY_HEART.adapt(space, before, [collate([task.test])]).values
     for values, score in ((before, 0.0), (after, 1.0), (per_task(space.shared, 1), 0.0)):
-        (texts,) = answers(space, values, [task], tokenizer=session.model.tokenizer)
+        (texts,) = texts_of(answers(space, values, [task], tokenizer=session.model.tokenizer))
         assert verified(task.task, texts) == [score]
         with space.installed(values):
             assert isinstance(space.loss, AnswerLoss)
@@ -256,12 +311,12 @@ def test_generated_exact_match_is_that_of_one_forward(seed: int) -> None:
     assert isinstance(space.loss, AnswerLoss)
     with space.installed(values):
         exact = space.loss.score(collate([task.test for task in tasks])).exact
-    texts = answers(space, values, tasks, tokenizer=TOKENIZER)
+    texts = texts_of(answers(space, values, tasks, tokenizer=TOKENIZER))
     scores = [verified(task.task, own) for task, own in zip(tasks, texts, strict=True)]
     assert torch.tensor(scores).bool().equal(exact)
     assert 0 < exact.sum() < exact.numel()
     wrong = {name: value.roll(1, 0) for name, value in values.items()}
-    rolled = answers(space, wrong, tasks, tokenizer=TOKENIZER)
+    rolled = texts_of(answers(space, wrong, tasks, tokenizer=TOKENIZER))
     assert [verified(task.task, own) for task, own in zip(tasks, rolled, strict=True)] != scores
 
 

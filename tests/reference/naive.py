@@ -65,6 +65,15 @@ def loss(model: nn.Module, examples: Examples, values: Values | None = None) -> 
     return nats / count
 
 
+def answer_nats(model: nn.Module, example: Encoded, *, stopping: bool = False) -> float:
+    """Mean nats per token of the answer alone; stopping: of what ends it."""
+    first = example.labels.count(-100)
+    stops = range(len(example.tokens) - example.end, len(example.tokens))
+    kept = stops if stopping else range(first + example.prefix, stops.start)
+    labels = tuple(token if place in kept else -100 for place, token in enumerate(example.labels))
+    return loss(model, [example._replace(labels=labels)]).item()
+
+
 def gradient(model: nn.Module, examples: Examples) -> Values:
     values = trainable(model)
     grads = torch.autograd.grad(loss(model, examples), list(values.values()))

@@ -82,11 +82,19 @@ def test_scores_are_nats_and_greedy_answers_of_each_example() -> None:
     model, tasks = tiny_model("llama", layers=2), examples(tasks=TASKS, per_task=3)
     for task in tasks[::2]:
         task[1] = greedy(model, task[1])
+    around = [(0, 1), (1, 2), (2, 1)]  # of an example, as far as it is long enough
+    for task in tasks:
+        for b, (prefix, end) in enumerate(around):
+            scored = len(task[b].tokens) - task[b].labels.count(-100)
+            task[b] = task[b]._replace(prefix=prefix, end=end) if scored > prefix + end else task[b]._replace(end=0)
     score = AnswerLoss(model).score(collate(tasks))
     for t, task in enumerate(tasks):
         for b, example in enumerate(task):
-            assert score.nats[t, b].item() == pytest.approx(naive.loss(model, [example]).item(), rel=1e-4)
+            stopping = naive.answer_nats(model, example, stopping=True) if example.end else 0.0
+            assert score.nats[t, b].item() == pytest.approx(naive.answer_nats(model, example), rel=1e-4)
+            assert score.stop_nats[t, b].item() == pytest.approx(stopping, rel=1e-4)
             assert bool(score.exact[t, b]) == (greedy(model, example).tokens == example.tokens)
+    assert len({(example.prefix, example.end) for task in tasks for example in task}) == 4
     assert score.exact[::2, 1].all()
     assert not score.exact.all()
 
@@ -112,7 +120,9 @@ def test_scores_with_installed_values_are_the_tasks_own() -> None:
     assert relative_error(adapted.nats, own.nats) > 1e-2
     found, _ = space.loss_and_gradient(values, batch)
     count = (batch.labels[..., 1:] != -100).sum(-1)
-    assert close((adapted.nats * count).sum(1) / count.sum(1), found)
+    total = adapted.nats * (count - 1) + adapted.stop_nats  # the last token of each is its end
+    assert close(total.sum(1) / count.sum(1), found)
+    assert not close(adapted.nats.mean(1), found, 1e-3), "training weighs tokens alike, a score examples"
 
 
 def test_adapted_models_generate_together_as_they_do_alone() -> None:

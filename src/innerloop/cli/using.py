@@ -85,7 +85,9 @@ def evaluate(
     run: Run,
     k: Annotated[list[int], typer.Option(help="Support examples. Repeatable.")] = [0, 5, 10, 25, 50],  # noqa: B006
     draws: Annotated[int, typer.Option(min=1, help="Draws of the support examples.")] = 5,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Of a generated answer.")] = 64,
+    max_new_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Of a generated answer; by default the longest right one's and 8.")
+    ] = None,
     json_: Json = False,
 ) -> None:
     """Adapt a run to k examples of each task that it held out, and score the task's test examples."""

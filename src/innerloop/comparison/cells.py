@@ -165,7 +165,7 @@ class _Run:
             scores = {name: score for part in parts for name, score in part["tasks"].items()}
             found = {**parts[0], "tasks": scores, "curve": []}
         else:
-            if self.cell.arm == IN_CONTEXT:
+            if self.cell.arm in UNTRAINED:
                 seed, encoder = protocol.seed, self.common.encoder
                 supports = [draw_support(task, piece.k, seed=seed, draw=piece.draw) for task in tasks]
                 pairs = zip(tasks, supports, strict=True)

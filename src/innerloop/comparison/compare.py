@@ -40,9 +40,11 @@ from innerloop.comparison.matrix import (
 from innerloop.comparison.reading import sound_part
 from innerloop.comparison.steps import budget_steps
 from innerloop.data.leaks import Overlap, overlap_lines
+from innerloop.data.tasks import Task
 from innerloop.errors import Fault, Faults, UserError
-from innerloop.evaluation.in_context import in_context_task, too_long
+from innerloop.evaluation.in_context import in_context_task, separator_of, too_long
 from innerloop.evaluation.kshot import draw_support
+from innerloop.evaluation.scoring import cap_fault
 from innerloop.evaluation.statistics import FEWEST, Spread, detectable_effect, unjudged
 from innerloop.evaluation.summary import summarize
 from innerloop.models import LoadedModel, load
@@ -221,7 +223,12 @@ def _check_model(config: RunConfig, say: Say | None) -> None:
 
 
 def _check_tasks(matrix: Matrix, session: Session, faults: Faults) -> None:
-    most, tests = max(matrix.evaluation.k), session.config.tasks.test
+    most, tests, cap = max(matrix.evaluation.k), session.config.tasks.test, matrix.evaluation.max_new_tokens
+    where = "evaluation.max_new_tokens"
+    scored = [task for task in (*session.held_out, *session.train) if task.test]
+    if short := cap_fault(scored, cap, where):
+        faults += short
+        cap = None  # said once
     for role, tasks in (("held_out", session.held_out), ("validation", session.validation)):
         if not tasks:
             faults.add(f"no {role.replace('_', '-')} task", f"runs.every: tasks.{role}", expected="at least one")
@@ -232,14 +239,24 @@ def _check_tasks(matrix: Matrix, session: Session, faults: Faults) -> None:
     if IN_CONTEXT in matrix.arms and most:
         encoder, seed = session.encoder, matrix.seeds[0]
         fitting = [task for task in session.held_out if len(task.pool) >= most and task.test]
+        fitting = [task for task in fitting if _has_separator(task.task, faults)]
         for draw in range(matrix.evaluation.draws):
             supports = [draw_support(task, most, seed=seed, draw=draw) for task in fitting]
             pairs = zip(fitting, supports, strict=True)
             long = [in_context_task(task, support, encoder) for task, support in pairs]
-            answer = matrix.evaluation.max_new_tokens
-            found = too_long(long, most, positions=positions_of(session.model.model), most_new_tokens=answer)
+            found = too_long(long, most, positions=positions_of(session.model.model), max_new_tokens=cap)
+            found += cap_fault(long, cap, f"{where} (in-context)")
             said = {fault.where for fault in faults}
             faults += [fault for fault in found if fault.where not in said]
+
+
+def _has_separator(task: Task, faults: Faults) -> bool:
+    try:
+        separator_of(task)
+    except UserError as error:
+        faults += error.faults
+        return False
+    return True
 
 
 def _check_budgets(matrix: Matrix, session: Session, faults: Faults) -> None:

@@ -34,6 +34,7 @@ from innerloop.evaluation.protocol import (
     pieces,
     tune,
 )
+from innerloop.evaluation.scoring import cap_fault
 from innerloop.evaluation.tables import of_scores
 from innerloop.learned import Learned, at_its_base, check_shared
 from innerloop.learning.inner_loop import InnerLoop
@@ -116,7 +117,7 @@ def forgotten(
     return found
 
 
-def protocol_of(config: RunConfig, *, k: Sequence[int], draws: int, max_new_tokens: int) -> Protocol:
+def protocol_of(config: RunConfig, *, k: Sequence[int], draws: int, max_new_tokens: int | None = None) -> Protocol:
     """Raises UserError for a k below 0."""
     if min(k) < 0:
         raise UserError(Fault("less than no example", "--k", min(k), "0 or above"))
@@ -127,7 +128,8 @@ def protocol_of(config: RunConfig, *, k: Sequence[int], draws: int, max_new_toke
 def to_score(folder: Path, protocol: Protocol, say: Say | None = None) -> Groundwork:
     """The tasks of a finished run that are going to be scored, before its model is read.
 
-    Raises UserError where no task was held out, one has fewer than k examples, or its data can't be read any more.
+    Raises UserError where no task was held out, one has fewer than k examples or longer answers than allowed, or its data can't be
+    read any more.
     """
     run, faults, found = finished(folder), Faults(), None
     check_shared(run)
@@ -137,6 +139,7 @@ def to_score(folder: Path, protocol: Protocol, say: Say | None = None) -> Ground
         faults.add("this run held no task out", "tasks.held_out", expected="names of tasks to score")
     if found:
         _check_examples(found, max(protocol.k), faults)
+        faults += cap_fault([task for task in found.held_out if task.test], protocol.max_new_tokens, "--max-new-tokens")
     faults.raise_if_any()
     assert found is not None
     return found
@@ -181,9 +184,10 @@ def _row(found: Sequence[Mapping[str, Any]], k: int, how: str) -> dict[str, Any]
         return {**of_scores(values, metric), "worst": worst, "tasks": means}
 
     row = {"k": k, "how": how, "steps": parts[0]["steps"], "lr": parts[0]["lr"], "draws": len(parts)}
-    row |= {"nats": interval("nats", "nats"), "accuracy": interval("accuracy", "correct")}
-    if all("stop_nats" in part["tasks"][name] for part in parts for name in names):
-        row["stop_nats"] = interval("stop_nats", "stop_nats")
+    row |= {"nats": interval("nats", "nats"), "stop_nats": interval("stop_nats", "stop_nats")}
+    row["accuracy"] = interval("accuracy", "correct")
+    row["cut"] = sum(part["tasks"][name]["cut"] for part in parts for name in names)
+    row["answers"] = sum(len(part["tasks"][name]["ids"]) for part in parts for name in names)
     row["unchecked"] = sum(len(part["tasks"][name]["unchecked"]) for part in parts for name in names)
     support = [part["tasks"][name]["support_nats"] for part in parts for name in names]
     return row | {"gap": None if None in support else row["nats"]["mean"] - sum(support) / len(support)}
@@ -191,9 +195,7 @@ def _row(found: Sequence[Mapping[str, Any]], k: int, how: str) -> dict[str, Any]
 
 def lines(found: Mapping[str, Any]) -> list[str]:
     """A table for people."""
-    stops = all("stop_nats" in row for row in found["rows"])
-    stopping = ["nats of stopping"] if stops else []
-    table = [("k", "adapted", "steps", "lr", "nats an answer token", *stopping, "accuracy", "gap", "worst task")]
+    table = [("k", "adapted", "steps", "lr", "nats", "nats of stopping", "accuracy", "gap", "worst task")]
     for row in found["rows"]:
         nats, right = row["nats"], row["accuracy"]
         table.append(
@@ -203,7 +205,7 @@ def lines(found: Mapping[str, Any]) -> list[str]:
                 str(row["steps"]),
                 "" if row["lr"] is None else f"{row['lr']:g}",
                 _shown(nats, ".2f"),
-                *([_shown(row["stop_nats"], ".2f")] if stops else []),
+                _shown(row["stop_nats"], ".2f"),
                 _shown(right, ".0%"),
                 "" if row["gap"] is None else f"{row['gap']:.2f}",
                 nats["worst"],
@@ -213,9 +215,13 @@ def lines(found: Mapping[str, Any]) -> list[str]:
     padded = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table)
     failed = sum(row["unchecked"] for row in found["rows"])
     notes = [f"{failed} answers count as wrong because checking them failed"] if failed else []
+    if cut := sum(row["cut"] for row in found["rows"]):
+        notes.append(f"{cut} of {sum(row['answers'] for row in found['rows'])} answers were cut off before they ended")
     notes += [
+        "nats: per answer token; the mean of an answer, then of a task's answers (training's loss is one mean over all "
+        "scored tokens of a task, those that end an answer among them)",
         "[95 % intervals]: over tasks like these, of these trained values; one training seed says nothing of a method",
-        "gap: test loss minus support loss",
+        "gap: test nats minus support nats",
         f"every score is in {found['folder']}/",
     ]
     return [*padded, *notes]

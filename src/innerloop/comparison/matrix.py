@@ -73,7 +73,7 @@ class EvaluationSection(Section):
     k: _Naturals = Field(default=[0, 5, 10, 25, 50], description="list of different whole numbers, 0 or above")
     draws: _Count = Field(default=5, description="whole number above 0")
     grid: GridsSection = GridsSection()
-    max_new_tokens: _Count = Field(default=64, description="whole number above 0")
+    max_new_tokens: _Count | None = Field(default=None, description="whole number above 0")
     forgetting_prompts: int = Field(default=200, ge=0, le=200, description="whole number from 0 to 200")
     targets: TargetsSection = TargetsSection()
 

@@ -53,6 +53,7 @@ def collate(examples: Sequence[Sequence[Encoded]], *, packed: bool = False, even
         packed=packed,
         even=even,
         packing=pack(lengths, width=length, scored=rows, even=even) if packed else None,
+        around=tuple(tuple((example.prefix, example.end) for example in task) for task in examples),
     )
 
 

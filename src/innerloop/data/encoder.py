@@ -15,7 +15,7 @@ from innerloop.data.encoding import EncodedTask, OnTooLong, encode, encode_all
 from innerloop.data.examples import raise_first, read_examples
 from innerloop.data.forms import FORMS, alpaca
 from innerloop.data.tasks import Example, Message, Task
-from innerloop.data.tokens import Encoded, Reader, Start
+from innerloop.data.tokens import Encoded, Reader, Separator, Start
 from innerloop.errors import Fault, Faults, UserError
 
 if TYPE_CHECKING:
@@ -52,9 +52,9 @@ class Encoder:
             raise UserError(Fault("not examples", "examples", source, "a file, or a list of records"))
         return read_examples(source, columns=self.columns if columns is None else columns, required=columns is not None)
 
-    def encode(self, example: Example) -> Encoded:
-        """Of any length. Raises UserError where it can't be encoded."""
-        return encode(example, self.tokenizer, date=self.date)
+    def encode(self, example: Example, *, separator: Separator | None = None) -> Encoded:
+        """Of any length; separator: of an in-context prompt. Raises UserError where it can't be encoded."""
+        return encode(example, self.tokenizer, date=self.date, separator=separator)
 
     def tasks(self, tasks: Iterable[Task]) -> list[EncodedTask]:
         """As `encode_all` does."""

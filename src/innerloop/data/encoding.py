@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from innerloop.data.examples import raise_first
 from innerloop.data.tasks import Example, Message, Task
-from innerloop.data.tokens import NOT_SCORED, Encoded, End, Reader
+from innerloop.data.tokens import NOT_SCORED, Encoded, End, Reader, Separator
 from innerloop.errors import Faults, UserError
 
 if TYPE_CHECKING:
@@ -34,14 +34,22 @@ class EncodedTask:
     truncated: int
 
 
-def encode(example: Example, tokenizer: "PreTrainedTokenizerBase", *, date: str | None = None) -> Encoded:
+def encode(
+    example: Example,
+    tokenizer: "PreTrainedTokenizerBase",
+    *,
+    date: str | None = None,
+    separator: Separator | None = None,
+) -> Encoded:
     """Prompt and answer, tokenized apart.
+
+    separator  ends the answer to a text in place of the end token, as in a prompt of such blocks
 
     A text prompt starts with the begin token where the tokenizer adds one by itself; its answer ends with the
     end token. A conversation is what the chat template makes of it, up to the end token of the answer's turn.
     Raises UserError where the tokenizer lacks what this needs, or nothing is left to score.
     """
-    encoded = Reader(tokenizer, date=date).encoded([example])[0]
+    encoded = Reader(tokenizer, date=date, separator=separator).encoded([example])[0]
     if isinstance(encoded, UserError):
         raise encoded
     return encoded

@@ -2,6 +2,7 @@
 
 Encoded   token ids and labels of one example
 End       what ends a generation
+Separator what stands between the blocks of an in-context prompt
 Reader    examples -> Encoded, by one tokenizer
 Start     what a generation starts from
 """
@@ -26,6 +27,13 @@ class End(NamedTuple):
 
     tokens: tuple[int, ...] = ()
     text: str = ""
+
+
+class Separator(NamedTuple):
+    """text: what ends a block; behind: how the next one begins, since a tokenizer may write the text otherwise then."""
+
+    text: str
+    behind: str = ""
 
 
 class Encoded(NamedTuple):
@@ -64,6 +72,7 @@ class _Text(NamedTuple):
     closing: str
     closed: bool
     stop: End
+    behind: str = ""  # read along, and not kept
 
     @property
     def scored(self) -> str:
@@ -73,11 +82,18 @@ class _Text(NamedTuple):
 class Reader:
     """A tokenizer and what is asked of it once: a call takes longer than a short text in it, so texts go together.
 
-    date  YYYY-MM-DD, what a chat template that writes the date is told; None: today
+    date       YYYY-MM-DD, what a chat template that writes the date is told; None: today
+    separator  ends the answer to a text in place of the end token
     """
 
-    def __init__(self, tokenizer: "PreTrainedTokenizerBase", *, date: str | None = None) -> None:
-        self.tokenizer, self.date = tokenizer, date
+    def __init__(
+        self,
+        tokenizer: "PreTrainedTokenizerBase",
+        *,
+        date: str | None = None,
+        separator: Separator | None = None,
+    ) -> None:
+        self.tokenizer, self.date, self.separator = tokenizer, date, separator
 
     def encoded(self, examples: Sequence[Example]) -> list[Encoded | UserError]:
         """Each example's encoding, or why it has none."""
@@ -85,7 +101,7 @@ class Reader:
         # Behind a newline, because by itself some tokenizers would put a space before an answer.
         known = [each for each in texts if isinstance(each, _Text)]
         prompts = iter(self.ids([each.prompt for each in known]))
-        scored = iter(self._with_spans(["\n" + each.scored for each in known]))
+        scored = iter(self._with_spans(["\n" + each.scored + each.behind for each in known]))
         return [
             self._joined(example, each, next(prompts), *next(scored)) if isinstance(each, _Text) else each
             for example, each in zip(examples, texts, strict=True)
@@ -133,6 +149,10 @@ class Reader:
             if closed:
                 answer = answer.rstrip().removesuffix(cast(str, end))
             text = _Text(prompt, "", answer, cast(str, end) if closed else "", closed, self._end_token())
+            if self.separator is not None:
+                between, behind = self.separator
+                stop = End(self._end_token().tokens, between)
+                text = _Text(prompt, "", answer, between, True, stop, behind if self.tokenizer.is_fast else "")
         else:
             try:
                 written = turn(example, self.tokenizer, date=self.date)
@@ -168,7 +188,10 @@ class Reader:
         if ids[: len(newline)] == newline:
             ids, spans = ids[len(newline) :], [(start - 1, stop - 1) for start, stop in spans[len(newline) :]]
         else:
-            ((ids, spans),) = self._with_spans([text.scored])
+            ((ids, spans),) = self._with_spans([text.scored + text.behind])
+        if text.behind:
+            kept = sum(start < len(text.scored) for start, _ in spans)
+            ids, spans = ids[:kept], spans[:kept]
         prompt = self._begun(example, prompt_ids)
         if not prompt:
             return UserError(Fault("no token comes before the answer", value=example.prompt, expected="a prompt"))

@@ -2,7 +2,7 @@
 
 Legend: T = tasks, k = support examples, E = test examples a task.
 
-TaskScore          nats an answer token and correctness of each test example of one task
+TaskScore          nats and correctness of each test example of one task
 Grid               learning rates and step counts to choose an adaptation from
 adapted            inner steps on the support of tasks that go through a forward together
 adapt              the same for any number of tasks, and a look at the values after each step
@@ -42,11 +42,16 @@ def _ignore(tokens: int) -> None: ...
 
 
 class TaskScore(NamedTuple):
-    """ids, nats, correct: one of each a test example; nats: mean nats an answer token; correct: from 0 to 1."""
+    """One of each per test example. Every example weighs alike, unlike in training, where every token of a task does.
+
+    nats, stop_nats  mean nats per token of the answer, and of what ends it
+    correct          from 0 to 1
+    """
 
     task: str
     ids: tuple[str, ...]
     nats: tuple[float, ...]
+    stop_nats: tuple[float, ...]
     correct: tuple[float, ...]
 
     @property
@@ -153,9 +158,11 @@ def score(
     """Every task's test examples under its own values (T, ...); correct = greedy decoding gives the answer."""
     found = score_examples(space, values, [task.test for task in tasks])
     on_pass(_tokens([example for task in tasks for example in task.test]))
-    rows = zip(tasks, found.nats.tolist(), found.exact.float().tolist(), strict=True)
-    ids = [tuple(example.id for example in task.test) for task in tasks]
-    return [TaskScore(task.task.name, ids[t], tuple(nats), tuple(right)) for t, (task, nats, right) in enumerate(rows)]
+    rows = zip(tasks, found.nats.tolist(), found.stop_nats.tolist(), found.exact.float().tolist(), strict=True)
+    return [
+        TaskScore(task.task.name, tuple(example.id for example in task.test), *map(tuple, numbers))
+        for task, *numbers in rows
+    ]
 
 
 def score_examples(space: ParameterSpace, values: Mapping[str, Tensor], examples: Sequence[Sequence[Encoded]]) -> Score:

@@ -41,12 +41,15 @@ DEFAULT_GRID = {
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
-    """k: numbers of support examples; draws of them; grid: what "tuned" chooses from; seed: of the draws."""
+    """k: numbers of support examples; draws of them; grid: what "tuned" chooses from; seed: of the draws.
+
+    max_new_tokens: of a generated answer; None: the task's longest right one and a few
+    """
 
     k: tuple[int, ...] = (0, 5, 10, 25, 50)
     draws: int = 5
     grid: Grid = DEFAULT_GRID["lora"]
-    max_new_tokens: int = 64
+    max_new_tokens: int | None = None
     seed: int = 7
 
 
@@ -141,19 +144,21 @@ def _final(
 ) -> dict[str, dict[str, Any]]:
     """What is kept of tasks that are adapted as far as they will be."""
     tasks = chunk.tasks
-    written = answers(what.space, values, tasks, tokenizer=what.model.tokenizer, most=protocol.max_new_tokens)
+    written = answers(what.space, values, tasks, tokenizer=what.model.tokenizer, max_new_tokens=protocol.max_new_tokens)
     reached: Sequence[float | None] = [None] * len(tasks)
     if adapted:
         held = [replace(task, test=tuple(support)) for task, support in zip(tasks, chunk.support, strict=True)]
         reached = [each.mean_nats for each in score(what.space, values, held)]
     found: dict[str, dict[str, Any]] = {}
-    for task, each, texts, nats in zip(tasks, scores, written, reached, strict=True):
+    for task, each, own, nats in zip(tasks, scores, written, reached, strict=True):
         unchecked: list[str] = []
         found[task.task.name] = {
             "ids": [example.id for example in task.task.test],  # in-context encodings have ids of their own
             "nats": list(each.nats),
-            "correct": verified(task.task, texts, on_failure=unchecked.append),
+            "stop_nats": list(each.stop_nats),
+            "correct": verified(task.task, [answer.text for answer in own], on_failure=unchecked.append),
             "unchecked": unchecked,
+            "cut": sum(answer.cut for answer in own),
             "support_nats": nats,
         }
     return found

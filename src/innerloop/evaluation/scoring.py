@@ -4,22 +4,27 @@ Legend: T = tasks, E = test examples a task, N = rows of a generation, S = token
 
 prompt_of   the ids that stand before what is scored of an encoded example
 end_of      what ends the answer to a text
+longest     tokens of a task's longest right answer, with what ends it
 allowance   tokens that a task's answers may take
+cap_fault   where a cap would cut a right answer
 continued   greedy continuations of prompts, as token ids, each up to its own end token
-generate    the same as text
+generate    the same as text, a bounded number of tokens at a time
+Answer      a generated text, and whether it was cut off
 answers     every task's test examples, answered with its own adapted values
 verified    how right each answer is, in [0, 1], by the task's verifier
 """
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
 from innerloop.data.encoding import NOT_SCORED, Encoded, EncodedTask, End
 from innerloop.data.tasks import Task
+from innerloop.errors import Fault
+from innerloop.evaluation.kshot import tokens_per_forward
 from innerloop.spaces.space import ParameterSpace
 
 if TYPE_CHECKING:
@@ -27,8 +32,15 @@ if TYPE_CHECKING:
 
 NO_END = End()  # a generation that only its length ends
 SPARE = 8  # tokens beyond the longest right answer: a longer one is seen to be longer
-MOST_TOKENS = 256
 ROWS = 128  # of one generation
+KEYS_AND_VALUES = 16  # a token that only its keys and values are kept of takes about this much less than in training
+
+
+class Answer(NamedTuple):
+    """cut: its length ended it, not its end."""
+
+    text: str
+    cut: bool
 
 
 def prompt_of(example: Encoded) -> tuple[int, ...]:
@@ -39,10 +51,22 @@ def end_of(tokenizer: "PreTrainedTokenizerBase") -> End:
     return NO_END if tokenizer.eos_token_id is None else End((cast(int, tokenizer.eos_token_id),))
 
 
-def allowance(task: EncodedTask, *, most: int = MOST_TOKENS) -> int:
-    """New tokens an answer of the task may have: its longest right one and a few, at most `most`."""
-    longest = max(len(example.tokens) - len(prompt_of(example)) for example in task.test)
-    return min(longest + SPARE, most)
+def longest(task: EncodedTask) -> int:
+    return max(len(example.tokens) - len(prompt_of(example)) for example in task.test)
+
+
+def allowance(task: EncodedTask) -> int:
+    """New tokens an answer of the task may have: its longest right one and a few."""
+    return longest(task) + SPARE
+
+
+def cap_fault(tasks: Sequence[EncodedTask], cap: int | None, where: str) -> list[Fault]:
+    """At most one: a cap on generated answers that is below the longest right one of some of the tasks."""
+    if cap is None or not tasks or cap >= (needed := max(map(longest, tasks))):
+        return []
+    short = [task.task.name for task in tasks if longest(task) > cap]
+    right = f"at least {needed}, or none: every task's own longest answer and {SPARE} tokens"
+    return [Fault(f"cuts right answers of {len(short)} tasks, {short[0]} among them", where, cap, right)]
 
 
 @torch.no_grad()
@@ -101,10 +125,32 @@ def generate(
     """What `continued` gives, as text without its end. Other special tokens show as they are written.
 
     openings  N texts that a chat template writes before an answer: left out where a row begins with its own
+    As many rows go together as a token budget admits.
     """
-    rows = continued(model, prompts, ends=ends, max_new_tokens=max_new_tokens, tokenizer=tokenizer)
-    own = openings or [""] * len(rows)
-    return [_bare(row, end, opening, tokenizer) for row, end, opening in zip(rows, ends, own, strict=True)]
+    limits = [max_new_tokens] * len(prompts) if isinstance(max_new_tokens, int) else list(max_new_tokens)
+    rows = list(zip(prompts, ends, limits, openings or [""] * len(prompts), strict=True))
+    size = rows_that_fit(prompts, limits, cast(torch.device, model.device))
+    parts = [rows[first : first + size] for first in range(0, len(rows), size)]
+    return [answer.text for part in parts for answer in _written(model, tokenizer, part)]
+
+
+Row = tuple[Sequence[int], End, int, str]  # prompt, what ends it, its length at most, opening
+
+
+def rows_that_fit(prompts: Sequence[Sequence[int]], limits: Sequence[int], device: torch.device) -> int:
+    """Rows of one generation, whose keys and values are kept for every token of the longest."""
+    row = max(map(len, prompts)) + max(limits)
+    return min(ROWS, max(1, KEYS_AND_VALUES * tokens_per_forward(device) // row))
+
+
+def _written(model: nn.Module, tokenizer: "PreTrainedTokenizerBase", rows: Sequence[Row]) -> list[Answer]:
+    """One generation. Rows of a model with several tasks' values in it are grouped by task."""
+    prompts, ends, limits, openings = zip(*rows, strict=True)
+    found = continued(model, prompts, ends=ends, max_new_tokens=limits, tokenizer=tokenizer)
+    return [
+        Answer(_bare(row, end, opening, tokenizer), cut=not _Reach(end, tokenizer).ends(row))
+        for row, end, opening in zip(found, ends, openings, strict=True)
+    ]
 
 
 def answers(
@@ -114,37 +160,36 @@ def answers(
     *,
     tokenizer: "PreTrainedTokenizerBase",
     max_new_tokens: int | None = None,
-    most: int = MOST_TOKENS,
     rows: int = ROWS,
-) -> list[list[str]]:
-    """The texts generated for every task's test examples, with its slice of `values` (T, ...) installed.
+) -> list[list[Answer]]:
+    """What is generated for every task's test examples, with its slice of `values` (T, ...) installed.
 
-    max_new_tokens  of an answer; None: the task's `allowance`, at most `most`
-    rows            prompts that go through the model together; at least one of each task does
+    max_new_tokens  of an answer; None: the task's `allowance`
+    rows            prompts that go through the model together at most; at least one of each task does
     As many tasks as the space takes and the rows allow share a generation; the texts are those of each task alone.
     """
     if any(len(value) != len(tasks) for value in values.values()):
         raise ValueError(f"values of other than {len(tasks)} tasks")
     widest = max(len(task.test) for task in tasks)
+    prompts = [prompt_of(example) for task in tasks for example in task.test]
+    most = [max_new_tokens or allowance(task) for task in tasks]
+    rows = min(rows, rows_that_fit(prompts, most, space.device))
     size = space.limit or max(1, rows // widest)
-    texts: list[list[str]] = []
+    texts: list[list[Answer]] = []
     for first in range(0, len(tasks), size):
         chunk = tasks[first : first + size]
-        limits = [max_new_tokens or allowance(task, most=most) for task in chunk]
+        limits = most[first : first + size]
         width = max(1, rows // len(chunk))
-        found: list[list[str]] = [[] for _ in chunk]
+        found: list[list[Answer]] = [[] for _ in chunk]
         with space.installed({name: value[first : first + size] for name, value in values.items()}) as model:
             for start in range(0, max(len(task.test) for task in chunk), width):
                 part = _part(chunk, start, width)
-                examples = [example for row in part for example in row]
-                written = generate(
-                    model,
-                    tokenizer,
-                    [prompt_of(example) for example in examples],
-                    ends=[example.stop for example in examples],
-                    openings=[example.opening for example in examples],
-                    max_new_tokens=[limit for limit, row in zip(limits, part, strict=True) for _ in row],
-                )
+                asked = [
+                    (prompt_of(example), example.stop, limit, example.opening)
+                    for limit, own in zip(limits, part, strict=True)
+                    for example in own
+                ]
+                written = _written(model, tokenizer, asked)
                 for t, own in enumerate(found):
                     own += written[t * len(part[t]) : (t + 1) * len(part[t])]
         texts += [own[: len(task.test)] for own, task in zip(found, chunk, strict=True)]

@@ -3,7 +3,7 @@
 Legend: T = tasks, B = examples a task, N = T*B rows, S = tokens, R = scored rows, D = width of the model.
 
 AnswerLoss   (T,) mean nats an answer token, through the model as it stands (a space installs the values)
-Score        nats an answer token (T, B) and whether greedy decoding gives the whole answer (T, B)
+Score        how good the answers are: nats, and whether greedy decoding gives them, each (T, B)
 """
 
 from collections.abc import Iterable, Sequence
@@ -24,7 +24,13 @@ from innerloop.spaces.trunk import Companies, Forward, Progress, Store, Trunk, w
 
 
 class Score(NamedTuple):
+    """nats, stop_nats: mean nats per token of the answer, and of what stands behind it (0 where nothing does).
+
+    exact: greedy decoding writes all that is scored, token by token: prefix, answer and end.
+    """
+
     nats: Tensor
+    stop_nats: Tensor
     exact: Tensor
 
 
@@ -79,19 +85,25 @@ class AnswerLoss:
 
     @torch.no_grad()
     def score(self, batch: Batch) -> Score:
-        """Nats an answer token and exact match, each (T, B).
+        """Nats of the answer, of stopping, and exact match, each (T, B).
 
-        Exact match needs no generation: greedy decoding gives the answer if and only if every answer token is the
-        most likely one after the true prefix, the end token included.
+        What a chat template itself writes before an answer is in neither nats. Exact match needs no generation: greedy
+        decoding writes these very tokens if and only if each is the most likely one behind the true ones before it.
         """
         nats_R, greedy_R = score_rows(self.scored_hidden(batch), self.head, batch.targets, chunk_rows=self.logit_rows)
         tasks, examples, length = batch.tokens.shape
         example_R = batch.scored_rows // length
         zeros = torch.zeros(tasks * examples, device=nats_R.device)
         count = zeros.index_add(0, example_R, torch.ones_like(nats_R))
-        nats = zeros.index_add(0, example_R, nats_R) / count
         exact = zeros.index_add(0, example_R, greedy_R.float()) == count
-        return Score(nats.view(tasks, examples), exact.view(tasks, examples))
+        prefix, end = torch.tensor(batch.around, device=nats_R.device).flatten(0, 1).unbind(1)
+        place_R = torch.arange(len(nats_R), device=nats_R.device) - (count.cumsum(0) - count)[example_R]
+        answer_R = (place_R >= prefix[example_R]) & (place_R < (count - end)[example_R])
+        nats, stop_nats = (
+            zeros.index_add(0, example_R, nats_R * rows) / zeros.index_add(0, example_R, rows.float()).clamp_min(1)
+            for rows in (answer_R, place_R >= (count - end)[example_R])
+        )
+        return Score(*(found.view(tasks, examples) for found in (nats, stop_nats, exact)))
 
     def scored_hidden(self, batch: Batch) -> Tensor:
         """(R, D) last hidden states whose next token is scored."""
