@@ -20,7 +20,7 @@ from innerloop.data.encoder import Encoder, Examples, Form, Prompt, form_of
 from innerloop.data.encoding import Encoded, EncodedTask
 from innerloop.data.tasks import Task
 from innerloop.errors import Fault, UserError
-from innerloop.evaluation.kshot import adapted, score_examples
+from innerloop.evaluation.kshot import adapted, score_examples, training_loss
 from innerloop.evaluation.protocol import DEFAULT_ADAPTATION
 from innerloop.evaluation.scoring import generate
 from innerloop.files import at_home
@@ -74,13 +74,21 @@ class Adapted:
             return generate(model, self.learned.model.tokenizer, tokens, **options)
 
     def score(self, examples: Examples, *, columns: Mapping[str, str] | None = None) -> tuple[float, float]:
-        """(mean nats an answer token, share of answers that greedy decoding gives exactly).
+        """(mean nats per answer token, share of answers that greedy decoding gives exactly). Examples weigh alike.
 
         columns  as of `Learned.adapt`
         """
         examined = self.learned.encoded(examples, columns=columns)
         found = score_examples(self.learned.space, self.values, [examined])
         return float(found.nats.mean()), float(found.exact.float().mean())
+
+    def loss(self, examples: Examples, *, columns: Mapping[str, str] | None = None) -> float:
+        """What the inner steps lower: mean nats per scored token of all examples, what ends an answer included.
+
+        columns  as of `Learned.adapt`
+        """
+        examined = self.learned.encoded(examples, columns=columns)
+        return float(training_loss(self.learned.space, self.values, [examined]))
 
     def save_pretrained(self, folder: str | Path) -> None:
         """A PEFT adapter folder, or a Hugging Face model folder where all parameters were trained."""

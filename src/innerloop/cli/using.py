@@ -43,19 +43,22 @@ def adapt(
         if output:
             adapted.save_pretrained(output)
         nats, exact = adapted.score(examples, columns=columns)
+        losses = [*adapted.losses, adapted.loss(examples, columns=columns)]
     inner = learned.inner
     said = {
         "steps": len(adapted.losses),
         "optimizer": type(inner.optimizer).__name__.lower(),
         "lr": inner.optimizer.lr,
-        "support_loss": [*adapted.losses, nats],
+        "support_loss": losses,
+        "support_nats": nats,
         "support_exact": exact,
         "answers": dict(zip(prompt, answers, strict=True)),
         "output": str(output) if output else None,
     }
     lines = [
         f"adapted in {said['steps']} steps of {said['optimizer']}, lr {inner.optimizer.lr}",
-        f"support loss {adapted.losses[0]:.3f} -> {nats:.3f} nats a token; {exact:.0%} of its answers exact",
+        f"support loss {losses[0]:.3f} -> {losses[-1]:.3f} nats per scored token; "
+        f"{nats:.3f} per token of an answer, {exact:.0%} of its answers exact",
         *(f"{asked!r} -> {answer!r}" for asked, answer in zip(prompt, answers, strict=True)),
         *([f"wrote {output}"] if output else []),
     ]

@@ -128,8 +128,8 @@ def protocol_of(config: RunConfig, *, k: Sequence[int], draws: int, max_new_toke
 def to_score(folder: Path, protocol: Protocol, say: Say | None = None) -> Groundwork:
     """The tasks of a finished run that are going to be scored, before its model is read.
 
-    Raises UserError where no task was held out, one has fewer than k examples or longer answers than allowed, or its data can't be
-    read any more.
+    Raises UserError where no task was held out, one has fewer than k examples or longer answers than allowed, or its
+    data can't be read any more.
     """
     run, faults, found = finished(folder), Faults(), None
     check_shared(run)

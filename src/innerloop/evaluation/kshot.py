@@ -7,6 +7,7 @@ Grid               learning rates and step counts to choose an adaptation from
 adapted            inner steps on the support of tasks that go through a forward together
 adapt              the same for any number of tasks, and a look at the values after each step
 adapt_and_score    scores after each of some numbers of inner steps
+training_loss      what inner steps minimize, which weighs tokens where scores weigh examples
 score              scores of values as they stand
 choose             the adaptation with the lowest mean nats on validation tasks
 """
@@ -173,6 +174,14 @@ def score_examples(space: ParameterSpace, values: Mapping[str, Tensor], examples
     with space.installed(values):
         parts = [space.loss.score(part.to(space.device)) for part in batch.parts(most)]
     return Score(*(torch.cat(part, dim=1) for part in zip(*parts, strict=True)))
+
+
+def training_loss(space: ParameterSpace, values: Mapping[str, Tensor], examples: Sequence[Sequence[Encoded]]) -> Tensor:
+    """(T,) what training and inner steps minimize: one mean over all of a task's scored tokens."""
+    batch = collate(examples, packed=packs(space.model))
+    with space.installed(values):
+        parts = batch.parts(NO_GRADIENT * tokens_per_forward(space.device))
+        return torch.stack([space.loss(part.to(space.device)) for part in parts]).sum(0)
 
 
 def choose(
