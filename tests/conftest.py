@@ -1,5 +1,6 @@
 """One thread for every test process: tiny tensors gain nothing from more, and workers share the cores.
 
+--long        the rows that try once more what a shorter one tries already; `long` says whether they run
 world         the `small_runs.World` that runs share; none of them changes it
 runs          method -> a trained run, made when it is first asked for
 cli           the command line in this process
@@ -21,6 +22,22 @@ import torch
 torch.set_num_threads(1)
 _CACHE = TemporaryDirectory()  # no test writes into the cache of whoever runs it
 os.environ["INNERLOOP_CACHE"] = _CACHE.name
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--long", action="store_true", help="the rows marked `long`, and robustness rows at full length")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--long"):
+        for item in items:
+            if "long" in item.keywords:
+                item.add_marker(pytest.mark.skip(reason="more of the same: make test-long"))
+
+
+@pytest.fixture(scope="session")
+def long(pytestconfig: pytest.Config) -> bool:
+    return bool(pytestconfig.getoption("--long"))
 
 
 @pytest.fixture(scope="session")

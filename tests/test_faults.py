@@ -42,44 +42,54 @@ def sound(tally: Tally, *, at_least: int) -> None:
 # whole runs
 
 
-def test_killed_runs_end_as_if_nothing_had_been(bench: Bench) -> None:
-    tally = kills.kills(bench, trials=18, least=2, methods=("fomaml", "meta-lora", "lora"))
-    sound(tally, at_least=18)
+def test_killed_runs_end_as_if_nothing_had_been(bench: Bench, long: bool) -> None:
+    trials, least = (45, 5) if long else (9, 1)
+    tally = kills.kills(bench, trials=trials, least=least, methods=("fomaml", "meta-lora", "lora"))
+    sound(tally, at_least=trials)
     assert tally.equal == tally.resumed == tally.tried
-    assert min(tally.details["phases"].values()) >= 2
+    assert min(tally.details["phases"].values()) >= least
     assert set(tally.details["phases"]) == set(PHASES)
 
 
-def test_signals_in_each_phase(bench: Bench) -> None:
-    tally = kills.signals(bench, each=1, methods=("fomaml", "lora"), numbers=kills.SIGNALS[:1])
-    sound(tally, at_least=2 * len(PHASES))
+def test_signals_in_each_phase(bench: Bench, long: bool) -> None:
+    numbers = kills.SIGNALS if long else kills.SIGNALS[:1]
+    tally = kills.signals(bench, each=1, methods=("fomaml", "lora"), numbers=numbers, twice=long)
+    sound(tally, at_least=len(numbers) * len(PHASES) * (1 + long))
+    assert set(tally.details["phases"]) == set(PHASES)
     assert tally.equal == tally.tried
 
 
-def test_refused_writes(bench: Bench) -> None:
-    tally = full.writes(bench, every=13)
-    sound(tally, at_least=12)
+def test_a_second_signal(bench: Bench) -> None:
+    phases = ["inner", "saving", "exporting"]
+    tally = kills.signals(bench, each=1, methods=("meta-lora",), numbers=kills.SIGNALS[1:2], phases=phases)
+    sound(tally, at_least=2 * len(phases))
+
+
+def test_refused_writes(bench: Bench, long: bool) -> None:
+    """Every kind of refusal, at calls all over a run."""
+    tally = full.writes(bench, every=5 if long else 23)
+    sound(tally, at_least=6)
     assert tally.equal == tally.tried
     assert tally.details["files without a call"] == []
 
 
-def test_a_full_file_system(bench: Bench) -> None:
-    tally = full.full(bench, sizes=3, later=3)
+def test_a_full_file_system(bench: Bench, long: bool) -> None:
+    tally = full.full(bench, sizes=10 if long else 3, later=10 if long else 2)
     if "skipped" in tally.details:
         pytest.skip(tally.details["skipped"])
-    sound(tally, at_least=6)
+    sound(tally, at_least=5)
     assert tally.equal == tally.tried
     assert len(tally.details["exit codes"]) > 1
 
 
-def test_lost_power(bench: Bench) -> None:
-    tally = crashes.crashes(bench, at_most=6)
-    sound(tally, at_least=12)
+def test_lost_power(bench: Bench, long: bool) -> None:
+    tally = crashes.crashes(bench, at_most=20 if long else 4)
+    sound(tally, at_least=8)
     assert tally.equal == tally.tried
 
 
-def test_damaged_checkpoints(bench: Bench) -> None:
-    tally = damage.damage(bench, flips=60, resumed=4)
+def test_damaged_checkpoints(bench: Bench, long: bool) -> None:
+    tally = damage.damage(bench, flips=60, resumed=24 if long else 4)
     sound(tally, at_least=500)
 
 
@@ -102,7 +112,7 @@ def test_a_run_stands_at_its_gate_until_it_is_released(bench: Bench) -> None:
 
 
 def test_a_run_that_answers_no_signal_is_noticed(bench: Bench) -> None:
-    tally = kills.signals(bench, each=1, methods=("lora",), numbers=[signal.SIGURG], phases=["outer"])
+    tally = kills.signals(bench, each=1, methods=("lora",), numbers=[signal.SIGURG], phases=["outer"], twice=False)
     assert tally.details["exit codes"] == {"0": tally.tried}
     assert len(tally.wrong) == tally.tried > 0
 

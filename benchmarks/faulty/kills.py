@@ -107,19 +107,21 @@ def signals(
     methods: Sequence[str] = METHODS,
     numbers: Sequence[signal.Signals] = SIGNALS,
     phases: Sequence[str] = PHASES,
+    twice: bool = True,
 ) -> Tally:
-    """each: strikes of every signal in every phase, and as many with a second signal at a random moment after it."""
+    """each: strikes of every signal in every phase; twice: as many with a second one at a random moment after it."""
     tally, cases = Tally(), itertools.cycle(bench.cases(methods))
     seconds: dict[str, list[float]] = {}
-    for number, phase, twice, _ in itertools.product(numbers, phases, (False, True), range(each)):
+    ways = (False, True) if twice else (False,)
+    for number, phase, again, _ in itertools.product(numbers, phases, ways, range(each)):
         for _ in range(10):
             case = next(cases)
-            if phase in case.phases() and (found := _signalled(bench, case, number, phase, twice=twice)):
+            if phase in case.phases() and (found := _signalled(bench, case, number, phase, twice=again)):
                 break
         else:
             tally.wrong.append(f"{number.name} while {phase}: no run could be struck")
             continue
-        name, (ended, delay) = f"{number.name}{' twice' * twice}", found
+        name, (ended, delay) = f"{number.name}{' twice' * again}", found
         seconds.setdefault(name, []).append(delay)
         tally.count("phases", phase)
         tally.count("exit codes", ended.code)
