@@ -170,6 +170,8 @@ def test_a_number_without_end_is_none() -> None:
         ("Paris", " Paris"),
         (RATIONALE + "13", "10 + 3 = 13\n#### 26/2\nmore"),
         ("5", "5 dollars"),
+        ("12 m/s^2", "12 m/s^2."),
+        ("between 10 and 12", "from 10 to 12"),
     ],
 )
 def test_the_same_mathematics(reference: str, generated: str) -> None:
@@ -188,6 +190,8 @@ def test_the_same_mathematics(reference: str, generated: str) -> None:
         ("7", "__import__('os').getcwd()"),
         ("7", "\ud800"),
         (RATIONALE + "13", "#### 14\n#### 13"),
+        ("between 10 and 12", "between 1 and 12"),
+        ("2 apples and 3 pears", "4 apples and 3 pears"),
     ],
 )
 def test_other_mathematics(reference: str, generated: str) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import NamedTuple
 
+from innerloop.data.math_worker import is_prose
 from innerloop.data.tasks import Example, Task, exact_match
 from innerloop.data.verifiers import finals, numbers_in, same_mathematics, same_number
 
@@ -88,9 +89,9 @@ def _tried(task: Task, most: int, end: float) -> _Tried:
 
 
 def _several_numbers(tasks: Sequence[Task]) -> Iterable[str]:
-    numeric = [task for task in tasks if task.verifier is same_number]
+    numeric = [task for task in tasks if task.verifier in (same_number, same_mathematics)]
     examples = [(task, example) for task in numeric for example in (*task.test, *task.pool)]
-    several = [(task, each) for task, each in examples if any(len(numbers_in(_final(a))) > 1 for a in each.answers)]
+    several = [(task, each) for task, each in examples if any(_counts(task, _final(a)) for a in each.answers)]
     if several:
         task, example = several[0]
         yield (
@@ -98,6 +99,10 @@ def _several_numbers(tasks: Sequence[Task]) -> Iterable[str]:
             f"repeat at its end: {_short(example.answer)} (task {task.name}: {example.named}); the answer to a "
             'rationale goes behind "####"'
         )
+
+
+def _counts(task: Task, reference: str) -> bool:
+    return len(numbers_in(reference)) > 1 and (task.verifier is same_number or is_prose(reference))
 
 
 def _final(answer: str) -> str:

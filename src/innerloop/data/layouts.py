@@ -63,7 +63,9 @@ def layout_warnings(places: Mapping[Path, Place], *, named_by_column: bool) -> l
             "tasks.held_out or tasks.validation names it; in a folder of the task's name they would be its splits"
         )
     if unread := [path.name for path, place in places.items() if place.side == "unread"]:
-        said.append(f"{len(unread)} validation splits beside a test split are not read ({', '.join(unread[:3])})")
+        said.append(
+            f"validation splits beside a test split are not read: {', '.join(unread[:3])} ({len(unread)} in all)"
+        )
     parts = Counter(place for place in places.values() if place.shards > 1)
     lacking = [f"{count} of {place.shards} of {place.task}" for place, count in parts.items() if count < place.shards]
     return said + ([f"shards are missing: {', '.join(lacking[:3])} are here"] if lacking else [])

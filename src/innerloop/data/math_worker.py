@@ -22,8 +22,12 @@ WORD = re.compile(r"[^\W\d_]{2,}")
 
 def marked(text: str) -> str:
     """As math-verify reads it: a bare formula goes between dollars, text with words stays as it is."""
-    has_words = WORD.search(COMMAND.sub(" ", text))
-    return text if MARKED.search(text) or has_words else f"${text}$"
+    return text if MARKED.search(text) or is_prose(text) else f"${text}$"
+
+
+def is_prose(text: str) -> bool:
+    """Text with words, of which math-verify reads one number or formula."""
+    return not MARKED.search(text) and WORD.search(COMMAND.sub(" ", text)) is not None
 
 
 def main() -> None:

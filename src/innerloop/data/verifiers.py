@@ -23,6 +23,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from innerloop.data.math_worker import is_prose
 from innerloop.data.tasks import Example, Task, Verifier, exact_match
 from innerloop.errors import Fault, UserError
 
@@ -78,12 +79,19 @@ def _same_numbers(answer: str, generated: str) -> bool:
 
 
 def same_mathematics(example: Example, generated: str) -> float:
-    """1.0 where math-verify finds text and a right answer equivalent, or they are the same text.
+    """1.0 where math-verify finds text and a right answer equivalent, or they are the same text, a full stop aside.
 
+    Of prose it reads one number: where a right answer is prose with several, all have to stand in the text, in order.
     Raises TimeoutError where that takes too long.
     """
-    pairs = [finals(answer, generated) for answer in example.answers]
-    return float(any(a == b for a, b in pairs) or any(_MATH.equal(reference, text) for reference, text in pairs))
+    pairs = [tuple(each.removesuffix(".") for each in finals(answer, generated)) for answer in example.answers]
+    return float(any(a == b for a, b in pairs) or any(_same_formula(reference, text) for reference, text in pairs))
+
+
+def _same_formula(reference: str, text: str) -> bool:
+    if is_prose(reference) and len(numbers_in(reference)) > 1 and not _same_numbers(reference, text):
+        return False
+    return _MATH.equal(reference, text)
 
 
 VERIFIERS: dict[VerifierName, Verifier] = {"exact": exact_match, "number": same_number, "math": same_mathematics}
