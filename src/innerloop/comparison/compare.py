@@ -9,14 +9,12 @@ Progress   what a caller is told while a cell runs
 """
 
 import json
-import shlex
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
 from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,6 +35,7 @@ from innerloop.comparison.matrix import (
     merged,
     run_config,
 )
+from innerloop.comparison.planned import planned
 from innerloop.comparison.reading import sound_part
 from innerloop.comparison.steps import budget_steps
 from innerloop.data.leaks import Overlap, overlap_lines
@@ -45,26 +44,16 @@ from innerloop.errors import Fault, Faults, UserError
 from innerloop.evaluation.in_context import in_context_task, separator_of, too_long
 from innerloop.evaluation.kshot import draw_support
 from innerloop.evaluation.scoring import cap_fault
-from innerloop.evaluation.statistics import FEWEST, Spread, detectable_effect, unjudged
 from innerloop.evaluation.summary import summarize
 from innerloop.models import LoadedModel, load
 from innerloop.outputs.results import Results
 from innerloop.outputs.verdict import headline, primary
 from innerloop.runs.config import RunConfig
 from innerloop.runs.groundwork import Say, chosen_device, groundwork
-from innerloop.runs.journal import commit, environment
 from innerloop.runs.preparation import Session, prepare
 from innerloop.runs.schema import ABSENT, get
 
-FEW_TASKS = 10
 RESULTS = "results.json"
-
-# Standard deviations of tuned META-LORA's difference from tuned joint LoRA over 12 tasks and 3 seeds, as the demo of
-# release 0.1.0 measured them, rounded up. Only the effect that is printed beforehand uses them.
-ASSUMED = {
-    "nats": Spread(tasks=0.6, seeds=0.75, both=1.2),
-    "accuracy": Spread(tasks=0.05, seeds=0.04, both=0.19),
-}
 
 
 class Progress(NamedTuple):
@@ -128,7 +117,7 @@ def begin(path: Path, folder: Path, say: Say | None = None) -> Begun:
     assert matrix is not None
     assert session is not None
     _check_model(session.config, say)
-    plan = _plan(matrix, session, path, folder)
+    plan = planned(matrix, session, path, folder)
     if not (folder / PLAN).exists():
         write_json(folder / PLAN, plan)
     missing = [cell for cell in cells(matrix) if not _has_result(folder, cell)]
@@ -288,54 +277,6 @@ def _dated(matrix: Matrix, date: str | None) -> Matrix:
         return matrix
     every = merged(matrix.runs.every, {"tasks": {"date": date}})
     return matrix.model_copy(update={"runs": matrix.runs.model_copy(update={"every": every})})
-
-
-def _plan(matrix: Matrix, session: Session, path: Path, folder: Path) -> dict[str, Any]:
-    names = {role: [task.task.name for task in getattr(session, role)] for role in ("train", "validation", "held_out")}
-    counts = {
-        "tasks": len(session.held_out),
-        "seeds": len(matrix.seeds),
-        "draws": matrix.evaluation.draws,
-        "examples": len(session.held_out[0].test),
-    }
-    few = counts["tasks"] < FEW_TASKS
-    notes = [f"{counts['tasks']} held-out tasks: valid for these tasks only"] if few else []
-    notes += session.warnings
-    return {
-        "name": matrix.name,
-        "command": shlex.join(["innerloop", "compare", str(path), "--output", str(folder)]),
-        "matrix_yaml": path.read_text(encoding="utf-8"),
-        "matrix": matrix.model_dump(mode="json"),
-        "environment": {**environment(), "commit": commit()},
-        "started": datetime.now(UTC).date().isoformat(),
-        "protocol": {
-            "k": sorted(matrix.evaluation.k),
-            "draws": counts["draws"],
-            "seeds": matrix.seeds,
-            "test_examples": counts["examples"],
-            **names,
-        },
-        "notes": notes,
-        "overlaps": [overlap._asdict() for overlap in session.overlaps],
-        "detectable": _detectable(tasks=counts["tasks"], seeds=counts["seeds"]),
-        "primary": matrix.primary_contrast,
-        "targets": matrix.evaluation.targets.model_dump(),
-        "cells": [identity(cell) for cell in cells(matrix)],
-    }
-
-
-def _detectable(*, tasks: int, seeds: int) -> dict[str, Any]:
-    """Effect of each metric, and what it assumes; without effects where nothing can be said of a method."""
-    if unjudged(tasks=tasks, seeds=seeds) is not None:
-        said = f"nothing about methods from {tasks} unseen tasks and {seeds} training seeds: {FEWEST} are needed"
-        return {"assumptions": said}
-    effects = {metric: detectable_effect(spread, tasks=tasks, seeds=seeds) for metric, spread in ASSUMED.items()}
-    spreads = [
-        f"{', '.join(f'{part:g}' for part in spread)} {unit}"
-        for spread, unit in ((ASSUMED["nats"], "nats"), (Spread(*(100 * p for p in ASSUMED["accuracy"])), "points"))
-    ]
-    assumed = f"assuming standard deviations between tasks, seeds and their pairs of {' and '.join(spreads)}"
-    return {**effects, "assumptions": assumed}
 
 
 def _begun_before(folder: Path, matrix: Matrix, *, sound: bool) -> Matrix:

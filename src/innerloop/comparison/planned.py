@@ -1,0 +1,73 @@
+"""What a comparison is going to be, as matrix.json has it: its tasks, its cells, and which effect it can detect.
+
+planned   a matrix and the session of its first seed -> matrix.json
+ASSUMED   the spreads that the effect is computed for
+"""
+
+import shlex
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from innerloop.comparison.cells import identity
+from innerloop.comparison.matrix import Matrix, cells
+from innerloop.evaluation.statistics import FEWEST, Spread, detectable_effect, unjudged
+from innerloop.runs.journal import commit, environment
+from innerloop.runs.preparation import Session
+
+FEW_TASKS = 10
+
+# Standard deviations of tuned META-LORA's difference from tuned joint LoRA over 12 tasks and 3 seeds, as the demo of
+# release 0.1.0 measured them, rounded up. Only the effect that is printed beforehand uses them.
+ASSUMED = {
+    "nats": Spread(tasks=0.6, seeds=0.75, both=1.2),
+    "accuracy": Spread(tasks=0.05, seeds=0.04, both=0.19),
+}
+
+
+def planned(matrix: Matrix, session: Session, path: Path, folder: Path) -> dict[str, Any]:
+    names = {role: [task.task.name for task in getattr(session, role)] for role in ("train", "validation", "held_out")}
+    counts = {
+        "tasks": len(session.held_out),
+        "seeds": len(matrix.seeds),
+        "draws": matrix.evaluation.draws,
+        "examples": len(session.held_out[0].test),
+    }
+    few = counts["tasks"] < FEW_TASKS
+    notes = [f"{counts['tasks']} held-out tasks: valid for these tasks only"] if few else []
+    notes += session.warnings
+    return {
+        "name": matrix.name,
+        "command": shlex.join(["innerloop", "compare", str(path), "--output", str(folder)]),
+        "matrix_yaml": path.read_text(encoding="utf-8"),
+        "matrix": matrix.model_dump(mode="json"),
+        "environment": {**environment(), "commit": commit()},
+        "started": datetime.now(UTC).date().isoformat(),
+        "protocol": {
+            "k": sorted(matrix.evaluation.k),
+            "draws": counts["draws"],
+            "seeds": matrix.seeds,
+            "test_examples": counts["examples"],
+            **names,
+        },
+        "notes": notes,
+        "overlaps": [overlap._asdict() for overlap in session.overlaps],
+        "detectable": _detectable(tasks=counts["tasks"], seeds=counts["seeds"]),
+        "primary": matrix.primary_contrast,
+        "targets": matrix.evaluation.targets.model_dump(),
+        "cells": [identity(cell) for cell in cells(matrix)],
+    }
+
+
+def _detectable(*, tasks: int, seeds: int) -> dict[str, Any]:
+    """Effect of each metric, and what it assumes; without effects where nothing can be said of a method."""
+    if unjudged(tasks=tasks, seeds=seeds) is not None:
+        said = f"nothing about methods from {tasks} unseen tasks and {seeds} training seeds: {FEWEST} are needed"
+        return {"assumptions": said}
+    effects = {metric: detectable_effect(spread, tasks=tasks, seeds=seeds) for metric, spread in ASSUMED.items()}
+    spreads = [
+        f"{', '.join(f'{part:g}' for part in spread)} {unit}"
+        for spread, unit in ((ASSUMED["nats"], "nats"), (Spread(*(100 * p for p in ASSUMED["accuracy"])), "points"))
+    ]
+    assumed = f"assuming standard deviations between tasks, seeds and their pairs of {' and '.join(spreads)}"
+    return {**effects, "assumptions": assumed}
