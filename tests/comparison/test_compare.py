@@ -178,6 +178,7 @@ def test_every_arm_is_reported(cli: Cli, whole: Compared, tmp_path: Path) -> Non
     assert len(lines) > 4
     table = (folder / "report.md").read_text()
     assert all(arm in table for arm in (*whole.matrix.arms, "fomaml"))
+    assert all(word in table for word in ("nats of stopping, largest k", "answers cut off, all k"))
 
 
 def test_what_it_found_with_one_seed_is_said_of_these_trained_values_alone(whole: Compared) -> None:
@@ -187,6 +188,15 @@ def test_what_it_found_with_one_seed_is_said_of_these_trained_values_alone(whole
     assert all("no verdict on a method: there is 1 training seed" in line for line in said[1:])
     assert not [line for line in said if re.search(r"\b(better|worse)\b|\bp [<=]", line)]
     assert {entry["verdict"] for entry in whole.results["differences"]} == {"these trained values"}
+
+
+def test_what_cells_measure_reaches_the_summary(whole: Compared) -> None:
+    """The nats of what ends an answer, and how many answers were cut off, of every arm and adaptation."""
+    scores: dict[str, set[tuple[Any, ...]]] = {}
+    for entry in whole.results["scores"]:
+        scores.setdefault(entry["metric"], set()).add(tuple(entry[key] for key in ("table", "arm", "how", "k")))
+        assert ("cut" in entry) == (entry["metric"] == "accuracy")
+    assert scores["nats"] == scores["stop_nats"] == scores["accuracy"]
 
 
 def test_compare_ends_with_1_where_a_cell_failed(
