@@ -317,6 +317,19 @@ def test_all_faults_of_given_records_come_at_once_with_their_places() -> None:
     assert examples_faults([{"text": "x"}]) == ["examples: the columns fit no form of a record"]
 
 
+def test_what_an_example_made_elsewhere_holds_is_checked() -> None:
+    right = Example("p", "a", accepted=("b",), template='{"tools": []}')
+    assert read_examples([right]) == [right]
+    wrong: list[Any] = [Example("p", "a", accepted=("",)), Example("p", "a", template="[]")]
+    wrong += [Example("p", "a", template="{"), Example("p", "a", accepted=(3,))]  # pyright: ignore[reportArgumentType]
+    assert examples_faults(wrong) == [
+        "examples[0].accepted[0]: is empty",
+        "examples[1].template: no JSON object",
+        "examples[2].template: no JSON object",
+        "examples[3].accepted[0]: is of type int",
+    ]
+
+
 def test_a_file_of_several_tasks_is_not_one_task(tmp_path: Path) -> None:
     for name in ("a", "b"):
         write(tmp_path / f"{name}.jsonl", *rows(2))

@@ -84,6 +84,12 @@ def test_records_with_pictures_are_dropped_and_counted(tmp_path: Path) -> None:
     answer = {"role": "assistant", "content": "a cat"}
     chats = write(tmp_path / "chats.jsonl", {"messages": [seen, answer]}, {"messages": [unseen, answer]})
     assert read_tasks(chats, test=0).files == [FileCount(str(chats), kept=1, pictures=1, duplicates=0)]
+    asked = write(
+        tmp_path / "asked.jsonl",
+        {"prompt": [seen], "completion": [answer]},
+        {"prompt": [unseen], "completion": [answer]},
+    )
+    assert read_tasks(asked, test=0).files == [FileCount(str(asked), kept=1, pictures=1, duplicates=0)]
     stored = [{"view": {"bytes": b"\x89PNG", "path": None}, **rows(1)[0]}, {"view": None, **rows(2)[1]}]
     pq.write_table(pa.Table.from_pylist(stored), tmp_path / "stored.parquet")
     assert read_tasks(tmp_path / "stored.parquet", test=0).files[0][1:] == (1, 1, 0)

@@ -15,6 +15,7 @@ from innerloop.learning.methods import METHODS
 from innerloop.runs.config import load_config
 from innerloop.runs.groundwork import chosen_device
 from innerloop.runs.preparation import AUTO_TOKENS_PER_FORWARD, Session, prepare, roles
+from innerloop.runs.training import plan
 from innerloop.spaces.answers import AnswerLoss
 from innerloop.spaces.compiled import CompiledLayers
 from record_files import write
@@ -282,6 +283,22 @@ def test_what_is_left_out_is_counted(world: World, tmp_path: Path) -> None:
     }
     assert session_of(world, "joint-lora").dropped == {}
     assert json.dumps(session.dropped)
+
+
+def test_what_looks_wrong_in_the_data_is_said_before_training(world: World, tmp_path: Path) -> None:
+    for name in NAMES:  # dee, held out, has ada's records, and no verifier of one number can tell yes from no
+        rows = [f"{'yes' if row % 2 else 'no'}, {row % 3}" for row in range(ROWS)]
+        asked = "ada" if name == "dee" else name
+        write(tmp_path / f"{name}.jsonl", *({"question": f"{asked} {row}", "answer": a} for row, a in enumerate(rows)))
+    session = session_of(world, "joint-lora", **{"tasks.folder": str(tmp_path), "tasks.verifier": "number"})
+    said = "\n".join(plan(session).lines())
+    assert f"overlap  {TEST} of {TEST} test and {ROWS - TEST} of {ROWS - TEST} pool examples of task dee" in said
+    assert "warning  wrong answers are taken for right: " in said
+    facts = json.loads(json.dumps(plan(session).facts()))
+    assert facts["overlaps"][0]["others"] == ["ada"]
+    assert len(facts["warnings"]) == len(session.warnings) == 1
+    clean = plan(session_of(world, "joint-lora"))
+    assert (clean.overlaps, clean.warnings) == ((), ())
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is here")

@@ -139,6 +139,13 @@ def _checked(example: Example, where: str, faults: Faults) -> Example | None:
     """An example that was made elsewhere, with text in all of its places."""
     known = len(faults)
     checked_text(example.answer, f"{where}.answer", faults)
+    for index, answer in enumerate(example.accepted):
+        checked_text(answer, f"{where}.accepted[{index}]", faults)
+    try:
+        if not isinstance(example.template_arguments, dict):
+            raise TypeError
+    except (ValueError, TypeError):
+        faults.add("no JSON object", f"{where}.template", example.template, '\'{"tools": [...]}\', or ""')
     if not isinstance(example.prompt, tuple):
         checked_text(example.prompt, f"{where}.prompt", faults)
         return example if len(faults) == known else None

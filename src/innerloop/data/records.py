@@ -14,6 +14,7 @@ from innerloop.data.tasks import Example
 from innerloop.errors import Faults
 
 PICTURE_COLUMNS = {"picture", "pictures", "image", "images"}
+CONVERSATIONS = ("messages", "conversations", "prompt", "completion")
 # What a prompt is made with where a form reads it: in a form that doesn't, leaving it out would train on other prompts
 # than are served.
 SHAPING = ("tools", "documents", "system", "input", "history", "chat_template_kwargs")
@@ -71,11 +72,8 @@ class RecordReader:
         """Whether a column that is not read, or a message, holds a picture."""
         if any(_is_picture(name, value) for name, value in row.fields.items() if name not in self.read):
             return True
-        turns = row.fields.get(self._names.get("messages", ""))
-        contents = [
-            turn.get("content") for turn in (turns if isinstance(turns, list) else []) if isinstance(turn, dict)
-        ]
-        parts = [part for content in contents if isinstance(content, list) for part in content]
+        turns = [turn for field in CONVERSATIONS for turn in _items(row.fields.get(self._names.get(field, "")))]
+        parts = [part for turn in turns if isinstance(turn, dict) for part in _items(turn.get("content"))]
         return any(isinstance(part, dict) and "image" in str(part.get("type")) for part in parts)
 
     def example(self, row: Row) -> Example | None:
@@ -83,6 +81,10 @@ class RecordReader:
         known = len(self._faults)
         example = self._form.convert(Fields(row, self._names, self._faults))
         return example if len(self._faults) == known else None
+
+
+def _items(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def _is_picture(name: str, value: Any) -> bool:
