@@ -1,0 +1,104 @@
+"""What one step of adaptation takes, however many examples there are: peak memory and processor time.
+
+    python benchmarks/bounds.py [ROW ...]     writes benchmarks/results/bounds.json, a row when it is measured
+
+Each row is a process of its own that loads SmolLM2-135M and takes one step of plain SGD on examples of 500 tokens, as
+`innerloop adapt` does. A row that was measured before stays until it is measured again: `lora-300` takes long.
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from record import header, write_result
+
+RESULT = Path(__file__).parent / "results" / "bounds.json"
+MODEL = "smollm2-135m-q4_1"
+TOKENS, ANSWER = 500, 100  # of an example, and of them its answer's
+
+
+class Row(NamedTuple):
+    trains: str
+    examples: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.trains}-{self.examples}"
+
+
+ROWS = (Row("lora", 8), Row("all", 8), Row("lora", 300))
+
+
+def measured(row: Row) -> dict[str, Any]:
+    import torch
+
+    from innerloop.data.encoding import NOT_SCORED, Encoded
+    from innerloop.evaluation.kshot import adapted, tokens_per_forward
+    from innerloop.learning.inner_loop import InnerLoop
+    from innerloop.models import load
+    from innerloop.numerics.optimizers import Sgd
+    from innerloop.spaces.all_parameters import AllParameters
+    from innerloop.spaces.answers import AnswerLoss
+    from innerloop.spaces.lora import LoraSettings, LoraSpace
+
+    model = load(MODEL, dtype="float32", device="cpu")
+    loss = AnswerLoss(model.model)
+    space = (
+        LoraSpace(model.model, loss, LoraSettings(r=16), seed=0)
+        if row.trains == "lora"
+        else AllParameters(model.model, loss)
+    )
+    drawn = torch.randint(100, 40_000, (row.examples, TOKENS), generator=torch.Generator().manual_seed(0)).tolist()
+    prompt = TOKENS - ANSWER
+    support = [
+        Encoded(str(n), tuple(tokens), (*[NOT_SCORED] * prompt, *tokens[prompt:])) for n, tokens in enumerate(drawn)
+    ]
+    before = _peak()
+    started, cpu = time.perf_counter(), time.process_time()
+    found = adapted(space, InnerLoop(steps=1, optimizer=Sgd(lr=1e-3)), [support])
+    return {
+        "row": row.name,
+        "trains": "LoRA r = 16, all layers" if row.trains == "lora" else "all parameters",
+        "examples": row.examples,
+        "tokens": row.examples * TOKENS,
+        "tokens_per_forward": tokens_per_forward(space.device),
+        "loss": float(found.losses[0, 0]),
+        "peak_gb": _peak(),
+        "peak_gb_before": before,
+        "cpu_seconds": time.process_time() - cpu,
+        "seconds": time.perf_counter() - started,
+        "threads": torch.get_num_threads(),
+        **header(model),
+    }
+
+
+def _peak() -> float:
+    """Resident, in 10^9 bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("rows", nargs="*", metavar="ROW")
+    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    chosen = [row for row in ROWS if not asked.rows or row.name in asked.rows]
+    if asked.child:
+        print(json.dumps(measured(chosen[0])))
+        return
+    kept = json.loads(RESULT.read_text(encoding="utf-8"))["rows"] if RESULT.exists() else []
+    known: dict[str, dict[str, Any]] = {row["row"]: row for row in kept}
+    for row in chosen:
+        command = [sys.executable, __file__, "--child", row.name]
+        said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        known[row.name] = json.loads(said.splitlines()[-1])
+        write_result(RESULT, {"rows": [known[each.name] for each in ROWS if each.name in known]})
+
+
+if __name__ == "__main__":
+    main()
