@@ -1,5 +1,7 @@
 """One thread for every test process: tiny tensors gain nothing from more, and workers share the cores.
 
+TEST_THREADS=2 in the environment is another number, for `make test-cpus`: no verdict may depend on it.
+
 --long        the rows that try once more what a shorter one tries already; `long` says whether they run
 world         the `small_runs.World` that runs share; none of them changes it
 runs          method -> a trained run, made when it is first asked for
@@ -19,7 +21,7 @@ from typing import Any
 import pytest
 import torch
 
-torch.set_num_threads(1)
+torch.set_num_threads(int(os.environ.get("TEST_THREADS", "1")))
 _CACHE = TemporaryDirectory()  # no test writes into the cache of whoever runs it
 os.environ["INNERLOOP_CACHE"] = _CACHE.name
 
