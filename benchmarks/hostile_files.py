@@ -147,7 +147,7 @@ def _together() -> list[Case]:
     return [
         Case("text is kept", one_file("a.jsonl", record(prompt=text)), right={"tasks": {"a": [(text, "a")]}}),
         Case("50 MB: in a field that is not read", large, right={"tasks": {"a": [READ]}}),
-        Case("25 faults", one_file("a.jsonl", b"{\n" * 25), ["a.jsonl:20: ", "... and 5 more"]),
+        Case("25 faults", one_file("a.jsonl", b"{\n" * 25), ["a.jsonl:1: ", "20 more (25 in all)"]),
         Case("several files", folder_of(faulty), said),
         Case("two tasks of one name", one_file("a.jsonl", twice), ["a.jsonl:2: task: two tasks would share a name"]),
         Case("the same rows in two files", folder_of(rows), right=once, options={"test": 2}),

@@ -1,5 +1,6 @@
 """Runs that cannot start, that go wrong, and that cannot be loaded: what is said and what is left behind."""
 
+import os
 import shutil
 from copy import deepcopy
 from dataclasses import replace
@@ -19,9 +20,12 @@ from innerloop.learned import (
 )
 from innerloop.meta_training import meta_train
 from innerloop.models import LoadedModel
+from innerloop.runs.config import load_config
 from small_runs import (
+    SUPPORT,
     Runs,
     World,
+    config_file,
     files_of,
     manifest_of,
     new_world,
@@ -161,3 +165,59 @@ def test_a_folder_in_use_is_refused_and_left_alone(world: World, runs: Runs, tmp
         with pytest.raises(UserError, match="output_dir: this folder is not empty"):
             small_run(world, "joint-lora", folder)
         assert files_of(folder) == before
+
+
+def test_public_calls_refuse_arguments_of_another_kind_before_anything_is_read(
+    world: World, runs: Runs, tmp_path: Path
+) -> None:
+    """A model of transformers in place of a loaded one, say: all of them at once, and never from inside."""
+    tree = settings(world, "fomaml-lora", tmp_path / "run")
+    wrong: dict[str, Any] = {"model": world.model.model, "store": {}}
+    with pytest.raises(UserError) as caught:
+        meta_train(tree, **wrong)
+    assert [fault.where for fault in caught.value.faults] == ["model", "store"]
+    assert "innerloop.models.load" in str(caught.value)
+    given: Any
+    for given in (None, 7, ["run.yaml"], b"run.yaml"):
+        for call in (meta_train, load_config):
+            with pytest.raises(UserError, match="config: not a config"):
+                call(given)
+    for given in (None, 7, {"folder": "x"}):
+        with pytest.raises(UserError, match="folder: not a folder"):
+            load_run(given)
+    given = torch.float32
+    with pytest.raises(UserError, match="dtype: not a name"):
+        load_run(runs("fomaml-lora").folder, dtype=given)
+    with pytest.raises(UserError, match="unknown dtype"):
+        load_run(runs("fomaml-lora").folder, dtype="float31")
+    assert files_of(tmp_path) == {}
+    assert meta_train(tree, model=world.model).folder == tmp_path / "run"
+
+
+def test_a_config_may_be_named_by_text(world: World, tmp_path: Path) -> None:
+    file = config_file(world, tmp_path)
+    assert load_config(str(file)) == load_config(file)
+    with pytest.raises(UserError, match="there is no such file"):
+        load_config(str(tmp_path / "none.yaml"))
+
+
+def test_what_was_learned_is_named_in_a_line(runs: Runs) -> None:
+    learned = runs("fomaml-lora")
+    adapted = learned.adapt(SUPPORT)
+    for each in (learned, adapted):
+        assert len(repr(each)) < 300
+        assert "\n" not in repr(each)
+        assert "fomaml-lora" in repr(each)
+
+
+def test_what_a_run_writes_can_be_read_by_whom_the_umask_lets(world: World, tmp_path: Path) -> None:
+    """safetensors keeps its files to their owner."""
+    before = os.umask(0o027)
+    try:
+        folder = small_run(world, "fomaml-lora", tmp_path / "run").folder
+    finally:
+        os.umask(before)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in folder.rglob("*") if path.is_file()}
+    assert modes.pop(LOCK, 0o640) is not None
+    assert modes.keys() >= {"adapter_model.safetensors", "adapter_config.json", "manifest.json"}
+    assert set(modes.values()) == {0o640}

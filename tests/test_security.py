@@ -77,7 +77,7 @@ def test_the_hook_sees_what_there_is_to_see(world: World, tmp_path: Path) -> Non
         ["python", "import subprocess; subprocess.run(['true'])"],
     )
     assert said["codes"] == [2]
-    assert "not downloaded" in said["err"]
+    assert "no config.json of this model on this machine, nor from the hub" in said["err"]
     assert any("127.0.0.1" in line for line in said["network"])
     assert any("Path" in line for line in said["pickle"])
     assert any("true" in line for line in said["processes"])

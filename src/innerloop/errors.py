@@ -8,12 +8,18 @@ redacted         text without the passwords, keys and access tokens in it; all m
 
 import difflib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Any
 
 WORDS_SHOWN = 24  # of the known ones, where none is near
+FAULTS_SHOWN = 20  # that differ
+FEW = 4  # faults that are alike: below, each is said whole
+PLACES_SHOWN = 4  # of those where a fault is, beside the first
+
+_NUMBER = re.compile(r"[0-9]+")
 
 _UNSET: Any = object()
 
@@ -57,8 +63,35 @@ class UserError(Exception):
     exit_code = 2
 
     def __init__(self, *faults: Fault | str) -> None:
-        self.faults = tuple(fault if isinstance(fault, Fault) else Fault(fault) for fault in faults)
-        super().__init__("\n".join(str(fault) for fault in self.faults))
+        every = (fault if isinstance(fault, Fault) else Fault(fault) for fault in faults)
+        self.faults = tuple({str(fault): fault for fault in every}.values())
+        super().__init__(told(self.faults))
+
+
+def told(faults: Sequence[Fault]) -> str:
+    """What differs once, with how often and where else there is one like it; the first 20 of them.
+
+    Faults are alike where only numbers tell them apart, beside their place and value: one a task, say, or one a line.
+    A few of them are said whole.
+    """
+    alike: dict[tuple[str, ...], list[Fault]] = {}
+    for fault in faults:
+        key = tuple(_NUMBER.sub("0", part) for part in (fault.problem, fault.expected))
+        # Without a place there is nothing to add: such faults say in their problem or value which one they are.
+        alike.setdefault(key if fault.where else (*key, str(fault)), []).append(fault)
+    groups = [part for group in alike.values() for part in ([group] if len(group) >= FEW else [[one] for one in group])]
+    left = sum(len(group) for group in groups[FAULTS_SHOWN:])
+    more = [f"... and {left} more"] if left else []
+    return "\n".join([*map(_with_others, groups[:FAULTS_SHOWN]), *more])
+
+
+def _with_others(group: list[Fault]) -> str:
+    first, *others = group
+    if not others:
+        return str(first)
+    places = [redacted(fault.where) for fault in others[:PLACES_SHOWN]]
+    more = [f"{len(others) - PLACES_SHOWN} more"] if len(others) > PLACES_SHOWN else []
+    return f"{first}\n    also at:  {'; '.join([*places, *more])} ({len(group)} in all)"
 
 
 class RunError(Exception):
@@ -136,5 +169,17 @@ def _masked(secret: str) -> str:
 
 
 def _shown(value: Any, limit: int = 120) -> str:
-    text = redacted(repr(value))
+    text = redacted(repr(_plain(value)))
     return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def _plain(value: Any) -> Any:
+    """As a user wrote it: a tuple with names as a map, any other as a list, a path as text."""
+    if isinstance(value, tuple):
+        named: Any = value
+        return _plain(named._asdict()) if hasattr(named, "_asdict") else [_plain(part) for part in value]
+    if isinstance(value, list):
+        return [_plain(part) for part in value]
+    if isinstance(value, Mapping):
+        return {key: _plain(part) for key, part in value.items()}
+    return str(value) if isinstance(value, PurePath) else value

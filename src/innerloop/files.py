@@ -18,7 +18,7 @@ import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from innerloop.errors import Fault, UserError
@@ -62,8 +62,10 @@ def replaced_folder(target: Path) -> Iterator[Path]:
     fresh.mkdir()
     try:
         yield fresh
-        for path in (*fresh.rglob("*"), fresh):
+        for path in fresh.rglob("*"):
+            _open_up(path)
             _flush(path)
+        _flush(fresh)
         _take_place(fresh, target)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
@@ -181,6 +183,22 @@ def _flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _open_up(path: Path) -> None:
+    """As the umask has it for a file: safetensors writes files that only their owner can read."""
+    if path.is_file() and not path.is_symlink():
+        path.chmod(0o666 & ~_umask() | path.stat().st_mode & 0o111)
+
+
+def _umask() -> int:
+    """Only by setting it can it be read elsewhere."""
+    with suppress(OSError, StopIteration):
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return int(next(line for line in lines if line.startswith("Umask:")).split()[1], 8)
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
 
 
 def _take_place(fresh: Path, target: Path) -> None:

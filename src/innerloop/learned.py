@@ -19,7 +19,7 @@ from torch import Tensor
 from innerloop.data.encoder import Encoder, Examples, Form, Prompt, form_of
 from innerloop.data.encoding import Encoded, EncodedTask
 from innerloop.data.tasks import Task
-from innerloop.errors import Fault, UserError
+from innerloop.errors import Fault, Faults, UserError
 from innerloop.evaluation.kshot import adapted, score_examples, training_loss
 from innerloop.evaluation.protocol import DEFAULT_ADAPTATION
 from innerloop.evaluation.scoring import generate
@@ -56,6 +56,12 @@ class Adapted:
     values: TensorSet
     losses: tuple[float, ...]
     form: Form | None = "prompt"
+
+    def __repr__(self) -> str:
+        losses = " -> ".join(f"{loss:.3f}" for loss in self.losses[:: max(len(self.losses) - 1, 1)])
+        return (
+            f"Adapted(steps={len(self.losses)}, support loss {losses}, {len(self.values)} tensors, of {self.learned!r})"
+        )
 
     def generate(self, prompts: Sequence[Prompt], *, max_new_tokens: int = 32) -> list[str]:
         """Greedy answers, each up to what ends one, in the form of the examples that were adapted to.
@@ -104,6 +110,9 @@ class Learned:
     space: ParameterSpace
     folder: Path
     last_round: LastRound = field(default_factory=LastRound)
+
+    def __repr__(self) -> str:
+        return f"Learned({self.config.method.name} on {self.model.name}, {self.folder})"
 
     @property
     def inner(self) -> InnerLoop:
@@ -198,8 +207,7 @@ def load_run(
     dtype, device  of the base model's weights; by default the run's
     Raises UserError where there is none, or its base model is another now; DamagedError where its weights changed.
     """
-    if not isinstance(folder, str | Path):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise UserError(Fault("not a folder", "folder", folder, "the output_dir of a finished run"))
+    _check_choices(folder, dtype, device)
     folder = Path(folder)
     run = finished(folder)
     config, row = run.config, METHODS[run.config.method.name]
@@ -216,6 +224,17 @@ def load_run(
     if row.trains == "lora":
         space.shared = {name: value.to(loaded.model.device) for name, value in shared.items()}
     return Learned(config, loaded, space, folder)
+
+
+def _check_choices(folder: object, dtype: object, device: object) -> None:
+    """Raises UserError for arguments of another type; what a text names is checked where it is used."""
+    faults = Faults()
+    if not isinstance(folder, str | Path):
+        faults.add("not a folder", "folder", folder, "the output_dir of a finished run")
+    for name, value in (("dtype", dtype), ("device", device)):
+        if value is not None and not isinstance(value, str):
+            faults.add("not a name", name, value, "text, such as float32 or cpu; or leave it out")
+    faults.raise_if_any()
 
 
 def check_shared(run: Finished) -> None:

@@ -78,6 +78,11 @@ class Busy:
         print(wrapped("\n".join(lines), sys.stdout), flush=True)
         self._display.go_on()
 
+    def where(self) -> str:
+        """The last thing that was told, for who is stopped there."""
+        now = self._now
+        return f" at {now.name}" + (f" {now.done}/{now.total}" if now.total else "") if now.name else ""
+
     def end(self) -> None:
         if self._now.name:
             self._display.end(self._now)

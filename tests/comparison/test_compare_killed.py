@@ -102,6 +102,22 @@ def test_the_process_of_a_cell_says_what_it_does_and_why_it_failed(world: World,
     assert not (folder / "cells" / FIRST / "result.json").exists(), "the comparison writes it"
 
 
+def test_a_cell_that_was_asked_to_stop_has_a_reason(world: World, tmp_path: Path) -> None:
+    folder = tmp_path / "comparison"
+    begun = begin(matrix_file(world, tmp_path, STORY), folder)
+    stopped = begun._replace(missing=[cell for cell in begun.missing if cell.name == SECOND])
+
+    def on_progress(at: Progress) -> None:
+        pid = child_of(os.getpid(), SECOND)
+        if pid is not None and at.stage == "training" and at.done == 1:
+            os.kill(pid, signal.SIGTERM)
+
+    compare(stopped, folder, on_progress)
+    said = json.loads((folder / "cells" / SECOND / "result.json").read_text())
+    assert said["status"] == "failed"
+    assert said["reason"] == "stopped by SIGTERM; what it had reached is kept"
+
+
 def kill_the_comparison(file: Path, folder: Path) -> None:
     """In the second cell's training. Meanwhile another start in the folder is refused; then the cell's process ends."""
     argv = [sys.executable, "-m", "innerloop", "compare", str(file), "--output", str(folder)]

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from innerloop.data.examples import FAULTS_SHOWN, FileCount, ReadResult, read_examples, read_tasks
+from innerloop.data.examples import FileCount, ReadResult, read_examples, read_tasks
 from innerloop.data.tasks import Example, Task
 from innerloop.errors import UserError
 from record_files import faults_of, rows, the_example, write
@@ -156,12 +156,15 @@ def test_all_faults_of_all_files_come_at_once(tmp_path: Path) -> None:
     ]
 
 
-def test_a_long_list_of_faults_is_cut_and_counted(tmp_path: Path) -> None:
-    bad = [{"prompt": "p", "completion": None}] * (FAULTS_SHOWN + 5)
-    faults = faults_of(write(tmp_path / "a.jsonl", *bad))
-    assert len(faults) == FAULTS_SHOWN + 1
-    assert faults[-1] == ": ... and 5 more"
-    assert len(faults_of(write(tmp_path / "a.jsonl", *bad[:FAULTS_SHOWN]))) == FAULTS_SHOWN
+def test_the_same_fault_on_many_lines_is_said_once_and_counted(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", *[{"prompt": "p", "completion": None}] * 25)
+    with pytest.raises(UserError) as error:
+        read_tasks(path, test=0)
+    assert len(error.value.faults) == 25
+    said = str(error.value)
+    assert said.count("is null") == 1
+    assert f"also at:  {path}:2: completion; {path}:3: completion;" in said
+    assert "(25 in all)" in said
 
 
 # real schemas

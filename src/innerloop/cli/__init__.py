@@ -6,6 +6,7 @@ Everything heavy is imported inside the verbs, so that --help answers at once.
 """
 
 import sys
+from typing import Annotated
 
 import typer
 
@@ -20,7 +21,6 @@ from innerloop.runs.stopping import stoppable
 INTERRUPTED = 130  # what typer makes of a KeyboardInterrupt in a verb
 
 app = typer.Typer(
-    help="Meta-fine-tune language models: many small tasks in, an initialization that adapts in a few steps out.",
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
@@ -42,6 +42,23 @@ def methods(json_: Json = False) -> None:
     ]
     table = "\n".join(f"{row['method']:14}{row['trains']:16}{row['algorithm']}" for row in rows)
     say(rows, table, as_json=json_)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        print(f"innerloop {version('innerloop')}")
+        raise typer.Exit
+
+
+@app.callback()
+def innerloop(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+) -> None:
+    """Meta-fine-tune language models: many small tasks in, an initialization that adapts in a few steps out."""
 
 
 app.command()(train)

@@ -8,7 +8,7 @@ uncollected    no garbage is looked for while a verb imports and loads
 import gc
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -42,12 +42,12 @@ def collected_from_here() -> None:
 
 
 @contextmanager
-def resumable(go_on: str) -> Iterator[None]:
-    """A signal that asks the command to stop ends it with what goes on with it."""
+def resumable(go_on: str, at: Callable[[], str] = str) -> Iterator[None]:
+    """A signal that asks the command to stop ends it with where that was (`at`), and what goes on with it."""
     try:
         yield
     except KeyboardInterrupt as stop:
-        raise ResumableError(f"stopped by {stop}: {go_on}") from None
+        raise ResumableError(f"stopped by {stop}{at()}: {go_on}") from None
 
 
 def say(data: Any, text: str, *, as_json: bool) -> None:

@@ -16,7 +16,7 @@ def compare(
 ) -> None:
     """Run every arm of a matrix, score all of them on the same examples, and write the report."""
     go_on = "what was measured is kept, and the same command goes on from there"
-    with busy(f"reading {matrix}") as now, resumable(go_on):
+    with busy(f"reading {matrix}") as now, resumable(go_on, now.where):
         with uncollected():
             from innerloop.comparison.compare import begin, compare, spoken
             from innerloop.outputs.report import write_report

@@ -30,7 +30,7 @@ def train(
     if allow_change and not resume:
         raise UserError(Fault("read only with --resume auto", "--allow-change", ", ".join(allow_change)))
     go_on = "the same command with --resume auto goes on from there"
-    with resumable(go_on), uncollected(), busy(f"reading {config}") as now:
+    with busy(f"reading {config}") as now, resumable(go_on, now.where), uncollected():
         ended = _train(config, set_, now, dry_run, resume is not None, allow_change, json_)
     say(*ended, as_json=json_)
 

@@ -95,7 +95,7 @@ def evaluate(
 ) -> None:
     """Adapt a run to k examples of each task that it held out, and score the task's test examples."""
     go_on = "what was scored is kept, and the same command goes on from there"
-    with busy(f"reading {run}") as now, resumable(go_on), uncollected():
+    with busy(f"reading {run}") as now, resumable(go_on, now.where), uncollected():
         from innerloop.comparison.evaluate import evaluate, lines, protocol_of, to_score
         from innerloop.learned import load_run
         from innerloop.outputs.finished import finished

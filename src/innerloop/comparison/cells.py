@@ -195,7 +195,8 @@ def main(folder: Path, name: str) -> int:
     try:
         with stoppable(second_ends=True):
             run_cell(folder, name, say)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
+        print(f"stopped by {stop}; what it had reached is kept", file=sys.stderr)
         return ResumableError.exit_code
     except (UserError, RunError) as error:
         print(f"{error}", file=sys.stderr)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from innerloop.data.encoding import EncodedTask, OnTooLong, encode, encode_all
-from innerloop.data.examples import raise_first, read_examples
+from innerloop.data.examples import read_examples
 from innerloop.data.forms import FORMS, alpaca
 from innerloop.data.tasks import Example, Message, Task
 from innerloop.data.tokens import Encoded, Reader, Separator, Start
@@ -82,7 +82,7 @@ class Encoder:
             except UserError as error:
                 told = (fault.where.replace("examples[0]", where) or where for fault in error.faults)
                 faults.extend(replace(fault, where=place) for fault, place in zip(error.faults, told, strict=True))
-        raise_first(faults)
+        faults.raise_if_any()
         return found
 
     def _asked(self, prompt: Any, form: Form | None) -> Example:

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from innerloop.data.examples import raise_first
 from innerloop.data.tasks import Example, Message, Task
 from innerloop.data.tokens import NOT_SCORED, Encoded, End, Reader, Separator
 from innerloop.errors import Faults, UserError
@@ -79,7 +78,7 @@ def encode_all(
     """
     fitting = _Fitting(Reader(tokenizer, date=date), max_length, on_too_long, Faults())
     encoded = [fitting.task(task) for task in tasks]
-    raise_first(fitting.faults)
+    fitting.faults.raise_if_any()
     return encoded
 
 

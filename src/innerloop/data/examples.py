@@ -4,7 +4,6 @@ read_tasks     a folder or one file -> ReadResult
 read_examples  one task's file, or records themselves -> examples
 ReadResult     the tasks, what was dropped of each file, and the files that were not read
 FileCount      records, pictures and duplicates of one file
-raise_first    UserError with the first faults and the number of the others
 
 docs/data-format.md describes the forms of a record and every rule applied here.
 """
@@ -24,7 +23,6 @@ from innerloop.data.records import reader_of
 from innerloop.data.tasks import Example, Message, Task
 from innerloop.errors import Fault, Faults, UserError, did_you_mean
 
-FAULTS_SHOWN = 20
 OFTEN_ASKED_WITH = ("context", "passage", "choices", "options", "article", "background", "definition")
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 NAME_RULE = "at most 100 letters, digits, '.', '_' and '-', not '.' or '-' first; white space becomes '_'"
@@ -75,7 +73,7 @@ def read_tasks(path: Path, *, columns: Mapping[str, str] | None = None, test: in
     counts = [_add_table(table, places[table.path], columns, grouped, faults) for table in tables]
     if not grouped.examples and not faults:
         faults.add("no record is left: all need a picture", str(path))
-    raise_first(faults)
+    faults.raise_if_any()
     tasks, left_out = grouped.tasks(test)
     has_tasks = any(columns.get("task", "task") in table.columns for table in tables)
     warnings = (*layout_warnings(places, named_by_column=has_tasks), *_unread(tables, columns))
@@ -117,18 +115,9 @@ def read_examples(
             faults.add("not a record", where, record, '{"prompt": ..., "completion": ...}')
     if not given:
         faults.add("no example is given", "examples")
-    raise_first(faults)
+    faults.raise_if_any()
     examples = [read[where] for where, _ in given]
     return list({example.id: example for example in examples if example is not None}.values())
-
-
-def raise_first(faults: Faults) -> None:
-    """Raises UserError with the first 20 faults, each once, and the number of the others."""
-    different = Faults({str(fault): fault for fault in faults}.values())
-    more = len(different) - FAULTS_SHOWN
-    if more > 0:
-        different[FAULTS_SHOWN:] = [Fault(f"... and {more} more")]
-    different.raise_if_any()
 
 
 def _plain(record: Any) -> Any:
@@ -175,7 +164,7 @@ def _check_columns(columns: Mapping[str, str], tables: list[Table], faults: Faul
         elif known and name not in known:
             wrong.add("no file has this column", f"tasks.columns.{field}", name, did_you_mean(name, known))
     if wrong:
-        raise_first(Faults([*faults, *wrong]))
+        Faults([*faults, *wrong]).raise_if_any()
 
 
 def _unread(tables: list[Table], columns: Mapping[str, str]) -> list[str]:

@@ -7,7 +7,6 @@ assign_roles   from the names in tasks.only, tasks.validation and tasks.held_out
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from innerloop.data.examples import raise_first
 from innerloop.data.tasks import Task
 from innerloop.errors import Faults, did_you_mean
 
@@ -40,7 +39,7 @@ def assign_roles(
         if _named(task, validation) and _named(task, held_out):
             where = "tasks.validation, tasks.held_out"
             faults.add("a task can't be in both", where, task.name, "each task in one of the two")
-    raise_first(faults)
+    faults.raise_if_any()
     return Roles(
         train=[task for task in kept if not _named(task, validation) and not _named(task, held_out)],
         validation=[task for task in kept if _named(task, validation)],

@@ -16,7 +16,6 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from innerloop.data.examples import raise_first
 from innerloop.errors import Fault, Faults, UserError
 from innerloop.models import DTYPES, stored_tensors
 from innerloop.numerics.tensors import TensorSet, not_finite
@@ -61,7 +60,7 @@ def read_adapter(folder: Path, model: nn.Module, *, lora: LoraSettings, base_nam
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
             faults.add("no such file", str(folder / name), expected="the adapter folder as the run wrote it")
-    raise_first(faults)
+    faults.raise_if_any()
     targets = find_targets(model, lora)
     _check_config(folder / CONFIG, lora, list(targets), base_names, faults)
     shapes = {
@@ -70,7 +69,7 @@ def read_adapter(folder: Path, model: nn.Module, *, lora: LoraSettings, base_nam
         for side, shape in (("A", (lora.r, module.in_features)), ("B", (module.out_features, lora.r)))
     }
     values = _read_values(folder / WEIGHTS, shapes, faults)
-    raise_first(faults)
+    faults.raise_if_any()
     return values
 
 
@@ -85,7 +84,7 @@ def check_model(folder: Path) -> None:
             faults.add("another type", f"{folder}: {name}", dtype, ", ".join(DTYPES))
         elif not_finite({name: value}):
             faults.add("NaN or infinity", f"{folder}: {name}", expected="numbers")
-    raise_first(faults)
+    faults.raise_if_any()
 
 
 def read_json(path: Path, what: str, limit: int) -> dict[str, Any]:

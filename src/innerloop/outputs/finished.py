@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from innerloop.data.examples import raise_first
 from innerloop.errors import Fault, Faults, UserError
 from innerloop.files import file_digest
 from innerloop.outputs.adapters import check_files, read_json
@@ -52,7 +51,7 @@ class Finished:
         if exported.resolve() != self.folder.resolve() / inside:
             faults.add("leads out of the run's folder", str(exported), str(exported.resolve()), "no links")
         check_files(exported, faults)
-        raise_first(faults)
+        faults.raise_if_any()
         here = {path.relative_to(self.folder).as_posix() for path in exported.rglob("*.safetensors")}
         written = {name for name in self.weights if name.startswith(f"{inside.as_posix()}/")}
         for name in sorted(here - written):
@@ -61,7 +60,7 @@ class Finished:
             )
         if not written:
             faults.add("names no weights", f"{self.folder / MANIFEST}: weights", expected=f"files of {inside}/")
-        raise_first(faults)
+        faults.raise_if_any()
         problem, right = "not as the run wrote it", "the file as training left it: copy it again, or train again"
         if harmed := damaged(self.folder, {name: self.weights[name] for name in written}):
             raise DamagedError(*(Fault(problem, str(self.folder / name), expected=right) for name in harmed))
@@ -95,7 +94,7 @@ def finished(folder: Path) -> Finished:
             faults.add("not a sha256", f"{manifest}: weights: {name}", digest, "64 hexadecimal digits")
         if not _leads_inside(name):
             faults.add("leads out of the run's folder", f"{manifest}: weights", name, "the path of a file inside it")
-    raise_first(faults)
+    faults.raise_if_any()
     assert config is not None
     return Finished(folder, config, model["name"], model["source"], model["fingerprint"], weights)
 

@@ -6,7 +6,6 @@ RunConfig, KEYS from the schema
 DEFAULT_INNER, DEFAULT_OUTER, DEFAULT_TASKS_PER_STEP    what the loops do where the config says nothing
 """
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -99,7 +98,7 @@ def sound_part(source: Path | str | Mapping[str, Any], sets: Sequence[str], faul
 
 def _source(given: Any) -> Path | Mapping[str, Any]:
     """Raises UserError for what is neither the path of a file nor a mapping."""
-    if isinstance(given, str | os.PathLike) and "\0" not in os.fspath(given):
+    if isinstance(given, str | Path):
         return Path(given)
     if isinstance(given, Mapping):
         return given
