@@ -97,7 +97,8 @@ class Begun(NamedTuple):
         primary = asked.format(**named) if named else "primary  none is named: every difference will be exploratory"
         if "nats" not in effect:
             return [primary, f"detects  {effect['assumptions']}"]
-        sizes = f"{effect['nats']:.2f} nats, {effect['accuracy']:.0%} accuracy"
+        accuracy = f"{effect['accuracy']:.0%}" if "accuracy" in effect else "no"
+        sizes = f"{effect['nats']:.2f} nats, {accuracy} accuracy"
         return [primary, f"detects  {sizes}, 4 times in 5,", f"         {effect['assumptions']}"]
 
 

@@ -4,6 +4,7 @@ planned   a matrix and the session of its first seed -> matrix.json
 ASSUMED   the spreads that the effect is computed for
 """
 
+import math
 import shlex
 from datetime import UTC, datetime
 from pathlib import Path
@@ -64,7 +65,9 @@ def _detectable(*, tasks: int, seeds: int) -> dict[str, Any]:
     if unjudged(tasks=tasks, seeds=seeds) is not None:
         said = f"nothing about methods from {tasks} unseen tasks and {seeds} training seeds: {FEWEST} are needed"
         return {"assumptions": said}
-    effects = {metric: detectable_effect(spread, tasks=tasks, seeds=seeds) for metric, spread in ASSUMED.items()}
+    found = {metric: detectable_effect(spread, tasks=tasks, seeds=seeds) for metric, spread in ASSUMED.items()}
+    most = {"nats": math.inf, "accuracy": 1}  # no two accuracies differ by more
+    effects = {metric: effect for metric, effect in found.items() if effect is not None and effect < most[metric]}
     spreads = [
         f"{', '.join(f'{part:g}' for part in spread)} {unit}"
         for spread, unit in ((ASSUMED["nats"], "nats"), (Spread(*(100 * p for p in ASSUMED["accuracy"])), "points"))
