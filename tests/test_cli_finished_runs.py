@@ -49,6 +49,30 @@ def test_adapt_answers_and_writes_an_adapter(cli: Cli, trained: Path, examples: 
     assert files_of(trained) == before
 
 
+def test_adapt_reads_prompts_and_columns_as_the_run_did(cli: Cli, world: World, tmp_path: Path) -> None:
+    rows = [{"Frage": f"{n} + 1?", "Antwort": f"{n + 1}", "other": "x"} for n in range(12)]
+    tasks = tmp_path / "tasks"
+    tasks.mkdir()
+    for place, name in enumerate(("ada", "dee")):
+        write(tasks / f"{name}.jsonl", *(row | {"Frage": name + row["Frage"]} for row in rows[place:]))
+    columns = {"question": "Frage", "answer": "Antwort"}
+    changes = {"tasks.folder": str(tasks), "tasks.columns": columns, "outer.tasks_per_step": 1}
+    assert cli("train", config_file(world, tmp_path, changes=changes)).code == 0
+    run, new = tmp_path / "run", write(tmp_path / "new.jsonl", *rows[:3])
+    turn = json.dumps([{"role": "user", "content": "0 + 1?"}])
+    said = cli("adapt", run, new, "--prompt", "0 + 1?", "--prompt", turn, "--json")
+    answers = json.loads(said.out)["answers"]
+    adapted = load_run(run).adapt(new)
+    question, chat = adapted.generate([{"Frage": "0 + 1?"}, [{"role": "user", "content": "0 + 1?"}]])
+    assert answers == {"0 + 1?": question, turn: chat}
+    assert adapted.form == "question"
+    other = cli("adapt", run, new, "--column", "question=other", "--column", "answer=Antwort", "--json")
+    assert json.loads(other.out)["support_loss"] != json.loads(said.out)["support_loss"]
+    wrong = [cli("adapt", run, new, "--column", text) for text in ("question", "=x", "question=", "question=nowhere")]
+    assert [each.code for each in wrong] == [2] * 4
+    assert "no file has this column" in wrong[-1].err
+
+
 def test_adapt_refuses_what_it_cannot_read(cli: Cli, trained: Path, examples: Path, tmp_path: Path) -> None:
     bad = write(tmp_path / "bad.jsonl", {"prompt": "p", "completion": 3}, {"prompt": "p"})
     said = cli("adapt", trained, bad)
