@@ -66,6 +66,16 @@ def test_a_json_number_prints_as_it_is_written(tmp_path: Path, number: str) -> N
     assert answers(tmp_path / "a.json") == {"q": f"[{number}]"}
 
 
+def test_objects_have_the_keys_that_their_row_gave_them(tmp_path: Path) -> None:
+    tools = [[{"name": "a", "parameters": {"x": 1}}], [{"name": "b", "parameters": {"y": 2.0}}]]
+    turns = [{"role": "user", "content": "u"}, {"role": "assistant", "content": "v"}]
+    records = [{"messages": [{**turns[0], "content": str(n)}, turns[1]], "tools": each} for n, each in enumerate(tools)]
+    pq.write_table(pa.Table.from_pylist(records), tmp_path / "a.parquet")
+    (task,) = read_tasks(tmp_path / "a.parquet", test=0).tasks
+    found = [example.template_arguments["tools"] for example in sorted(task.pool, key=lambda each: each.prompt[0])]
+    assert found == tools
+
+
 def test_a_written_number_is_a_float() -> None:
     number = Written("7.50")
     assert (number, repr(number), number + 1) == (7.5, "7.50", 8.5)

@@ -11,6 +11,7 @@ from contextlib import suppress
 from decimal import Decimal
 from typing import Any
 
+PICTURE = {"bytes", "path"}  # what Arrow holds of one
 EXACT = 2**53  # whole numbers below are floats of their own
 Convert = Callable[[Any], Any]
 
@@ -44,8 +45,8 @@ def as_meant(records: list[dict[str, Any]], schema: Any, features: Mapping[str, 
     """The records, changed in place; what can't be told from the schema stays as it is.
 
     A class label becomes its name. A float32 becomes the float64 of its shortest text (0.8, not 0.800000011920929), a
-    decimal prints as it is stored, and where all numbers of a float column are whole they are whole numbers: a column
-    with an empty cell had to become one of floats.
+    decimal prints as it is stored, an object lacks what is null in it. Where all numbers of a float column are whole,
+    they become whole numbers: a column with an empty cell had to become one of floats.
     """
     for column in schema:
         convert = _converter(column.type, features.get(column.name))
@@ -85,7 +86,21 @@ def _converter(kind: Any, feature: Any) -> Convert | None:
         inner = feature.get("feature") if isinstance(feature, dict) else feature
         convert = _converter(kind.value_type, inner[0] if isinstance(inner, list) and inner else inner)
         return None if convert is None else lambda value: [_kept_none(convert, item) for item in value]
-    return None
+    return _fields(kind, feature) if types.is_struct(kind) else None
+
+
+def _fields(kind: Any, feature: Any) -> Convert:
+    """An object without the keys that it lacks: a struct has those of all rows, null where a row has none."""
+    told = feature if isinstance(feature, dict) else {}
+    own = {field.name: _converter(field.type, told.get(field.name)) for field in kind}
+    if set(own) == PICTURE:
+        return lambda value: value
+
+    def convert(value: dict[str, Any]) -> dict[str, Any]:
+        kept = ((name, item, own.get(name)) for name, item in value.items() if item is not None)
+        return {name: item if change is None else change(item) for name, item, change in kept}
+
+    return convert
 
 
 def _shortest(kind: Any) -> Convert:
