@@ -38,7 +38,7 @@ def test_keys_and_sections_cover_the_schema() -> None:
 
 
 def test_choices_are_those_of_the_code_that_reads_them() -> None:
-    assert get_args(ModelSection.model_fields["dtype"].annotation) == DTYPES
+    assert get_args(ModelSection.model_fields["dtype"].annotation) == ("auto", *DTYPES)
     difficulty = get_args(TasksSection.model_fields["difficulty"].annotation)
     assert DIFFICULTIES in [get_args(choice) for choice in difficulty]
 

@@ -1,7 +1,8 @@
 """The outer loop: laws 1 and 4 over several steps, law 6, and what happens when a number is not finite."""
 
+import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -26,7 +27,7 @@ from innerloop.errors import RunError
 from innerloop.learning.inner_loop import InnerLoop
 from innerloop.learning.methods import METHODS, Maml, MetaLora, Method
 from innerloop.numerics.optimizers import AdamW, Optimizer, Sgd
-from innerloop.numerics.tensors import TensorSet, accumulate, zeros_like
+from innerloop.numerics.tensors import TensorSet, accumulate, largest, zeros_like
 from innerloop.runs.trainer import LastRound, Metrics, Trainer
 from innerloop.spaces.space import ParameterSpace
 from reference import naive
@@ -379,6 +380,24 @@ def test_a_bfloat16_model_is_trained_in_float32(name: str) -> None:
     for value in space.shared.values():
         assert value.dtype == torch.float32
     assert not same(space.shared, before)
+
+
+@pytest.mark.parametrize("name", ["fomaml", "joint-lora"])
+def test_values_beyond_a_sane_size_are_warned_of_once(name: str) -> None:
+    """Whether or not the numbers stay finite there. Training that goes well says nothing: the control."""
+    wild = build(name, outer=Sgd(lr=1e5, clip=1.0))
+
+    def train() -> None:
+        with suppress(RunError):  # what such values make of a loss differs between processors
+            trained(wild, [tasks.batch for tasks in rounds()])
+
+    with pytest.warns(RuntimeWarning, match=r"step 1: training diverges[\s\S]*outer\.optimizer\.lr") as said:
+        train()
+    assert sum("diverges" in str(each.message) for each in said) == 1
+    assert largest(wild.space.shared) > 1e3
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        trained(build(name), [tasks.batch for tasks in rounds()])
 
 
 # what went through the model

@@ -19,6 +19,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
+
 from innerloop.architecture import positions_of
 from innerloop.comparison.cells import RESULT, identity
 from innerloop.comparison.evaluate import write_json
@@ -49,6 +51,7 @@ from innerloop.models import LoadedModel, load
 from innerloop.outputs.results import Results
 from innerloop.outputs.verdict import headline, primary
 from innerloop.runs.config import RunConfig
+from innerloop.runs.dtypes import with_dtype
 from innerloop.runs.groundwork import Say, chosen_device, groundwork
 from innerloop.runs.preparation import Session, prepare
 from innerloop.runs.schema import ABSENT, get
@@ -209,7 +212,9 @@ def _check_model(config: RunConfig, say: Say | None) -> None:
     """Raises UserError for weights that no cell could use. They are let go of: here they would take memory for days."""
     if say:
         say("loading the model", 0, 0)
-    load(config.model.name, dtype=config.model.dtype, device=chosen_device(config.model.device))
+    device = chosen_device(config.model.device)
+    dtype = with_dtype(config, torch.device(device).type).model.dtype
+    load(config.model.name, dtype=dtype, device=device)
 
 
 def _check_tasks(matrix: Matrix, session: Session, faults: Faults) -> None:

@@ -92,6 +92,12 @@ def not_finite(values: Mapping[str, Tensor]) -> list[str]:
     return [name for name, pair in extremes.items() if not pair.isfinite().all()]
 
 
+def largest(values: Mapping[str, Tensor]) -> Tensor:
+    """() the largest size of any entry; 0 where there is none."""
+    extremes = [torch.stack(torch.aminmax(value.detach())).abs().amax() for value in values.values() if value.numel()]
+    return torch.stack(extremes).amax() if extremes else torch.zeros(())
+
+
 def over(per_task_numbers: Tensor, like: Tensor) -> Tensor:
     """(T,) reshaped to (T, 1, ...) so that it broadcasts over `like` (T, ...)."""
     return per_task_numbers.view(-1, *[1] * (like.dim() - 1))

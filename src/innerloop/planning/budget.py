@@ -16,6 +16,7 @@ from innerloop.planning.devices import Device
 from innerloop.planning.forecast import Forecast, forecast, shown
 from innerloop.planning.workload import Workload, look
 from innerloop.runs.config import RunConfig, load_config
+from innerloop.runs.dtypes import with_dtype
 from innerloop.runs.groundwork import Groundwork
 from innerloop.runs.rules import lora_sibling
 from innerloop.runs.schema import nested
@@ -89,6 +90,7 @@ def plan(config: RunConfig, device: Device, *, budget: int | None = None, ground
     ground: what is known of the run, where that was looked at before.
     Raises UserError for a limit below the model's weights, before anything is traced, and as `look` does.
     """
+    config = with_dtype(config, device.kind)
     work = look(config, kind=device.kind, ground=ground)
     limit, limited_by = device.memory, device.title
     if budget is not None and budget <= limit:

@@ -18,6 +18,7 @@ from innerloop.planning.tracing import trace
 from innerloop.planning.tracking import PARTS, Footprint
 from innerloop.planning.workload import Workload
 from innerloop.runs.config import RunConfig
+from innerloop.runs.dtypes import faster
 
 SLACK = "allocator slack"
 
@@ -176,6 +177,8 @@ class Forecast:
             f"tasks    {config.outer.tasks_per_step} a step, {self.tasks_per_forward} a forward",
             f"tokens   {work.tokens_a_step:,.0f} a step, {source}",
         ]
+        if better := faster(config.model.dtype, self.device.kind):
+            lines.append(f"faster   {better}")
         if METHODS[config.method.name].one_task:
             lines.append(f"adapters {work.adapters}, one a task of tasks.held_out; memory and a step are those of one")
         return lines

@@ -19,6 +19,7 @@ from innerloop.data.tasks import TaskBatch
 from innerloop.learning.methods import METHODS
 from innerloop.models import LoadedModel
 from innerloop.runs.config import RunConfig
+from innerloop.runs.dtypes import with_dtype
 from innerloop.runs.groundwork import Groundwork, groundwork
 from innerloop.runs.preparation import Session, TaskBatches, evenly, prepare, tasks_that_fit
 from innerloop.runs.sources import examples_a_round
@@ -109,7 +110,7 @@ def look(config: RunConfig, *, kind: str, ground: Groundwork | None = None) -> W
     Raises UserError for a model without a config or of a family that innerloop can't train, and with all faults of
     the tasks.
     """
-    found = ground or groundwork(config, away=True)
+    config, found = with_dtype(config, kind), ground or groundwork(config, away=True)
     tokenizer: Any = found.tokenizer
     model = LoadedModel(found.model, tokenizer, config.model.name, config.model.name, fingerprint="")
     session = prepare(config, model=model, ground=found)

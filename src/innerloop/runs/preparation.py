@@ -23,6 +23,7 @@ from innerloop.data.tasks import TaskBatch
 from innerloop.learning.methods import METHODS
 from innerloop.models import LoadedModel, load
 from innerloop.runs.config import RunConfig
+from innerloop.runs.dtypes import of_dtype, with_dtype
 from innerloop.runs.groundwork import Groundwork, Say, chosen_device, groundwork
 from innerloop.runs.hidden_states import HiddenStates
 from innerloop.runs.sources import encoder_of, examples_a_round
@@ -217,11 +218,14 @@ def prepare(
         if say:
             say("loading the model", 0, 0)
         device = chosen_device(config.model.device)
+        config = with_dtype(config, torch.device(device).type)
         loaded = load(config.model.name, dtype=config.model.dtype, device=device, tokenizer=found.tokenizer)
     elif METHODS[config.method.name].trains == "all":  # trains the model's own tensors: the caller keeps theirs
         loaded = replace(model, model=copy.deepcopy(model.model))
     else:
         loaded = model
+    if loaded.model.device.type != "meta":  # a model that was passed in is of the dtype that it has
+        config = of_dtype(config, loaded.model.dtype)
     return Session(
         config=config.model_copy(update={"tasks": found.config.tasks}),  # with the date that it was read on
         model=loaded,

@@ -30,6 +30,7 @@ FREE = {"output_dir"}  # the folder may have been moved
 INPUTS = {"model": "the base model's weights", "data": "the examples", "tokenizer": "how examples become tokens"}
 _LAST = "tasks_per_forward"
 _AUTO = f"memory.{_LAST}"  # `auto` is what it was resolved to when the run was begun
+_DTYPE = "model.dtype"  # the same
 _DATE = "tasks.date"  # the day that the run was begun
 _NAMED = 5
 
@@ -99,6 +100,8 @@ def same_config(begun: Begun, config: RunConfig) -> RunConfig:
         old, new = get(before, key), get(now, key)
         if key == _DATE and new is ABSENT and old is not ABSENT:
             config = config.model_copy(update={"tasks": config.tasks.model_copy(update={"date": old})})
+        elif key == _DTYPE and new == "auto":
+            config = config.model_copy(update={"model": config.model.model_copy(update={"dtype": old})})
         elif key == _AUTO and new == "auto":
             config = config.model_copy(update={"memory": config.memory.model_copy(update={_LAST: old})})
         elif old != new and key not in FREE:

@@ -88,7 +88,9 @@ class Section(BaseModel):
 class ModelSection(Section):
     name: _Text = _key(means="text: a hub id, a folder or a packaged model")
     hub_id: _HubId | None = _key(None, means="text: owner/name on the hub")
-    dtype: Literal["float32", "bfloat16", "float16"] = _key("float32", means="float32, bfloat16 or float16")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = _key(
+        "float32", means="auto, float32, bfloat16 or float16"
+    )
     device: str = _key("auto", means="auto, cpu, cuda or cuda:N", pattern=r"^(auto|cpu|cuda(:[0-9]+)?)$")
     compile: bool = _key(False, means="true or false")
 

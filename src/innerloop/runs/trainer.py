@@ -7,6 +7,7 @@ Metrics    what one step measured
 LastRound  META-LORA's stage-1 values of the last step, and the outer gradient they gave
 """
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -20,10 +21,12 @@ from innerloop.errors import RunError
 from innerloop.learning.methods import Method, Outcome
 from innerloop.numerics.optimizers import Optimizer
 from innerloop.numerics.rounding import seeded
-from innerloop.numerics.tensors import TensorSet, clone, norm, per_task, zeros_like
+from innerloop.numerics.tensors import TensorSet, clone, largest, norm, per_task, zeros_like
 from innerloop.runs.stopping import held
 from innerloop.spaces.space import ParameterSpace
 
+GROWN = 1e3  # times the largest value at the start, which is taken to be 1 at least: beyond, training diverges
+LOST = 100.0  # nats a token: a guess among all the tokens of a large vocabulary costs 12
 MOMENTS = ("first", "second", "first_scales", "second_scales")  # of an optimizer's state
 
 
@@ -99,6 +102,7 @@ class Trainer:
         self.last_round = LastRound()
         self._tokens = self._computed_tokens = 0  # that went through the model in the step at hand
         self._shared = {name: value.unsqueeze(0) for name, value in space.shared.items()}  # views with a task axis of 1
+        self._sane = GROWN * max(1.0, float(largest(space.shared)))
         self._gradient = zeros_like(space.shared)
         self._state = optimizer.init(self._shared)
 
@@ -119,6 +123,7 @@ class Trainer:
                 metrics = self._metrics(found, skipped)
                 if then:
                     then(metrics)
+            self._warn_of_divergence(metrics)
             return metrics
 
     @property
@@ -159,6 +164,21 @@ class Trainer:
             computed_tokens=self._computed_tokens,
             skipped=skipped,
         )
+
+    def _warn_of_divergence(self, metrics: Metrics) -> None:
+        """Once: numbers may be finite and yet far from any that a model can use."""
+        if not self._sane:
+            return
+        size, losses = float(largest(self.space.shared)), (metrics.loss, metrics.support_loss_last or 0.0)
+        if size <= self._sane and max(losses) <= LOST:
+            return
+        said = (
+            f"step {metrics.step}: training diverges. The largest shared value is {size:.3g}, the loss {losses[0]:.3g}"
+        )
+        said += f" nats, after the inner steps {losses[1]:.3g}" if metrics.support_loss_last is not None else " nats"
+        cure = "a smaller outer.optimizer.lr or method.inner.optimizer.lr, or a clip, is the usual cure"
+        warnings.warn(f"{said}; {cure}", RuntimeWarning, stacklevel=2)
+        self._sane = 0.0
 
     def _measured(self, chunks: Sequence[TaskBatch]) -> "_Round":
         outcomes = self._outer_gradient(chunks)

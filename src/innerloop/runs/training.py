@@ -15,6 +15,7 @@ from innerloop.data.leaks import Overlap, overlap_lines
 from innerloop.errors import RunError
 from innerloop.learning.methods import METHODS
 from innerloop.runs.config import RunConfig
+from innerloop.runs.dtypes import faster
 from innerloop.runs.groundwork import Say
 from innerloop.runs.preparation import Session, TaskBatches
 from innerloop.runs.schema import InnerSection
@@ -28,7 +29,8 @@ OnStep = Callable[[str, Metrics], None]  # (adapter's name, what was measured)
 
 @dataclass(frozen=True)
 class Plan:
-    """algorithm, inner, outer: in words; examples_per_task: of the smallest pool; adapters: one after the other;
+    """algorithm, faster, inner, outer: in words; dtype: of the forward; examples_per_task: of the smallest pool;
+    adapters: one after the other;
     tokens_a_step: that go through the model in the first; cached_layers: the lowest, which run once for each example;
     cache_gb: of their hidden states that are kept at most;
     compiled: whether the decoder layers are, or why not; None = that wasn't asked for;
@@ -37,6 +39,8 @@ class Plan:
 
     method: str
     algorithm: str
+    dtype: str
+    faster: str | None
     inner: str | None
     outer: str
     trained: Trained
@@ -67,6 +71,8 @@ class Plan:
             f"method   {self.method} ({self.algorithm})",
             f"trains   {trained.tensors} tensors, {trained.parameters:,} parameters, in {trained.dtype}: "
             f"{trained.percent:.2f} % of the model's {trained.model_parameters:,}",
+            f"base     a forward runs in {self.dtype}",
+            *([f"faster   {self.faster}"] if self.faster else []),
             f"modules  {len(trained.modules)}: {', '.join(kinds)}",
             f"tasks    {self.tasks} of {self.examples_per_task} examples or more; "
             f"{self.tasks_per_step} a step, {self.tasks_per_forward} a forward",
@@ -97,6 +103,8 @@ def plan(session: Session) -> Plan:
     return Plan(
         method=config.method.name,
         algorithm=METHODS[config.method.name].title,
+        dtype=config.model.dtype,
+        faster=faster(config.model.dtype, session.device.type),
         inner=inner_in_words(config),
         outer=f"{config.outer.build_optimizer(eight_bit=config.memory.lean).said}, the mean gradient of a step's tasks",
         trained=trained,
