@@ -1,6 +1,6 @@
 """How well a model that nothing trained answers from examples in its prompt: the arm that trained ones have to beat.
 
-    python benchmarks/in_context.py FOLDER     writes benchmarks/results/in_context.json
+    python benchmarks/in_context.py FOLDER --rows /tmp/rows.json     writes benchmarks/results/in_context.json
 
 FOLDER has word tasks as lists of {input, output}, in files such as abstractive/antonym.json (the data of Todd et al.
 2024, arXiv:2310.15213, are such). Ten unlike ones are measured, which were named before any was. Prompts read `Q: x`,
@@ -50,7 +50,8 @@ def task_of(file: Path, model: LoadedModel) -> EncodedTask:
     rows = json.loads(file.read_text(encoding="utf-8"))
     known: dict[str, Example] = {}
     for row in rows:
-        known.setdefault(str(row["input"]), Example(f"Q: {row['input']}\nA:", f" {row['output']}"))
+        example = Example(f"Q: {row['input']}\nA:", f" {row['output']}")
+        known.setdefault(str(example.prompt_key), example)
     examples = sorted(known.values(), key=lambda example: example.id)
     task = Task(file.stem, tuple(examples[TESTS:]), tuple(examples[:TESTS]))
     return encoder_of(model).tasks([task])[0]
@@ -86,14 +87,19 @@ def measured(task: EncodedTask, model: LoadedModel) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
+    parser.add_argument("--rows", type=Path, required=True, help="A file of rows: the script goes on where it stopped.")
     parser.add_argument("--model", default="smollm2-135m-q4_1")
     asked = parser.parse_args()
     model = load(asked.model, dtype="float32", device="cpu")
-    rows: list[dict[str, Any]] = []
+    kept = json.loads(asked.rows.read_text(encoding="utf-8")) if asked.rows.exists() else []
+    known: dict[str, dict[str, Any]] = {row["task"]: row for row in kept}
     for name in NAMES:
-        (file,) = asked.folder.glob(f"**/{name}.json")
-        rows.append(measured(task_of(file, model), model))
-        print(rows[-1], flush=True)
+        if name not in known:
+            (file,) = asked.folder.glob(f"**/{name}.json")
+            known[name] = measured(task_of(file, model), model)
+            print(known[name], flush=True)
+            asked.rows.write_text(json.dumps(list(known.values())), encoding="utf-8")
+    rows = [known[name] for name in NAMES]
     means = {key: sum(row[key] for row in rows) / len(rows) for key in ("exact", "exact_to_the_end_token", "nats")}
     settings = {"prompt": "Q: x\nA:", "completion": " y", "between": "\n\n", "k": K, "seed": SEED}
     write_result(RESULT, {**header(model), "settings": settings, "means": means, "tasks": rows})
