@@ -199,3 +199,9 @@ def test_what_a_record_hands_to_the_template_is_in_its_prompt(make_tokenizer: Ca
     bare, given = Example(CHAT, "4"), Example(CHAT, "4", template='{"tools": [{"name": "add"}]}')
     texts = [encoder.tokenizer.decode(list(prompt_ids(encoder, example))) for example in (bare, given)]
     assert texts == ["none2 + 2</s>", '[{"name": "add"}]2 + 2</s>']
+
+
+def test_columns_that_are_no_map_are_refused(encoder: Encoder) -> None:
+    wrong: Any = "prompt=a"
+    with pytest.raises(UserError, match="not a map of names"):
+        encoder.examples([{"prompt": "a", "completion": "b"}], columns=wrong)

@@ -50,6 +50,8 @@ class Encoder:
         source = Path(source) if isinstance(source, str) else source
         if not isinstance(source, Path | Sequence) or isinstance(source, bytes):
             raise UserError(Fault("not examples", "examples", source, "a file, or a list of records"))
+        if columns is not None and not isinstance(columns, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise UserError(Fault("not a map of names to names", "columns", columns, '{"question": "Question"}'))
         return read_examples(source, columns=self.columns if columns is None else columns, required=columns is not None)
 
     def encode(self, example: Example, *, separator: Separator | None = None) -> Encoded:
