@@ -87,16 +87,16 @@ def test_fused_descent_is_unfused_descent_bit_for_bit(checkpointing: bool, famil
 
 def test_clipping_acts_on_all_parameters_together() -> None:
     space, examples = all_space(tiny_model("llama", layers=2)), Tasks(tasks=1).support[0][0]
-    optimizer = Sgd(lr=0.5, clip=0.05)
+    optimizer = Sgd(lr=50.0, clip=0.05)  # a move beside which the rounding of a sum is nothing
     values = space.fork(per_task(space.shared, 1))
     space.descend(values, optimizer.init(values), batch(), optimizer)
-    inner = naive.Inner(steps=1, lr=0.5, clip=0.05)
+    inner = naive.Inner(steps=1, lr=50.0, clip=0.05)
     adapted = naive.adapt(reference_model(space, space.shared), [examples], inner)
     moved = {name: value[0] - space.shared[name] for name, value in values.items()}
     expected = {n: v - space.shared[n] for n, v in own_names(naive.trainable(adapted)).items()}
-    assert close(moved, expected, 1e-4)  # a difference of nearby float32 numbers
+    assert close(moved, expected, 1e-4)
     length = torch.cat([value.flatten() for value in moved.values()]).norm()
-    assert length.item() == pytest.approx(0.5 * 0.05, rel=1e-3)
+    assert length.item() == pytest.approx(50 * 0.05, rel=1e-3)
 
 
 @pytest.mark.parametrize("optimizer", [Sgd(lr=1e-5), Sgd(lr=1e-5, clip=10.0), AdamW(lr=1e-5)])
