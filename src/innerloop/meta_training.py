@@ -87,7 +87,10 @@ def meta_train(
         else:
             before, ground = None, checked(config, model=model, fresh=True, say=on_stage)
         settings, folder = ground.config, ground.config.output_dir
-        session = paced(prepare(settings, model=model, store=store, ground=ground, say=on_stage))
+        say = on_stage or (lambda *_: None)
+        session = prepare(settings, model=model, store=store, ground=ground, say=say)
+        say("preparing the first step", 0, 0)
+        session = paced(session)
         if before:
             same_inputs(before, session)
             if on_resume:
@@ -97,6 +100,7 @@ def meta_train(
         if on_plan:
             on_plan(what)
         if on_forecast and not before:
+            say("forecasting the run", 0, 0)
             expected = forecast(of_session(session), chosen(None, model_device=settings.model.device))
             on_forecast(expected)
         if not before:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from innerloop.cli.common import CHECK_FAILED, Json, Run, resumable, say, uncollected
-from innerloop.errors import Fault, UserError
+from innerloop.errors import Fault, Faults, UserError
 from innerloop.progress import busy
 
 TOLERANCE = 1e-4  # of a float32 logit, between our forward and PEFT's
@@ -29,12 +29,18 @@ def adapt(
     with busy(f"reading {run}") as now, uncollected():
         from innerloop.learned import load_run
         from innerloop.outputs.export import check_place
+        from innerloop.outputs.finished import finished
 
         columns = _columns(column)
+        faults = Faults()
         if not examples.exists():
-            raise UserError(Fault("there is no such file", str(examples)))
+            faults.add("there is no such file", str(examples))
+        with faults.collecting():
+            finished(run)
         if output:
-            check_place(output)
+            with faults.collecting():
+                check_place(output)
+        faults.raise_if_any()
         now.say("loading the model")
         learned = load_run(run, base=base)
         now.say("adapting")
