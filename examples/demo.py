@@ -1,25 +1,30 @@
-"""What 8 examples buy on tasks that training never saw: base model, Std LoRA, joint LoRA, META-LORA.
+"""What 8 examples buy on tasks that training never saw: Std LoRA, joint LoRA and META-LORA, adapted in every way.
 
     python examples/demo.py [--seed 7] [--output runs/demo] [--json results.json]
 
-META-LORA and joint LoRA go through equally many tokens. Then every arm adapts to each held-out task from the same
-8 examples, twice: Std LoRA and META-LORA by META-LORA's own inner loop (equal adaptation), and all three LoRAs
-by what validation tasks chose for each of them from one grid (tuned).
+META-LORA and joint LoRA are trained on equally many tokens; Std LoRA starts from the base model. Then every one of the
+three meets each held-out task with the same 8 examples, in four ways:
+
+    no step      as it stands; for Std LoRA that is the base model, whose answer may end at a blank line
+    META-LORA's  the inner loop that META-LORA was trained for
+    tuned        learning rate and number of steps chosen for each arm on validation tasks, from one grid
+    in context   the 8 examples in the prompt, no step
 """
 
 import argparse
 import json
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from statistics import fmean
+from typing import Any, NamedTuple
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from innerloop.evaluation.in_context import in_context_task
 from innerloop.evaluation.kshot import (
     Grid,
     TaskScore,
@@ -41,15 +46,18 @@ CONFIG = Path(__file__).with_name("demo.yaml")
 SHOTS = 8
 GRID = Grid(lrs=(3e-3, 1e-2), steps=(3, 10))
 STD, JOINT, META = "Std LoRA", "joint LoRA", "META-LORA"
-BASE, TUNED = "base model", "{} tuned"
+NO_STEP, OWN, TUNED, IN_CONTEXT = "no step", "META-LORA's", "tuned", "in context"
+MEASURED = "benchmarks/results/demo.json"
 
 
-@dataclass(frozen=True)
-class Arm:
-    """One column of the table: how it adapts (None = not at all), and its score on each held-out task."""
+class Cell(NamedTuple):
+    """One arm under one adaptation: the steps it took, and its score on each held-out task."""
 
-    inner: InnerLoop | None
+    inner: InnerLoop
     scores: list[TaskScore]
+
+
+Cells = dict[tuple[str, str], Cell]  # (arm, adaptation)
 
 
 def main() -> None:
@@ -59,58 +67,63 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the table as JSON, too")
     options = parser.parse_args()
     console, started = Console(), time.perf_counter()
+    console.print("loading SmolLM2-135M (the first time, its weights are unpacked: half a minute)", highlight=False)
     folder = free_folder(options.output)
     config = load_config(CONFIG, [f"seed={options.seed}", f"output_dir={folder}"])
-    console.print("loading SmolLM2-135M (the first time, its weights are unpacked: half a minute)", highlight=False)
     session = prepare(config)
     console.print("\n".join(plan(session).lines()), highlight=False)
-    arms = run(session, joint_config(config, session), console)
+    cells = run(session, joint_config(config, session), console)
     seconds = time.perf_counter() - started
-    result = {"seed": options.seed, "seconds": round(seconds, 1), **as_json(arms)}
-    write_text(folder / "demo.json", json.dumps(result, indent=2) + "\n")
-    if options.json:
-        write_text(options.json, json.dumps(result, indent=2) + "\n")
-    show(console, arms)
+    result = {"seed": options.seed, "seconds": round(seconds, 1), **as_json(cells)}
+    for place in filter(None, (folder / "demo.json", options.json)):
+        write_text(place, json.dumps(result, indent=2) + "\n")
+    show(console, cells)
     console.print(
         f"{seconds / 60:.1f} minutes. The adapter (PEFT format), manifest.json and metrics.jsonl are in {folder}/"
     )
 
 
-def run(session: Session, joint: RunConfig, console: Console) -> dict[str, Arm]:
-    """Train both shared LoRAs, choose the adaptations, score the held-out tasks; one bar over all of it."""
-    model, store = session.model, session.store
+def run(session: Session, joint: RunConfig, console: Console) -> Cells:
+    """Train both shared LoRAs, adapt all three in every way, score the held-out tasks; one bar over all of it."""
+    model, store, encoder, section = session.model, session.store, session.encoder, session.config.method.inner
+    assert section is not None
+    seed, held_out, own = session.config.seed, session.held_out, section.build()
+    supports = [draw_support(task, SHOTS, seed=seed) for task in held_out]
+    prompted = [in_context_task(task, support, encoder) for task, support in zip(held_out, supports, strict=True)]
+    bare = [in_context_task(task, (), encoder) for task in held_out]
+    no_support = [()] * len(held_out)
     with bar(console) as progress:
-        total = work_in_tokens(session)
-        task = progress.add_task("", total=total)
+        task = progress.add_task("", total=work_in_tokens(session, sum(map(tokens, prompted))))
 
-        def spent(tokens: int) -> None:
-            progress.advance(task, tokens)
+        def spent(count: int) -> None:
+            progress.advance(task, count)
 
-        def trained(what: str, config: RunConfig) -> Learned:
-            progress.update(task, description=f"training {what}")
+        def doing(what: str) -> None:
+            progress.update(task, description=what)
+
+        def trained(arm: str, config: RunConfig) -> Learned:
+            doing(f"training {arm}")
             return meta_train(config, model=model, store=store, on_step=lambda _, metrics: spent(metrics.tokens))
 
         spaces = {STD: session.space()}
         spaces[META] = trained(META, session.config).space  # first: the joint run's folder lies inside this one's
         spaces[JOINT] = trained(JOINT, joint).space
-        section, seed = session.config.method.inner, session.config.seed
-        assert section is not None
-        own, held_out = section.build(), session.held_out
-        supports = [draw_support(unseen, SHOTS, seed=seed) for unseen in held_out]
-
-        def adapted(name: str, inner: InnerLoop, after: int) -> list[TaskScore]:
-            progress.update(task, description=f"adapting {name}")
-            space = spaces[name]
-            return adapt_and_score(space, inner, supports, held_out, after=(after,), on_pass=spent)[after]
-
-        arms = {BASE: Arm(None, adapted(STD, own, 0))}
-        arms |= {name: Arm(own, adapted(name, own, own.steps)) for name in (STD, META)}
-        for name, space in spaces.items():
-            progress.update(task, description=f"choosing for {name}")
+        cells: Cells = {}
+        for arm in (STD, JOINT, META):
+            space = spaces[arm]
+            doing(f"choosing for {arm}")
             best = choose(space, own, GRID, session.validation, k=SHOTS, seed=seed, on_pass=spent)
-            arms[TUNED.format(name)] = Arm(best, adapted(name, best, best.steps))
-        progress.update(task, completed=total, description="done")
-    return arms
+            doing(f"adapting {arm}")
+            for name, inner in ((OWN, own), (TUNED, best)):
+                found = adapt_and_score(space, inner, supports, held_out, after=(inner.steps,), on_pass=spent)
+                cells[arm, name] = Cell(inner, found[inner.steps])
+            doing(f"asking {arm}")
+            # The base model was never shown an end token: its answer may end at a blank line.
+            for name, tasks in ((NO_STEP, bare if arm == STD else held_out), (IN_CONTEXT, prompted)):
+                found = adapt_and_score(space, own, no_support, tasks, after=(0,), on_pass=spent)
+                cells[arm, name] = Cell(replace(own, steps=0), found[0])
+        progress.update(task, total=1, completed=1, description="done")
+    return cells
 
 
 def joint_config(config: RunConfig, session: Session) -> RunConfig:
@@ -124,14 +137,19 @@ def joint_config(config: RunConfig, session: Session) -> RunConfig:
     return load_config(given | {"method": method, "output_dir": folder, "outer": given["outer"] | {"steps": steps}})
 
 
-def work_in_tokens(session: Session) -> int:
+def work_in_tokens(session: Session, in_context: int) -> int:
     """About how many tokens go through the model in all, for the time left."""
     tokens_a_step, config = plan(session).tokens_a_step, session.config
-    a_pass = tokens_a_step / config.outer.tasks_per_step / 4  # one task's batch
-    validation, held_out = len(session.validation) * a_pass, len(session.held_out) * a_pass
-    choosing = 3 * len(GRID.lrs) * validation * (max(GRID.steps) + 2 * len(GRID.steps))
-    adapting = held_out * (3 * max(GRID.steps) + 2 * 3 + 2 * 6)
-    return int(2 * config.outer.steps * tokens_a_step + choosing + adapting)
+    support = tokens_a_step / config.outer.tasks_per_step / 4  # one task's batch
+    validation, held_out = len(session.validation) * support, sum(map(tokens, session.held_out))
+    choosing = len(GRID.lrs) * validation * (max(GRID.steps) + 2 * len(GRID.steps))
+    adapting = len(session.held_out) * support * (3 + max(GRID.steps)) + 4 * held_out
+    return int(2 * config.outer.steps * tokens_a_step + 3 * (choosing + adapting + in_context))
+
+
+def tokens(task: Any) -> int:
+    """Tokens of a task's test examples."""
+    return sum(len(example.tokens) for example in task.test)
 
 
 def bar(console: Console) -> Progress:
@@ -148,56 +166,57 @@ def free_folder(wanted: Path) -> Path:
     return folder
 
 
-def as_json(arms: Mapping[str, Arm]) -> dict[str, Any]:
-    def adaptation(inner: InnerLoop | None) -> dict[str, float]:
-        return {"steps": inner.steps, "lr": inner.optimizer.lr} if inner else {}
-
-    tuned = TUNED.format(META)
-    pairs = [(META, STD), (tuned, TUNED.format(STD)), (tuned, TUNED.format(JOINT))]
+def as_json(cells: Cells) -> dict[str, Any]:
+    """A row for each arm and adaptation, its means, and each held-out task's own."""
     return {
         "shots": SHOTS,
-        "adaptation": {name: adaptation(arm.inner) for name, arm in arms.items()},
-        "nats": {name: mean_nats(arm.scores) for name, arm in arms.items()},
-        "exact": {name: mean_correct(arm.scores) for name, arm in arms.items()},
-        "tasks_won": {f"{one} over {other}": wins(arms[one], arms[other]) for one, other in pairs},
-        "tasks": {
-            name: {score.task: [score.mean_nats, score.mean_correct] for score in arm.scores}
-            for name, arm in arms.items()
-        },
+        "cells": [
+            {
+                "arm": arm,
+                "adaptation": adaptation,
+                "steps": cell.inner.steps,
+                "lr": cell.inner.optimizer.lr if cell.inner.steps else None,
+                "nats": mean_nats(cell.scores),
+                "exact": mean_correct(cell.scores),
+                "tasks": {
+                    score.task: {
+                        "nats": score.mean_nats,
+                        "stop_nats": fmean(score.stop_nats),
+                        "exact": score.mean_correct,
+                    }
+                    for score in cell.scores
+                },
+            }
+            for (arm, adaptation), cell in cells.items()
+        ],
     }
 
 
-def wins(one: Arm, other: Arm) -> int:
-    """Tasks on which `one` has the lower NLL."""
-    return sum(a.mean_nats < b.mean_nats for a, b in zip(one.scores, other.scores, strict=True))
+def show(console: Console, cells: Cells) -> None:
+    """Every arm under every adaptation, both metrics."""
+    tasks = len(next(iter(cells.values())).scores)
+    title = f"{tasks} unseen tasks, {SHOTS} examples each: loss per answer token (nats), exact answers"
+    table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1))
+    table.add_column("adapted", no_wrap=True)
+    arms = list(dict.fromkeys(arm for arm, _ in cells))
+    for arm in arms:
+        table.add_column(arm, justify="right", no_wrap=True)
+    for adaptation in (NO_STEP, OWN, TUNED, IN_CONTEXT):
+        table.add_row(adaptation, *(summary(cells[arm, adaptation]) for arm in arms))
+    console.print(table)
+    chosen = {arm: cells[arm, TUNED].inner for arm in arms}
+    says = ", ".join(f"{arm} {inner.steps} steps at {inner.optimizer.lr:g}" for arm, inner in chosen.items())
+    console.print(f"tuned on validation tasks: {says}", highlight=False)
+    console.print("Std LoRA without a step is the base model.", highlight=False)
+    console.print(
+        f"One training seed: these are the scores of these trained values, no verdict about a method. {MEASURED} has "
+        "three.",
+        highlight=False,
+    )
 
 
-def show(console: Console, arms: Mapping[str, Arm]) -> None:
-    after = f"after {SHOTS} examples of an unseen task"
-    nats = table(f"Nats an answer token {after} (lower is better)", arms)
-    exact = table(f"Exact answers {after}", arms)
-    for rows in zip(*(arm.scores for arm in arms.values()), strict=True):
-        nats.add_row(rows[0].task, *(f"{row.mean_nats:.2f}" for row in rows))
-        exact.add_row(rows[0].task, *(f"{row.mean_correct:.0%}" for row in rows))
-    for part in (nats, exact):
-        part.add_section()
-    nats.add_row("mean", *(f"{mean_nats(arm.scores):.2f}" for arm in arms.values()))
-    exact.add_row("mean", *(f"{mean_correct(arm.scores):.0%}" for arm in arms.values()))
-    inners = [arm.inner for arm in arms.values()]
-    nats.add_row("steps", *(str(inner.steps) if inner else "" for inner in inners))
-    nats.add_row("lr", *(f"{inner.optimizer.lr:g}" if inner else "" for inner in inners))
-    console.print(nats, exact)
-    tasks = len(arms[META].scores)
-    for pair, won in as_json(arms)["tasks_won"].items():
-        console.print(f"{pair}: the lower NLL on {won} of {tasks} tasks", highlight=False)
-
-
-def table(title: str, arms: Mapping[str, Arm]) -> Table:
-    empty = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1))
-    empty.add_column("unseen task", no_wrap=True)
-    for name in arms:
-        empty.add_column(name.replace(" ", "\n"), justify="right", no_wrap=True)
-    return empty
+def summary(cell: Cell) -> str:
+    return f"{mean_nats(cell.scores):.2f} {mean_correct(cell.scores):4.0%}"
 
 
 if __name__ == "__main__":
