@@ -8,7 +8,6 @@ Each row is a process of its own that loads SmolLM2-135M and takes one step of p
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -42,6 +41,7 @@ def measured(row: Row) -> dict[str, Any]:
     from innerloop.learning.inner_loop import InnerLoop
     from innerloop.models import load
     from innerloop.numerics.optimizers import Sgd
+    from innerloop.runs.journal import peak_memory
     from innerloop.spaces.all_parameters import AllParameters
     from innerloop.spaces.answers import AnswerLoss
     from innerloop.spaces.lora import LoraSettings, LoraSpace
@@ -58,7 +58,7 @@ def measured(row: Row) -> dict[str, Any]:
     support = [
         Encoded(str(n), tuple(tokens), (*[NOT_SCORED] * prompt, *tokens[prompt:])) for n, tokens in enumerate(drawn)
     ]
-    before = _peak()
+    before = peak_memory()["rss"] / 1e9
     started, cpu = time.perf_counter(), time.process_time()
     found = adapted(space, InnerLoop(steps=1, optimizer=Sgd(lr=1e-3)), [support])
     return {
@@ -68,18 +68,13 @@ def measured(row: Row) -> dict[str, Any]:
         "tokens": row.examples * TOKENS,
         "tokens_per_forward": tokens_per_forward(space.device),
         "loss": float(found.losses[0, 0]),
-        "peak_gb": _peak(),
+        "peak_gb": peak_memory()["rss"] / 1e9,
         "peak_gb_before": before,
         "cpu_seconds": time.process_time() - cpu,
         "seconds": time.perf_counter() - started,
         "threads": torch.get_num_threads(),
         **header(model),
     }
-
-
-def _peak() -> float:
-    """Resident, in 10^9 bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
 
 
 def main() -> None:

@@ -111,6 +111,12 @@ def test_a_run_stands_at_its_gate_until_it_is_released(bench: Bench) -> None:
     assert same.differences(case.reference, case.folder) == []
 
 
+def test_a_run_that_could_not_be_begun_says_why(bench: Bench) -> None:
+    ended = bench.server.start(["--version"], shim={"fault": [], "unheard_of": 1}).ended()
+    assert ended.code == 70
+    assert "'unheard_of'" in ended.err
+
+
 def test_a_run_that_answers_no_signal_is_noticed(bench: Bench) -> None:
     tally = kills.signals(bench, each=1, methods=("lora",), numbers=[signal.SIGURG], phases=["outer"], twice=False)
     assert tally.details["exit codes"] == {"0": tally.tried}

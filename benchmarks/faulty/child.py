@@ -89,6 +89,8 @@ def _forked(line: socket.socket, request: dict[str, Any], descriptors: list[int]
         code = _ended(lambda: _command(request["run"]) if "run" in request else _call(request))
         if "modules" in request:
             Path(request["modules"]).write_text(json.dumps(list(sys.modules)))
+    except Exception:
+        traceback.print_exc()  # such as a function to observe that is no longer where it was
     finally:
         os._exit(code)
 

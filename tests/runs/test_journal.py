@@ -2,6 +2,8 @@
 
 import json
 import os
+import resource
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -119,6 +121,29 @@ def test_every_record_is_one_line(tmp_path_factory: pytest.TempPathFactory, reco
         journal.record(**record)
     journal.finish("done")
     assert lines(folder) == records
+
+
+OWN_PEAK = """
+from innerloop.runs.journal import peak_memory
+print(peak_memory()["rss"])
+"""
+OF_GETRUSAGE = """
+import resource
+print(1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux hands a parent's peak on")
+def test_a_peak_is_not_the_parents() -> None:
+    held = torch.ones(256, 1024, 1024)  # 1 GiB, more than a process has that imports torch
+    parents = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert parents > held.nbytes
+
+    def said(code: str) -> int:
+        return int(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout)
+
+    assert said(OWN_PEAK) < held.nbytes
+    assert said(OF_GETRUSAGE) >= held.nbytes  # though that process imported nothing
 
 
 def test_peak_memory_is_in_bytes() -> None:
