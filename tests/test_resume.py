@@ -303,7 +303,8 @@ def test_a_signal_saves_and_ends_with_75(world: World, tmp_path: Path) -> None:
     os.kill(child.pid, signal.SIGTERM)
     out, err = child.communicate(timeout=60)
     assert child.returncode == 75, err
-    assert "error: stopped by SIGTERM: the same command with --resume auto" in err
+    assert "error: stopped by SIGTERM at training " in err
+    assert "the same command with --resume auto goes on" in err
     assert "Traceback" not in out + err
     assert manifest_of(tmp_path / "run")["status"] == "interrupted"
     (kept,) = (tmp_path / "run/checkpoints").glob("step-*")

@@ -60,7 +60,7 @@ def test_a_local_model_needs_no_network_no_pickle_and_no_other_program(
         ["plan", str(config)],
         ["train", str(config)],
         ["adapt", run, str(new), "--prompt", "eve 0:", "--output", adapted],
-        ["eval", run, "--k", "1", "--draws", "1", "--max-new-tokens", "2"],
+        ["eval", run, "--k", "1", "--draws", "1", "--max-new-tokens", "12"],
         ["export", run, "--check"],
     )
     assert said["codes"] == [0] * 5, said["err"]

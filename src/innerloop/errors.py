@@ -71,12 +71,12 @@ class UserError(Exception):
 def told(faults: Sequence[Fault]) -> str:
     """What differs once, with how often and where else there is one like it; the first 20 of them.
 
-    Faults are alike where only numbers tell them apart, beside their place and value: one a task, say, or one a line.
+    Faults are alike where only numbers of the problem tell them apart, beside their place and value: one per task, say.
     A few of them are said whole.
     """
     alike: dict[tuple[str, ...], list[Fault]] = {}
     for fault in faults:
-        key = tuple(_NUMBER.sub("0", part) for part in (fault.problem, fault.expected))
+        key = (_NUMBER.sub("0", fault.problem), fault.expected)  # what would be right is never left out
         # Without a place there is nothing to add: such faults say in their problem or value which one they are.
         alike.setdefault(key if fault.where else (*key, str(fault)), []).append(fault)
     groups = [part for group in alike.values() for part in ([group] if len(group) >= FEW else [[one] for one in group])]

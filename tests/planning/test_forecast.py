@@ -130,7 +130,7 @@ def test_the_trunk_cache_is_counted_as_it_is_in_the_end(world: World, predict: P
     found = predict(**changes)
     assert found.footprint.peaks["outer"]["cache"] == pytest.approx(kept, rel=0.25)
     after_a_step = predict(**changes | {"outer.steps": 1}).footprint.peaks["outer"]["cache"]
-    assert after_a_step < 0.6 * kept
+    assert after_a_step < 0.75 * kept  # the pools of two tasks of three
     assert "cache" not in found.footprint.peaks["load"]
 
 
@@ -255,7 +255,7 @@ def test_lines_say_where_tokens_and_rates_come_from(world: World, predict: Predi
     assert "every example taken as 512 (tasks.max_length), all scored: no tokenizer is here" in assumed
     assert "40% of the vendor's 67 TFLOP/s in float32, assumed" in counted
     assert "measured on 2 cores" in "\n".join(predict().lines())
-    assert all(len(line) <= 120 for line in predict(device=H200).lines() if not line.startswith("fomaml-lora on"))
+    assert [line for line in predict(device=H200).lines() if len(line) > 120 and "fomaml-lora on" not in line] == []
 
 
 def test_facts_are_json(predict: Predict) -> None:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from innerloop.errors import UserError
-from innerloop.learning.methods import METHODS, Maml
+from innerloop.learning.methods import METHODS, Maml, Reptile
 from innerloop.runs.config import KEYS, load_config
 from innerloop.runs.rules import unread
 from innerloop.runs.schema import EVERYTHING, get, nested
@@ -37,7 +37,7 @@ def valid(draw: st.DrawFn) -> dict[str, Any]:
     else:
         values.pop("memory.lean", None)
         values.pop("memory.offload", None)
-    if METHODS[method].rule is Maml:
+    if METHODS[method].rule in (Maml, Reptile):
         values.pop("memory.lean", None)
     if "memory.lean" in values:
         values |= {"model.dtype": "bfloat16"}

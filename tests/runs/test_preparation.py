@@ -238,15 +238,15 @@ def test_the_cut_is_the_lowest_trained_layer_where_the_cache_is_on(world: World)
     assert loss.trunk is not None
     ((_, batches),) = session.streams()
     session.trainer(session.space(), batches).step(batches[0])
-    every = batches[0].batches
-    keys, lengths = (
-        [each for b in every for task in getattr(b, name) for each in task] for name in ("keys", "lengths")
-    )
-    drawn = dict(zip(keys, lengths, strict=True))
     width, kept = world.model.model.config.hidden_size, session.store.below(world.model.model, 1, most=0)
-    assert all(states is not None and len(states) == drawn[key] for key in drawn for states in [kept.get(key)])
-    assert session.store.kept == 4 * width * sum(drawn.values())
-    assert session.store.below(world.model.model, 2, most=0).get(next(iter(drawn))) is None
+    pools = {task.task.name: task.pool for task in session.train}  # each goes through the layers together
+    drawn = [(key, task) for batch in batches[0].batches for task, keys in enumerate(batch.keys) for key in keys]
+    places = [session.companies.of([key])[key].place(key) for key, _ in drawn]
+    assert all(kept.get(place) is not None for place in places)
+    assert session.store.kept == 4 * width * sum(
+        len(example.tokens) for name in batches[0].names for example in pools[name]
+    )
+    assert session.store.below(world.model.model, 2, most=0).get(places[0]) is None
     for other in ({"method.lora.layers": "last-1"}, {}):
         assert session_of(world, "fomaml-lora", **other).cut == 0
     assert session_of(world, "fomaml").cut == 0

@@ -8,6 +8,7 @@ Where the tokenizer is on this machine, tasks are read and encoded as a run does
 `tasks.max_length` tokens, all of them scored: the most that a run can come to.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,7 @@ from innerloop.runs.groundwork import Groundwork, groundwork
 from innerloop.runs.preparation import Session, TaskBatches, evenly, prepare, tasks_that_fit
 from innerloop.runs.sources import examples_a_round
 from innerloop.spaces.lora import find_targets
+from innerloop.spaces.trunk import TOGETHER
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -75,10 +77,19 @@ class Workload:
 
     @property
     def cached_examples(self) -> int:
-        """Examples whose hidden states below the cut a run keeps in the end; 0 where nothing is cut off."""
-        config = self.session.config
-        drawn = config.outer.steps * config.outer.tasks_per_step * sum(examples_a_round(config))
-        return min(self.pool, drawn * self.adapters) if self.session.cut else 0
+        """Examples whose hidden states below the cut a run keeps in the end; 0 where nothing is cut off.
+
+        At most the pools of the tasks that it draws, and of each as many as go through the layers with a drawn one.
+        """
+        if not self.session.cut:
+            return 0
+        config, tasks = self.session.config, len(self.session.train)
+        rounds = config.outer.steps * config.outer.tasks_per_step * self.adapters
+        most = TOGETHER.get(self.session.device.type, TOGETHER["cpu"])  # a model without weights is on no device
+        together = max(1, int(most / self.tokens_an_example))
+        drawn = min(tasks, rounds)
+        of_each = math.ceil(rounds / drawn) * sum(examples_a_round(config)) * together
+        return round(drawn * min(self.pool / tasks, of_each))
 
     @property
     def cached_bytes(self) -> int:

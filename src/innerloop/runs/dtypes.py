@@ -40,4 +40,4 @@ def faster(dtype: str, kind: str) -> str | None:
     if dtype != EXACT or not multiplies_bfloat16(kind):
         return None
     what = "this processor has AMX, which multiplies" if kind == "cpu" else "tensor cores multiply"
-    return f"model.dtype: bfloat16, or auto: {what} it several times as fast as float32; trained values stay float32"
+    return f"model.dtype: bfloat16, or auto: {what} it several times as fast; trained values stay float32"
