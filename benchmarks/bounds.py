@@ -62,7 +62,6 @@ def measured(row: Row) -> dict[str, Any]:
     started, cpu = time.perf_counter(), time.process_time()
     found = adapted(space, InnerLoop(steps=1, optimizer=Sgd(lr=1e-3)), [support])
     return {
-        "row": row.name,
         "trains": "LoRA r = 16, all layers" if row.trains == "lora" else "all parameters",
         "examples": row.examples,
         "tokens": row.examples * TOKENS,
@@ -72,9 +71,19 @@ def measured(row: Row) -> dict[str, Any]:
         "peak_gb_before": before,
         "cpu_seconds": time.process_time() - cpu,
         "seconds": time.perf_counter() - started,
-        "threads": torch.get_num_threads(),
-        **header(model),
+        "environment": header(model),
     }
+
+
+def bounds_table(found: dict[str, Any]) -> list[str]:
+    lines = [
+        "| trained | examples | tokens | peak RSS, GB | before the step, GB | CPU s |",
+        "|---|--:|--:|--:|--:|--:|",
+    ]
+    for row in found["rows"].values():
+        sizes = f"{row['peak_gb']:.2f} | {row['peak_gb_before']:.2f} | {row['cpu_seconds']:.0f}"
+        lines.append(f"| {row['trains']} | {row['examples']} | {row['tokens']:,} | {sizes} |")
+    return lines
 
 
 def main() -> None:
@@ -86,13 +95,12 @@ def main() -> None:
     if asked.child:
         print(json.dumps(measured(chosen[0])))
         return
-    kept = json.loads(RESULT.read_text(encoding="utf-8"))["rows"] if RESULT.exists() else []
-    known: dict[str, dict[str, Any]] = {row["row"]: row for row in kept}
+    known: dict[str, Any] = json.loads(RESULT.read_text(encoding="utf-8"))["rows"] if RESULT.exists() else {}
     for row in chosen:
         command = [sys.executable, __file__, "--child", row.name]
         said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
         known[row.name] = json.loads(said.splitlines()[-1])
-        write_result(RESULT, {"rows": [known[each.name] for each in ROWS if each.name in known]})
+        write_result(RESULT, {"rows": {each.name: known[each.name] for each in ROWS if each.name in known}})
 
 
 if __name__ == "__main__":

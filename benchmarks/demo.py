@@ -22,6 +22,7 @@ from innerloop.evaluation.statistics import interval, verdict
 
 SEEDS = (1, 2, 3)
 PRIMARY = ("META-LORA, tuned", "joint LoRA, tuned", "nats")
+ORDER = ("no step", "META-LORA's", "tuned", "in context")
 DEMO = Path(__file__).parents[1] / "examples" / "demo.py"
 
 Run = dict[str, Any]  # what examples/demo.py writes of one seed
@@ -46,6 +47,33 @@ def main() -> None:
         low, high = row["interval"]
         print(f"{row['metric']:5} {row['one']} - {row['other']}: {row['mean']:+.2f} ({low:+.2f}, {high:+.2f})")
     write_result(options.output, header() | {"means": means(runs), "contrasts": contrasts, "runs": runs})
+
+
+def means_table(found: dict[str, Any]) -> list[str]:
+    """Loss per answer token in nats, and exact answers: a row for each adaptation, a column for each arm."""
+    cells = {(row["arm"], row["adaptation"]): row for row in found["means"]}
+    arms = list(dict.fromkeys(arm for arm, _ in cells))
+    lines = [f"| adapted | {' | '.join(arms)} |", f"|---{'|--:' * len(arms)}|"]
+    for adaptation in ORDER:
+        row = [cells[arm, adaptation] for arm in arms]
+        both = " | ".join(f"{cell['nats']:.2f} / {cell['exact']:.0%}" for cell in row)
+        lines.append(f"| {adaptation} | {both} |")
+    return lines
+
+
+def demo_tables(found: dict[str, Any]) -> list[str]:
+    lines = [
+        *means_table(found),
+        "",
+        "| of | against | metric | difference | 95 % interval | |",
+        "|---|---|---|--:|---|---|",
+    ]
+    for row in found["contrasts"]:
+        low, high = row["interval"]
+        says = f"**primary**: {row['verdict']}" if row["primary"] else f"exploratory: {row['verdict']}"
+        ends = f"{row['mean']:+.2f} | {low:+.2f} to {high:+.2f}"
+        lines.append(f"| {row['one']} | {row['other']} | {row['metric']} | {ends} | {says} |")
+    return lines
 
 
 def means(runs: Sequence[Run]) -> list[dict[str, Any]]:

@@ -57,6 +57,15 @@ def task_of(file: Path, model: LoadedModel) -> EncodedTask:
     return encoder_of(model).tasks([task])[0]
 
 
+def in_context_table(found: dict[str, Any]) -> list[str]:
+    lines = ["| task | exact | until an end token | nats | nats of stopping |", "|---|--:|--:|--:|--:|"]
+    for task in found["tasks"]:
+        right = f"{task['exact']:.3f} | {task['exact_to_the_end_token']:.3f}"
+        lines.append(f"| {task['task']} | {right} | {task['nats']:.2f} | {task['stop_nats']:.2f} |")
+    means = found["means"]
+    return [*lines, f"| mean | {means['exact']:.3f} | {means['exact_to_the_end_token']:.3f} | {means['nats']:.2f} | |"]
+
+
 def encoder_of(model: LoadedModel) -> Encoder:
     return Encoder(model.tokenizer, max_length=512, on_too_long="drop")
 

@@ -9,13 +9,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from bounds import bounds_table
+from demo import demo_tables
 from faults import faults_table
 from gpu import gpu_table
 from growth import growth_table
+from in_context import in_context_table
 from nulls import nulls_table
 from padding import padding_table
 from race import race_table
 from start import start_table
+from trunk_pass import trunk_table
 
 RESULTS = Path(__file__).parent / "results"
 FIGURE = "\n![Seconds a step against what grows](../benchmarks/results/growth.svg)"
@@ -140,6 +144,41 @@ SECTIONS = [
         "a training seed is simulated with these standard deviations: what the task adds, what the seed adds to all\n"
         "tasks, and what is left. The test is the library's own.\n",
         nulls_table,
+    ),
+    Section(
+        "Demo",
+        "demo",
+        "python benchmarks/demo.py --folder /tmp/demo --output benchmarks/results/demo.json    # a quarter of an hour",
+        "`make demo` with three training seeds: unseen tasks with 8 examples each, loss per answer token in nats and\n"
+        "exact answers, every arm under every adaptation. META-LORA and joint LoRA were trained on equally many\n"
+        "tokens. `META-LORA's`: the inner loop that it was trained for; `tuned`: learning rate and steps chosen on\n"
+        "validation tasks; Std LoRA without a step is the base model. Differences are paired, of tasks and seeds.\n",
+        demo_tables,
+    ),
+    Section(
+        "In context",
+        "in_context",
+        "python benchmarks/in_context.py FOLDER --rows /tmp/rows.json    # half an hour",
+        "How well SmolLM2-135M answers ten word tasks that nothing trained it on, from 8 examples in its prompt: the\n"
+        "[arm](compare.md) that a trained one has to beat. Answers end at the blank line between the examples; the\n"
+        "second column waits for an end token, which these prompts never show.\n",
+        in_context_table,
+    ),
+    Section(
+        "Bounds",
+        "bounds",
+        "python benchmarks/bounds.py    # half an hour",
+        "One step of adaptation of SmolLM2-135M, as `innerloop adapt` takes it, on examples of 500 tokens. Aim: less\n"
+        "than 4 GB for 300 of them.\n",
+        bounds_table,
+    ),
+    Section(
+        "Below a trunk cut",
+        "trunk_pass",
+        "python benchmarks/trunk_pass.py --output benchmarks/results/trunk_pass.json    # two minutes",
+        "Tokens per CPU second of the first pass through the lowest 22 layers of SmolLM2-135M: one example at a time,\n"
+        "and the examples of a task together ([note](design/0013-companies-below-a-cut.md)).\n",
+        trunk_table,
     ),
     Section(
         "Races",

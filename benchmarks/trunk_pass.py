@@ -63,11 +63,13 @@ def row(model: Any, length: int) -> dict[str, Any]:
     }
 
 
-def table(found: dict[str, Any]) -> list[str]:
-    lines = ["tokens an example   alone   together   times"]
+def trunk_table(found: dict[str, Any]) -> list[str]:
+    lines = ["| tokens per example | alone | together | times | aim |", "|--:|--:|--:|--:|--:|"]
     for each in found["rows"]:
-        rates = each["tokens_per_cpu_second"]
-        lines.append(f"{each['tokens']:17}{rates['alone']:8.0f}{rates['together']:11.0f}{each['times']:8.2f}")
+        rates, target = each["tokens_per_cpu_second"], found["target"]
+        aim = f"{target['times']:g}" if each["tokens"] == target["tokens"] else ""
+        speeds = f"{rates['alone']:.0f} | {rates['together']:.0f} | {each['times']:.2f}"
+        lines.append(f"| {each['tokens']} | {speeds} | {aim} |")
     return lines
 
 
@@ -76,7 +78,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
     found = measure()
-    print("\n".join(table(found)))
+    print("\n".join(trunk_table(found)))
     if arguments.output:
         write_result(arguments.output, found)
 

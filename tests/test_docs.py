@@ -1,6 +1,7 @@
 """The documents say what is there: generated pages, files, links, tests and keys by name, numbers of passes."""
 
 import importlib.util
+import json
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -41,6 +42,18 @@ def generate() -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def test_the_readme_has_the_demo_as_it_was_measured() -> None:
+    readme = (ROOT / "README.md").read_text("utf-8")
+    found = json.loads((ROOT / "benchmarks" / "results" / "demo.json").read_text("utf-8"))
+    for row in found["means"]:
+        (line,) = [line for line in readme.splitlines() if line.startswith(f"| {row['adaptation']} |")]
+        assert f"{row['nats']:.2f} / {row['exact']:.0%}" in line
+    (primary,) = [row for row in found["contrasts"] if row["primary"]]
+    low, high = primary["interval"]
+    said = " ".join(readme.split())
+    assert f"{primary['mean']:.2f} nats higher (95 % interval {low:+.2f} to {high:+.2f}: {primary['verdict']})" in said
 
 
 def test_the_generated_pages_are_fresh(generate: ModuleType, tmp_path: Path, monkeypatch: Any) -> None:

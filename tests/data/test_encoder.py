@@ -205,3 +205,14 @@ def test_columns_that_are_no_map_are_refused(encoder: Encoder) -> None:
     wrong: Any = "prompt=a"
     with pytest.raises(UserError, match="not a map of names"):
         encoder.examples([{"prompt": "a", "completion": "b"}], columns=wrong)
+
+
+@pytest.mark.parametrize("field", ["tools", "documents"])
+def test_a_template_that_writes_nothing_of_tools_or_documents_is_a_fault(make_tokenizer: Any, field: str) -> None:
+    """Prompts at training would lack what prompts at use have."""
+    example = Example(CHAT, "4", template=json.dumps({field: [{"name": "add"}]}))
+    plain = "{% for m in messages %}{{ m.content + eos_token }}{% endfor %}"
+    with pytest.raises(UserError, match=f"writes nothing of the record's {field}"):
+        Encoder(make_tokenizer(chat_template=plain), 99, "error").encode(example)
+    reads = "{{ " + field + "|tojson if " + field + " else '' }}" + plain
+    assert Encoder(make_tokenizer(chat_template=reads), 99, "error").encode(example).tokens

@@ -19,6 +19,7 @@ from innerloop.errors import Fault, UserError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+READ = ("tools", "documents")  # a prompt without them is another prompt
 PROBE = "Xq7Zanswer9Kw"  # an answer that no template writes by itself, and none has a reason to change
 
 
@@ -76,6 +77,7 @@ class _Writer:
         self.prompt, self.tokenizer, self.date = example.prompt, tokenizer, date
         self.given = example.template_arguments
         self.before = self._rendered(self.prompt, add_generation_prompt=True)
+        self._check_read()
 
     def behind(self, answer: str) -> str:
         """What the chat template writes behind the generation prompt when the answer is known."""
@@ -90,7 +92,18 @@ class _Writer:
             )
         return whole[len(self.before) :]
 
-    def _rendered(self, messages: tuple[Message, ...], *, add_generation_prompt: bool) -> str:
+    def _check_read(self) -> None:
+        """Raises UserError for tools or documents without which the prompt would be the same."""
+        for name in filter(self.given.get, READ):
+            left = {key: value for key, value in self.given.items() if key != name}
+            if self._rendered(self.prompt, add_generation_prompt=True, given=left) == self.before:
+                problem = f"the chat template writes nothing of the record's {name}"
+                right = f"a tokenizer whose template reads {name}, or records without that field"
+                raise UserError(Fault(problem, value=self.given[name], expected=right))
+
+    def _rendered(
+        self, messages: tuple[Message, ...], *, add_generation_prompt: bool, given: dict[str, Any] | None = None
+    ) -> str:
         """Raises UserError where there is no template, or it refuses the messages or writes without end."""
         import jinja2
 
@@ -98,7 +111,11 @@ class _Writer:
             hint = "an instruction-tuned model's tokenizer, or prompt and completion instead of messages"
             raise UserError(Fault("has no chat template", named(self.tokenizer), expected=hint))
         turns: list[Any] = [message._asdict() for message in messages]
-        options: dict[str, Any] = {**self.given, "tokenize": False, "add_generation_prompt": add_generation_prompt}
+        options: dict[str, Any] = {
+            **(self.given if given is None else given),
+            "tokenize": False,
+            "add_generation_prompt": add_generation_prompt,
+        }
         try:
             if self.date and writes_date(self.tokenizer):
                 options["chat_template"] = _dated(self.tokenizer.get_chat_template(), self.date)
@@ -113,8 +130,8 @@ class _Writer:
         ) as error:
             raise UserError(Fault(f"the chat template refuses the conversation: {error}", value=turns)) from None
         # A template comes with a model and may write without end.
-        given = sum(len(message.content) for message in messages) + len(json.dumps(self.given))
-        limit = 100_000 + 10 * given
+        length = sum(len(message.content) for message in messages) + len(json.dumps(self.given))
+        limit = 100_000 + 10 * length
         if len(text) > limit:
             raise UserError(Fault(f"the chat template writes {len(text)} characters", expected=f"at most {limit}"))
         return str(text)
