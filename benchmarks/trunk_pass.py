@@ -24,7 +24,7 @@ from innerloop.data.encoding import Encoded
 from innerloop.models import load
 from innerloop.spaces.trunk import TOGETHER, Companies, Example, Trunk
 
-MODEL, CUT, EXAMPLES, TURNS, SEED = "smollm2-135m-q4_1", 22, 96, 3, 0
+MODEL, CUT, EXAMPLES, TURNS, SEED = "smollm2-135m-q4_1", 22, 96, 2, 0
 LENGTHS = (12, 20, 40, 128)
 TARGET, AT = 2.5, 20
 
