@@ -11,16 +11,16 @@ BIN := .venv/bin
 READY := .venv/ready
 
 # Folders and files of tests that are quick together; tests/test_make.py holds that they are
-QUICK := tests/numerics tests/spaces/test_space.py tests/spaces/test_lora.py tests/spaces/test_answers.py \
+QUICK := tests/numerics tests/spaces/test_space.py tests/spaces/test_lora.py tests/spaces/test_loss.py \
 	tests/learning/test_inner_loop.py tests/learning/test_second_order.py tests/data/test_batches.py \
 	tests/data/test_encoding.py tests/data/test_packing.py tests/data/test_records.py tests/data/test_verifiers.py \
-	tests/evaluation/test_kshot.py tests/evaluation/test_statistics.py tests/runs/test_config.py \
-	tests/runs/test_config_refusals.py tests/runs/test_rules.py tests/runs/test_preparation.py \
-	tests/test_learned_adapting.py tests/test_architecture.py
+	tests/evaluation/test_kshot.py tests/results/test_statistics.py tests/config/test_loading.py \
+	tests/config/test_config_refusals.py tests/config/test_rules.py tests/engine/test_session.py \
+	tests/runs/test_learned_adapting.py tests/loading/test_architecture.py
 # What multiplies, rounds and compares numbers
-NUMERIC := tests/numerics tests/spaces tests/learning tests/runs/test_trainer.py tests/evaluation/test_kshot.py \
-	tests/evaluation/test_scoring.py tests/test_learned.py tests/test_learned_adapting.py \
-	tests/test_learned_refusals.py tests/test_race.py
+NUMERIC := tests/numerics tests/spaces tests/learning tests/engine/test_trainer.py tests/evaluation/test_kshot.py \
+	tests/evaluation/test_scoring.py tests/runs/test_learned.py tests/runs/test_learned_adapting.py \
+	tests/runs/test_learned_refusals.py tests/test_race.py
 
 .PHONY: setup demo test test-long test-cpus quick lint format types imports tests docs audit
 

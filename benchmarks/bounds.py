@@ -39,12 +39,12 @@ def measured(row: Row) -> dict[str, Any]:
     from innerloop.data.encoding import NOT_SCORED, Encoded
     from innerloop.evaluation.kshot import adapted, tokens_per_forward
     from innerloop.learning.inner_loop import InnerLoop
-    from innerloop.models import load
+    from innerloop.loading.models import load
+    from innerloop.machine import peak_memory
     from innerloop.numerics.optimizers import Sgd
-    from innerloop.runs.journal import peak_memory
     from innerloop.spaces.all_parameters import AllParameters
-    from innerloop.spaces.answers import AnswerLoss
     from innerloop.spaces.lora import LoraSettings, LoraSpace
+    from innerloop.spaces.loss import AnswerLoss
 
     model = load(MODEL, dtype="float32", device="cpu")
     loss = AnswerLoss(model.model)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from record import header, write_result
 
-from innerloop.evaluation.statistics import interval, verdict
+from innerloop.results.statistics import interval, verdict
 
 SEEDS = (1, 2, 3)
 PRIMARY = ("META-LORA, tuned", "joint LoRA, tuned", "nats")

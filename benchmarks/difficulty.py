@@ -16,11 +16,11 @@ from innerloop.data.batches import collate, inner_batches
 from innerloop.data.encoding import encode_all
 from innerloop.data.suites import build_suite
 from innerloop.learning.inner_loop import InnerLoop
-from innerloop.models import LoadedModel, load
+from innerloop.loading.models import LoadedModel, load
 from innerloop.numerics.optimizers import AdamW
 from innerloop.numerics.tensors import TensorSet, per_task
-from innerloop.spaces.answers import AnswerLoss
 from innerloop.spaces.lora import LoraSettings, LoraSpace
+from innerloop.spaces.loss import AnswerLoss
 
 SEEDS = (1, 2, 3)
 EXAMPLES, BATCH, TESTS = 50, 10, 32

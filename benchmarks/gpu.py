@@ -44,11 +44,11 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from innerloop.architecture import decoder_layers
 from innerloop.learning.methods import METHODS
-from innerloop.models import LoadedModel
-from innerloop.runs.journal import peak_memory, reset_peak_memory
-from innerloop.shapes import model_shape
+from innerloop.loading.architecture import decoder_layers
+from innerloop.loading.models import LoadedModel
+from innerloop.loading.shapes import model_shape
+from innerloop.machine import peak_memory, reset_peak_memory
 
 MODEL, RESULT = "meta-llama/Llama-3.2-1B", Path(__file__).parent / "results" / "gpu.json"
 PEAK_FLOPS = 790e12

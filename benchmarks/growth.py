@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from record import header, write_result
 from synthetic import Runner, Work, random_model
 
-from innerloop.shapes import skeleton
+from innerloop.loading.shapes import skeleton
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -178,7 +178,7 @@ def _slope(fitted: dict[str, float] | None) -> str:
 
 
 def growth_figure(results: dict[str, Any]) -> tuple[str, bytes]:
-    from innerloop.outputs import figure_style as look
+    from innerloop.report import figure_style as look
 
     with look.style():
         figure, panels = look.new_figure(6.0, 3, 2, sharey=True)  # so that slopes can be compared

@@ -31,13 +31,13 @@ from hostile_fuzz import Hang, fuzz_config, fuzz_reader, limited
 from hostile_settings import config_cases, prepared_cases, record_cases, table_cases
 from record import header, write_result
 
+from innerloop.config.loading import load_config
+from innerloop.config.schema import KEYS, get
 from innerloop.data.examples import read_examples, read_tasks
+from innerloop.engine.session import prepare
 from innerloop.errors import UserError
-from innerloop.models import LoadedModel
-from innerloop.runs.config import load_config
-from innerloop.runs.journal import peak_memory, reset_peak_memory
-from innerloop.runs.preparation import prepare
-from innerloop.runs.schema import KEYS, get
+from innerloop.loading.models import LoadedModel
+from innerloop.machine import peak_memory, reset_peak_memory
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from tiny import tiny_model, tiny_tokenizer  # pyright: ignore[reportMissingImports]

@@ -19,12 +19,12 @@ from typing import Any
 
 from hostile_inputs import Input, config_input, reader_input
 
+from innerloop.config.document import Document, to_yaml
+from innerloop.config.loading import load_config
 from innerloop.data.examples import read_tasks
 from innerloop.data.formats import read_table
 from innerloop.errors import Faults, UserError
-from innerloop.runs.config import load_config
-from innerloop.runs.journal import peak_memory, reset_peak_memory
-from innerloop.runs.yaml import Document, to_yaml
+from innerloop.machine import peak_memory, reset_peak_memory
 
 SECONDS = 5.0  # an input may take
 MEMORY = 256_000_000  # bytes by which a round of inputs may let the process grow

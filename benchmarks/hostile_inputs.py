@@ -15,9 +15,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from innerloop.config.document import to_yaml
+from innerloop.config.schema import DEFAULTS, EVERYTHING, KEYS, nested
 from innerloop.learning.methods import METHODS
-from innerloop.runs.schema import DEFAULTS, EVERYTHING, KEYS, nested
-from innerloop.runs.yaml import to_yaml
 
 NASTY = ["\0", "\ud83d", "\ufeff", "\u2028", "\u202e", "\x85", "\r", "\n", "\t", "\x1b[2J", "é", "🎲", *'"\\{],']
 NAMES = ["../x", "..", ".", "/etc", "a/b", "a\\b", "-rf", ".x", "con", "x" * 100, "x" * 101, "naïve", "a b", "a_b"]

@@ -17,8 +17,8 @@ import pyarrow
 import pyarrow.parquet
 from hostile_cases import Case, folder_of, made, one_file, record, sparse
 
+from innerloop.config.document import MAX_BYTES, MAX_VALUES
 from innerloop.data.tasks import Example, Message
-from innerloop.runs.yaml import MAX_BYTES, MAX_VALUES
 
 CONFIG = "model: {name: m}\ntasks: {suite: math-science}\nmethod: {name: fomaml-lora}\noutput_dir: x\n"
 NESTED: list[Any] = []

@@ -24,10 +24,10 @@ from innerloop.data.tasks import Example, Task
 from innerloop.evaluation.in_context import in_context_task
 from innerloop.evaluation.kshot import draw_support, score
 from innerloop.evaluation.scoring import answers, end_of, verified
-from innerloop.models import LoadedModel, load
+from innerloop.loading.models import LoadedModel, load
 from innerloop.numerics.tensors import per_task
-from innerloop.spaces.answers import AnswerLoss
 from innerloop.spaces.lora import LoraSettings, LoraSpace
+from innerloop.spaces.loss import AnswerLoss
 
 RESULT = Path(__file__).parent / "results" / "in_context.json"
 NAMES = (

@@ -33,14 +33,15 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
+from innerloop.config.loading import load_config
 from innerloop.data.batches import collate
 from innerloop.data.encoding import Encoded
 from innerloop.data.tasks import Batch, TaskBatch
-from innerloop.models import LoadedModel
-from innerloop.runs.config import load_config
-from innerloop.runs.journal import commit, peak_memory, reset_peak_memory
-from innerloop.runs.preparation import Session, TaskBatches
-from innerloop.shapes import model_shape
+from innerloop.engine.session import Session
+from innerloop.engine.task_batches import TaskBatches
+from innerloop.loading.models import LoadedModel
+from innerloop.loading.shapes import model_shape
+from innerloop.machine import commit, peak_memory, reset_peak_memory
 
 TASKS, STEPS, EXAMPLES, TOKENS, SCORED, OUTER_STEPS, INNER_LR, OUTER_LR = 4, 3, 8, 64, 16, 2, 1e-3, 1e-5
 TINY = {"num_hidden_layers": 2, "hidden_size": 48, "intermediate_size": 64, "vocab_size": 256}

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from record import header, write_result
 
-from innerloop.evaluation.statistics import Spread, Values, bounds, detectable_effect, sides
+from innerloop.results.statistics import Spread, Values, bounds, detectable_effect, sides
 
 SPREADS = (Spread(1, 0.1, 0.3), Spread(0.1, 1, 0.3), Spread(1, 1, 1), Spread(0.1, 0.1, 1), Spread(1.2, 0.7, 0.6))
 TASKS, SEEDS = (6, 12, 24), (3, 5)

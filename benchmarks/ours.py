@@ -23,15 +23,15 @@ import torch
 from contenders import LossAndGradient, MetaTask, Rates, rows_of
 from torch import Tensor
 
+from innerloop.config.loading import load_config
 from innerloop.data.encoding import Encoded, EncodedTask, encode_all
 from innerloop.data.suites import build_suite
 from innerloop.data.tasks import Example, Task, TaskBatch
-from innerloop.models import LoadedModel
+from innerloop.engine.pace import paced
+from innerloop.engine.session import Session, prepare
+from innerloop.loading.models import LoadedModel
 from innerloop.numerics import loss
 from innerloop.numerics.tensors import TensorSet, clone
-from innerloop.runs.config import load_config
-from innerloop.runs.pace import paced
-from innerloop.runs.preparation import Session, prepare
 
 MODEL, SEED = "smollm2-135m-q4_1", 7
 TASKS, EXAMPLES, TOKENS = 8, 4, 64

@@ -24,10 +24,10 @@ from typing import Any
 
 from record import header, write_result
 
+from innerloop.config.loading import load_config
 from innerloop.data.tasks import Batch
-from innerloop.models import LoadedModel, load
-from innerloop.runs.config import load_config
-from innerloop.runs.preparation import Session, prepare
+from innerloop.engine.session import Session, prepare
+from innerloop.loading.models import LoadedModel, load
 
 MODEL, STEPS, SEED, TASK = "smollm2-135m-q4_1", 256, 7, 100
 AT_LEAST = {"lora": 0.9, "fomaml-lora": 0.75}

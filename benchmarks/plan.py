@@ -20,10 +20,11 @@ from typing import Any, cast
 import torch
 from record import header, write_result
 
+from innerloop.engine.session import Session
+from innerloop.engine.task_batches import TaskBatches
 from innerloop.learning.methods import METHODS
-from innerloop.models import LoadedModel
-from innerloop.runs.journal import peak_memory, reset_peak_memory
-from innerloop.runs.preparation import Session, TaskBatches
+from innerloop.loading.models import LoadedModel
+from innerloop.machine import peak_memory, reset_peak_memory
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from rss_child import Case, measure, plan, shape, tasks  # pyright: ignore[reportMissingImports]

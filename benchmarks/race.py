@@ -37,8 +37,8 @@ from ours import MODEL as NAME
 from record import header
 
 from innerloop.data.encoding import EncodedTask
-from innerloop.models import LoadedModel, load
-from innerloop.runs.journal import write_text
+from innerloop.files import write_text
+from innerloop.loading.models import LoadedModel, load
 
 RESULT = Path(__file__).parent / "results" / "race.json"
 TOLERANCE = 1e-5

@@ -7,8 +7,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from innerloop.models import LoadedModel
-from innerloop.runs.journal import commit, environment, write_text
+from innerloop.files import write_text
+from innerloop.loading.models import LoadedModel
+from innerloop.machine import commit, environment
 
 
 def header(model: LoadedModel | None = None) -> dict[str, Any]:

@@ -23,14 +23,14 @@ from record import header, write_result
 from innerloop.data.batches import collate
 from innerloop.data.encoding import Encoded
 from innerloop.data.tasks import TaskBatch
+from innerloop.engine.trainer import Trainer
 from innerloop.learning.inner_loop import InnerLoop
 from innerloop.learning.methods import Fomaml
-from innerloop.models import LoadedModel, load
+from innerloop.loading.models import LoadedModel, load
+from innerloop.machine import peak_memory
 from innerloop.numerics.optimizers import AdamW, Sgd
-from innerloop.runs.journal import peak_memory
-from innerloop.runs.trainer import Trainer
-from innerloop.spaces.answers import AnswerLoss
 from innerloop.spaces.lora import LoraSettings, LoraSpace
+from innerloop.spaces.loss import AnswerLoss
 
 TASKS, STEPS, LENGTH, SCORED = 4, 3, 32, 8
 CASES = {  # name -> (examples a task, tasks a forward); None = the bare model

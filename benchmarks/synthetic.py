@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
+from innerloop.config.loading import load_config
 from innerloop.data.encoding import Encoded, EncodedTask
 from innerloop.data.tasks import Example, Task, TaskBatch
-from innerloop.models import LoadedModel
-from innerloop.runs.config import load_config
-from innerloop.runs.pace import paced
-from innerloop.runs.preparation import Session
+from innerloop.engine.pace import paced
+from innerloop.engine.session import Session
+from innerloop.loading.models import LoadedModel
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig

@@ -18,10 +18,10 @@ import torch
 from record import header, write_result
 from torch import Tensor
 
-from innerloop.architecture import base_model
 from innerloop.data.batches import collate, token_key
 from innerloop.data.encoding import Encoded
-from innerloop.models import load
+from innerloop.loading.architecture import base_model
+from innerloop.loading.models import load
 from innerloop.spaces.trunk import TOGETHER, Companies, Example, Trunk
 
 MODEL, CUT, EXAMPLES, TURNS, SEED = "smollm2-135m-q4_1", 22, 96, 2, 0

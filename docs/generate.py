@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from innerloop import cli
+from innerloop.config.loading import load_config
+from innerloop.config.schema import ABSENT, KEYS, get
 from innerloop.learning import methods
 from innerloop.learning.methods import METHODS, Method
-from innerloop.runs.config import load_config
-from innerloop.runs.schema import ABSENT, KEYS, get
 from innerloop.spaces.space import Trained
 
 DOCS = Path(__file__).parent
@@ -214,8 +214,8 @@ def trained_sizes() -> dict[str, Trained]:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     from innerloop.spaces.all_parameters import AllParameters
-    from innerloop.spaces.answers import AnswerLoss
     from innerloop.spaces.lora import LoraSettings, LoraSpace
+    from innerloop.spaces.loss import AnswerLoss
 
     with torch.device("meta"):
         model = LlamaForCausalLM(LlamaConfig(**SMOLLM2))

@@ -24,6 +24,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from innerloop.config.loading import RunConfig, load_config
+from innerloop.engine.session import Session, prepare
 from innerloop.evaluation.in_context import in_context_task
 from innerloop.evaluation.kshot import (
     Grid,
@@ -34,13 +36,11 @@ from innerloop.evaluation.kshot import (
     mean_correct,
     mean_nats,
 )
-from innerloop.learned import Learned
+from innerloop.files import write_text
 from innerloop.learning.inner_loop import InnerLoop
-from innerloop.meta_training import meta_train
-from innerloop.runs.config import RunConfig, load_config
-from innerloop.runs.journal import write_text
-from innerloop.runs.preparation import Session, prepare
-from innerloop.runs.training import plan
+from innerloop.runs.header import plan
+from innerloop.runs.learned import Learned
+from innerloop.runs.meta_train import meta_train
 
 CONFIG = Path(__file__).with_name("demo.yaml")
 SHOTS = 8

@@ -66,9 +66,9 @@ def runs(world: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
 @pytest.fixture(scope="session")
 def smollm() -> Any:
     """Dequantized into the tests' cache, which takes a while."""
-    from innerloop import models
     from innerloop.errors import UserError
-    from innerloop.gguf_files import PACKAGED
+    from innerloop.loading import models
+    from innerloop.loading.gguf_files import PACKAGED
 
     name = next(iter(PACKAGED))
     try:

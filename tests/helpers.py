@@ -20,8 +20,8 @@ from innerloop.data.encoding import Encoded
 from innerloop.data.tasks import Batch, TaskBatch
 from innerloop.numerics.tensors import TensorSet, per_task
 from innerloop.spaces.all_parameters import AllParameters
-from innerloop.spaces.answers import AnswerLoss
 from innerloop.spaces.lora import LoraSettings, LoraSpace
+from innerloop.spaces.loss import AnswerLoss
 from innerloop.spaces.space import ParameterSpace
 from reference import naive
 

@@ -18,14 +18,15 @@ from typing import Any, cast
 
 import torch
 
+from innerloop.config.loading import RunConfig, load_config
 from innerloop.data.batches import collate
 from innerloop.data.encoding import Encoded
 from innerloop.data.tasks import TaskBatch
-from innerloop.models import LoadedModel
+from innerloop.engine.session import Session
+from innerloop.engine.task_batches import TaskBatches
+from innerloop.loading.models import LoadedModel
+from innerloop.machine import reset_peak_memory
 from innerloop.planning.tracing import trace
-from innerloop.runs.config import RunConfig, load_config
-from innerloop.runs.journal import reset_peak_memory
-from innerloop.runs.preparation import Session, TaskBatches
 
 # glibc keeps freed blocks below its threshold, which it raises by itself: the resident set would not be what is used.
 MALLOC = {"MALLOC_MMAP_THRESHOLD_": "65536", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}

@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 from innerloop.comparison.cells import run_cell
 from innerloop.comparison.compare import begin
 from innerloop.comparison.matrix import Matrix
-from innerloop.evaluation.summary import summarize
-from innerloop.runs.schema import ABSENT
-from innerloop.runs.yaml import to_yaml
+from innerloop.config.document import to_yaml
+from innerloop.config.schema import ABSENT
+from innerloop.results.summary import summarize
 from small_runs import NOTHING, Changes, World
 
 ARMS: dict[str, dict[str, Any]] = {

@@ -21,13 +21,13 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from innerloop.config.document import to_yaml
+from innerloop.config.schema import ABSENT, nested
 from innerloop.data.encoding import encode_prompt
-from innerloop.learned import Learned
 from innerloop.learning.methods import METHODS
-from innerloop.meta_training import meta_train
-from innerloop.models import LoadedModel, load
-from innerloop.runs.schema import ABSENT, nested
-from innerloop.runs.yaml import to_yaml
+from innerloop.loading.models import LoadedModel, load
+from innerloop.runs.learned import Learned
+from innerloop.runs.meta_train import meta_train
 from record_files import write
 from tiny import save_tiny
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from innerloop.runs.yaml import to_yaml
+from innerloop.config.document import to_yaml
 from small_runs import Cli, World, config_file, files_of
 
 LLAMA = {

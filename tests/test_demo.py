@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from innerloop.config.loading import load_config
+from innerloop.engine.session import prepare
 from innerloop.evaluation.in_context import in_context_task
 from innerloop.evaluation.kshot import adapt_and_score, mean_nats
-from innerloop.runs.config import load_config
-from innerloop.runs.preparation import prepare
 from small_runs import World, settings
 
 ROOT = Path(__file__).parents[1]

@@ -17,14 +17,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from helpers import Tasks, all_space, lora_space, perturbed
 from innerloop.cli import app
+from innerloop.config.schema import EVERYTHING
 from innerloop.data.tasks import Batch
 from innerloop.learning.inner_loop import InnerLoop
 from innerloop.learning.methods import METHODS
 from innerloop.numerics.optimizers import Sgd
 from innerloop.numerics.tensors import TensorSet, per_task, zeros_like
-from innerloop.runs.schema import EVERYTHING
-from innerloop.spaces.answers import AnswerLoss
 from innerloop.spaces.lora import LoraSettings, LoraSpace
+from innerloop.spaces.loss import AnswerLoss
 from tiny import tiny_model
 
 ROOT = Path(__file__).parents[1]

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from innerloop.evaluation.statistics import Spread, Values, bounds, sides
+from innerloop.results.statistics import Spread, Values, bounds, sides
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 import nulls  # pyright: ignore[reportMissingImports]

@@ -25,7 +25,7 @@ CAUGHT = {
     "support-in-test": [f"{EVALUATE}::test_nothing_that_is_adapted_to_is_tested_on"],
     "query-is-support": [
         "tests/data/test_batches.py::test_a_task_batch_holds_the_examples_that_were_drawn",
-        "tests/runs/test_preparation.py::test_support_query_and_test_share_nothing_and_every_example_is_drawn[fomaml-lora]",
+        "tests/engine/test_session.py::test_support_query_and_test_share_nothing_and_every_example_is_drawn[fomaml-lora]",
     ],
 }
 

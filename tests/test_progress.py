@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from innerloop import progress
+from innerloop.engine.trainer import Metrics
 from innerloop.progress import busy
-from innerloop.runs.trainer import Metrics
 from small_runs import World, config_file
 
 

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from innerloop.cli import app
-from innerloop.runs.config import load_config
+from innerloop.config.loading import load_config
 from tiny import save_tiny
 
 PAGE = Path(__file__).parents[1] / "docs" / "quickstart.md"

@@ -16,7 +16,7 @@ import contenders  # pyright: ignore[reportMissingImports]
 import ours  # pyright: ignore[reportMissingImports]
 import race  # pyright: ignore[reportMissingImports]
 
-from innerloop.models import LoadedModel
+from innerloop.loading.models import LoadedModel
 from record_files import write
 from small_runs import World
 

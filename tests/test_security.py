@@ -16,11 +16,11 @@ import pytest
 from packaging.requirements import Requirement
 
 import innerloop
-from innerloop import models, shapes
+from innerloop.artifacts.export import reload_logits
 from innerloop.data.encoding import encode
 from innerloop.data.tasks import Example, Message
 from innerloop.errors import UserError
-from innerloop.outputs.export import reload_logits
+from innerloop.loading import models, shapes
 from record_files import write
 from small_runs import SUPPORT, Cli, Runs, World, config_file, files_of, tokens_of
 from tiny import save_tiny, tiny_tokenizer

@@ -2,7 +2,7 @@
 
 tiny_model      a three-layer causal LM of one family, hidden size 32, 64 tokens
 tiny_tokenizer  one token a character, <pad> <bos> <eos> <unk>, and a chat template
-save_tiny       both of them in a folder that `innerloop.models.load` reads
+save_tiny       both of them in a folder that `innerloop.loading.models.load` reads
 """
 
 from pathlib import Path

@@ -36,7 +36,7 @@ METHODS = tuple(name for name, (method, _) in CASES.items() if name == method)
 def write(folder: str, names: list[str]) -> None:
     """`names`: of the cases. The model and tasks are written where they are not there yet."""
     import small_runs
-    from innerloop.runs.yaml import to_yaml
+    from innerloop.config.document import to_yaml
     from tiny import save_tiny
 
     world = Path(folder) / "world"

@@ -40,7 +40,7 @@ def serve(line: socket.socket) -> None:
     import torch
 
     torch.set_num_threads(1)
-    for module in ("innerloop.cli", "innerloop.meta_training", "transformers", "peft"):
+    for module in ("innerloop.cli", "innerloop.runs.meta_train", "transformers", "peft"):
         importlib.import_module(module)
     while True:
         text, descriptors, _, _ = socket.recv_fds(line, 2**20, 1)

@@ -25,18 +25,18 @@ Gate = tuple[str, int]  # a phase, and how often it had begun before
 
 # Where a phase's functions are looked up when they are called. `*`: whatever its methods define.
 _WHERE = [
-    ("loading", "innerloop.runs.preparation", "load"),
-    ("tokenising", "innerloop.runs.groundwork", "encode_cached"),
+    ("loading", "innerloop.engine.session", "load"),
+    ("tokenising", "innerloop.engine.groundwork", "encode_cached"),
     ("inner", "innerloop.learning.inner_loop", "InnerLoop.adapt"),
     ("query", "innerloop.learning.methods", "Fomaml.outer_gradient"),
     ("query", "innerloop.learning.methods", "Maml.outer_gradient"),
     ("query", "innerloop.learning.methods", "MetaLora.outer_gradient"),
     ("query", "innerloop.learning.methods", "Reptile.outer_gradient"),
     ("query", "innerloop.learning.methods", "Joint.outer_gradient"),
-    ("outer", "innerloop.runs.trainer", "Trainer.step"),
+    ("outer", "innerloop.engine.trainer", "Trainer.step"),
     ("saving", "innerloop.runs.checkpoint", "Checkpoints.save"),
-    ("exporting", "innerloop.learned", "Learned.save_pretrained"),
-    ("exporting", "innerloop.meta_run", "_keep_last_round"),
+    ("exporting", "innerloop.runs.learned", "Learned.save_pretrained"),
+    ("exporting", "innerloop.runs.adapters", "_keep_last_round"),
     ("finishing", "innerloop.runs.journal", "Journal.finish"),
     ("finishing", "innerloop.runs.checkpoint", "Checkpoints.remove"),
 ]
@@ -99,7 +99,7 @@ def observe(line: int, gate: Gate | None = None) -> None:
 
 def forecast_once(kept: Path) -> None:
     """It takes as long as all the rest of a tiny run, and steps on tensors without data, which are no phase."""
-    import innerloop.meta_training as module  # pyright: ignore[reportMissingImports]
+    import innerloop.runs.meta_train as module  # pyright: ignore[reportMissingImports]
 
     compute = module.forecast
 

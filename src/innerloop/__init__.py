@@ -8,9 +8,9 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("DO_NOT_TRACK", "1")
 
 if TYPE_CHECKING:
-    from innerloop.learned import Adapted, Learned, load_run
-    from innerloop.meta_training import meta_train
-    from innerloop.runs.config import load_config
+    from innerloop.config.loading import load_config
+    from innerloop.runs.learned import Adapted, Learned, load_run
+    from innerloop.runs.meta_train import meta_train
 
 __all__ = ["Adapted", "Learned", "load_config", "load_run", "meta_train"]
 
@@ -19,8 +19,8 @@ def __getattr__(name: str) -> Any:
     """The public names, imported at first use: `innerloop --help` needs none of torch."""
     if name not in __all__:
         raise AttributeError(f"module 'innerloop' has no attribute {name!r}")
-    from innerloop import learned, meta_training
-    from innerloop.runs import config
+    from innerloop.config import loading
+    from innerloop.runs import learned, meta_train
 
-    places = {"load_config": config, "meta_train": meta_training}
+    places = {"load_config": loading, "meta_train": meta_train}
     return getattr(places.get(name, learned), name)

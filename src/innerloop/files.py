@@ -9,6 +9,9 @@ make_folder       a folder that is still there after the machine lost power
 is_leftover, remove_leftovers    what killed processes left while they wrote
 file_digest       sha256 of a file
 at_home           a path as a person writes it
+cache_folder      where downloads and derived files are kept
+write_text, write_json, read_json    whole, or not at all
+file_name         a task's name as the name of a folder
 """
 
 import hashlib
@@ -20,6 +23,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from innerloop.errors import Fault, UserError
 
@@ -213,3 +217,44 @@ def _take_place(fresh: Path, target: Path) -> None:
         raise
     _flush(target.parent)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def cache_folder() -> Path:
+    """INNERLOOP_CACHE, else innerloop/ in XDG_CACHE_HOME, else ~/.cache/innerloop."""
+    if own := os.environ.get("INNERLOOP_CACHE"):
+        return at_home(own)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "innerloop"
+
+
+def write_text(path: Path, text: str) -> None:
+    """The file appears whole or not at all."""
+    write_whole(path, text.encode("utf-8"))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Whole, or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, json.dumps(value, indent=1) + "\n")
+
+
+def read_json(path: Path, what: str, limit: int) -> dict[str, Any]:
+    """Raises UserError for a file of more than `limit` bytes, and for one that is no JSON object."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(limit + 1)
+    except OSError as error:
+        raise UserError(Fault(f"can't be read: {error.strerror}", str(path))) from None
+    if len(content) > limit:
+        raise UserError(Fault(f"too large for {what}", str(path), expected=f"at most {limit:,} bytes"))
+    try:
+        found = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise UserError(Fault(f"not {what}: {error}", str(path))) from None
+    if not isinstance(found, dict):
+        raise UserError(Fault(f"not {what}", str(path), found, "a JSON object"))
+    return found
+
+
+def file_name(task: str) -> str:
+    """A task's name as the name of a folder."""
+    return task.replace("/", "__")

@@ -15,10 +15,10 @@ from torch import nn
 from innerloop.comparison.cells import run_cell
 from innerloop.comparison.matrix import COST, cells, common_config
 from innerloop.data.encoding import Encoded
+from innerloop.engine.session import Session, prepare
 from innerloop.errors import UserError
-from innerloop.evaluation.cells import UNTRAINED, PieceFile, Result
 from innerloop.evaluation.kshot import draw_support
-from innerloop.runs.preparation import Session, prepare
+from innerloop.results.schema import UNTRAINED, PieceFile, Result
 from reference import naive
 from small_matrices import HELD_OUT, TRAIN, Compared, K, matrix_file, run_here, scores_of
 from small_runs import World, files_of

@@ -9,9 +9,9 @@ from innerloop.comparison.compare import begin
 from innerloop.comparison.matrix import common_config
 from innerloop.comparison.reading import load_matrix
 from innerloop.data.encoding import EncodedTask
+from innerloop.engine.session import prepare
 from innerloop.errors import UserError
 from innerloop.evaluation.kshot import draw_support
-from innerloop.runs.preparation import prepare
 from record_files import write
 from small_matrices import TEST, matrix_file
 from small_runs import ROWS, Changes, Cli, World, records

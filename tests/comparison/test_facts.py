@@ -10,10 +10,10 @@ from safetensors.torch import load_file
 
 from innerloop.comparison.facts import run_facts, untrained_facts
 from innerloop.comparison.matrix import BASE, IN_CONTEXT
-from innerloop.evaluation.cells import Result
+from innerloop.config.loading import load_config
+from innerloop.engine.session import prepare
 from innerloop.learning.methods import METHODS
-from innerloop.runs.config import load_config
-from innerloop.runs.preparation import prepare
+from innerloop.results.schema import Result
 from small_runs import Runs, World, manifest_of, settings
 
 STEPS = 2  # of each adapter of `runs`

@@ -7,8 +7,8 @@ import pytest
 
 from innerloop.comparison.matrix import COST, Cell, Matrix, cells, common_config, merged, read_plan, run_config
 from innerloop.comparison.reading import load_matrix
+from innerloop.engine.session import prepare, roles
 from innerloop.evaluation.kshot import Grid
-from innerloop.runs.preparation import prepare, roles
 from small_matrices import HELD_OUT, TEST, TRAIN, VALIDATION, Compared, small
 from small_runs import World
 

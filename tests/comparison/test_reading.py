@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from innerloop.comparison.matrix import Matrix
 from innerloop.comparison.reading import load_matrix, sound_part
+from innerloop.config.document import to_yaml
+from innerloop.config.schema import ABSENT
 from innerloop.errors import Faults, UserError
 from innerloop.learning.methods import METHODS
-from innerloop.runs.schema import ABSENT
-from innerloop.runs.yaml import to_yaml
 from small_matrices import small
 from small_runs import World
 

@@ -9,8 +9,8 @@ import pytest
 from helpers import untouched
 from innerloop.comparison import steps as module
 from innerloop.comparison.steps import TIMED, budget_steps, timed_steps
-from innerloop.runs.config import load_config
-from innerloop.runs.preparation import Session, prepare
+from innerloop.config.loading import load_config
+from innerloop.engine.session import Session, prepare
 from record_files import write
 from small_runs import World, records, settings
 

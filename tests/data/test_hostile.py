@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from innerloop.config.loading import load_config
 from innerloop.data.examples import ReadResult, read_tasks
 from innerloop.data.formats import find_sources
 from innerloop.errors import Fault, UserError
-from innerloop.runs.config import load_config
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import hostile  # pyright: ignore[reportMissingImports]

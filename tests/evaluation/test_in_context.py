@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from helpers import lora_space
-from innerloop.architecture import positions_of
 from innerloop.data.encoder import Encoder
 from innerloop.data.encoding import EncodedTask, End, encode, encode_all
 from innerloop.data.tasks import Example, Message, Task
@@ -16,7 +15,8 @@ from innerloop.errors import UserError
 from innerloop.evaluation.in_context import in_context_prompts, in_context_task, separator_of, too_long
 from innerloop.evaluation.kshot import draw_support, score
 from innerloop.evaluation.scoring import SPARE, answers, end_of, prompt_of, verified
-from innerloop.models import LoadedModel
+from innerloop.loading.architecture import positions_of
+from innerloop.loading.models import LoadedModel
 from innerloop.numerics.tensors import per_task
 from reference import naive
 from tiny import tiny_model, tiny_tokenizer

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from helpers import frozen_copy, same
+from innerloop.config.loading import load_config
 from innerloop.data.batches import collate
 from innerloop.data.encoding import Encoded, EncodedTask
+from innerloop.engine.session import Session, prepare
 from innerloop.evaluation.kshot import (
     Grid,
     TaskScore,
@@ -24,8 +26,6 @@ from innerloop.evaluation.kshot import (
 from innerloop.learning.inner_loop import InnerLoop
 from innerloop.numerics.optimizers import AdamW
 from innerloop.numerics.tensors import TensorSet, per_task
-from innerloop.runs.config import load_config
-from innerloop.runs.preparation import Session, prepare
 from innerloop.spaces.space import ParameterSpace
 from small_runs import World, settings
 

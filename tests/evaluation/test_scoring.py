@@ -10,9 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from helpers import all_space, lora_space, of_task, perturbed, untouched
+from innerloop.config.loading import load_config
 from innerloop.data.batches import collate
 from innerloop.data.encoding import Encoded, EncodedTask, End, encode_all
 from innerloop.data.tasks import Example, Message, Task
+from innerloop.engine.session import prepare
 from innerloop.errors import UserError
 from innerloop.evaluation.kshot import tokens_per_forward
 from innerloop.evaluation.scoring import (
@@ -31,9 +33,7 @@ from innerloop.evaluation.scoring import (
 from innerloop.learning.inner_loop import InnerLoop
 from innerloop.numerics.optimizers import AdamW
 from innerloop.numerics.tensors import per_task
-from innerloop.runs.config import load_config
-from innerloop.runs.preparation import prepare
-from innerloop.spaces.answers import AnswerLoss
+from innerloop.spaces.loss import AnswerLoss
 from innerloop.spaces.space import ParameterSpace
 from record_files import write
 from small_runs import World, settings

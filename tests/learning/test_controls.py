@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from innerloop.data.tasks import Batch, TaskBatch
+from innerloop.engine.trainer import Trainer
 from innerloop.learning.inner_loop import InnerLoop
 from innerloop.learning.methods import Fomaml, Joint, Method
 from innerloop.numerics.optimizers import AdamW, Sgd
 from innerloop.numerics.tensors import per_task
-from innerloop.runs.trainer import Trainer
 from innerloop.spaces.all_parameters import AllParameters
 
 WIDTH, HIDDEN, CLASSES = 32, 4, 5

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from innerloop.config.loading import RunConfig, load_config
 from innerloop.errors import UserError
 from innerloop.planning import budget
 from innerloop.planning.budget import Answer, as_arguments, as_yaml, parse_size, plan
 from innerloop.planning.devices import DEVICES, cpu
 from innerloop.planning.forecast import forecast
 from innerloop.planning.workload import look
-from innerloop.runs.config import RunConfig, load_config
 from small_runs import World, settings
 
 H200 = DEVICES["h200"]

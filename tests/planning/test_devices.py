@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from innerloop.config.loading import load_config
 from innerloop.data.batches import collate
 from innerloop.data.encoding import Encoded
 from innerloop.data.tasks import Batch, TaskBatch
 from innerloop.errors import UserError
+from innerloop.loading.shapes import model_shape
 from innerloop.planning.devices import ALLOCATOR_SLACK, CPU_FLOAT32, DEVICES, KNOWN, chosen, cpu, gpu
 from innerloop.planning.tracing import trace
-from innerloop.runs.config import load_config
-from innerloop.shapes import model_shape
 
 STEP = Path(__file__).parents[2] / "benchmarks" / "results" / "step.json"
 

@@ -12,15 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
+from innerloop.config.loading import load_config
+from innerloop.engine.hidden_states import HiddenStates
+from innerloop.engine.session import prepare
 from innerloop.errors import UserError
-from innerloop.meta_training import meta_train
 from innerloop.planning.devices import ALLOCATOR_SLACK, DEVICES, Device, cpu
 from innerloop.planning.forecast import SLACK, Forecast, _shortened, duration, forecast, shown, significant
 from innerloop.planning.tracing import trace
 from innerloop.planning.workload import look
-from innerloop.runs.config import load_config
-from innerloop.runs.hidden_states import HiddenStates
-from innerloop.runs.preparation import prepare
+from innerloop.runs.meta_train import meta_train
 from small_runs import World, settings, small_run, tensors_of
 
 H200 = DEVICES["h200"]

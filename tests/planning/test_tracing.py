@@ -10,14 +10,15 @@ from typing import Any, cast
 import pytest
 import torch
 
+from innerloop.engine.session import Session
+from innerloop.engine.task_batches import TaskBatches
 from innerloop.learning.methods import METHODS, Joint
-from innerloop.models import LoadedModel
+from innerloop.loading.models import LoadedModel
 from innerloop.numerics import rounding
 from innerloop.planning import tracing
 from innerloop.planning.tracing import trace
 from innerloop.planning.tracking import PARTS, PHASES, Footprint, Tracker, footprint
 from innerloop.planning.watching import watched
-from innerloop.runs.preparation import Session, TaskBatches
 from rss_child import Case, measure, plan, shape, tasks
 from tiny import tiny_config
 

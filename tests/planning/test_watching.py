@@ -6,14 +6,14 @@ import pytest
 import torch
 
 from helpers import Tasks, all_space, lora_space, untouched
-from innerloop.architecture import head
+from innerloop.engine.trainer import Trainer
 from innerloop.learning.inner_loop import InnerLoop
 from innerloop.learning.methods import METHODS
+from innerloop.loading.architecture import head
 from innerloop.numerics.optimizers import AdamW, Sgd
 from innerloop.numerics.tensors import clone
 from innerloop.planning.tracking import Footprint, Tracker, footprint
 from innerloop.planning.watching import watched
-from innerloop.runs.trainer import Trainer
 from innerloop.spaces.space import ParameterSpace
 from tiny import tiny_model
 

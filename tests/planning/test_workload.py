@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
+from config_examples import minimal
+from innerloop.config.loading import load_config
 from innerloop.data.suites import build_suite
 from innerloop.data.tasks import TaskBatch
+from innerloop.engine.session import prepare
 from innerloop.errors import UserError
 from innerloop.learning.methods import METHODS
 from innerloop.planning.workload import Workload, look
-from innerloop.runs.config import load_config
-from innerloop.runs.preparation import prepare
-from runs.config_examples import minimal
 from small_runs import NAMES, ROWS, TEST, World, settings
 
 

@@ -13,17 +13,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from innerloop.config.output_dir import empty_folder, read_manifest
 from innerloop.errors import UserError
-from innerloop.files import LOCK
-from innerloop.runs.journal import (
-    Journal,
-    empty_folder,
-    environment,
-    peak_memory,
-    read_manifest,
-    reset_peak_memory,
-    write_text,
-)
+from innerloop.files import LOCK, write_text
+from innerloop.machine import environment, peak_memory, reset_peak_memory
+from innerloop.runs.journal import Journal
 from small_runs import files_of, manifest_of
 
 

@@ -17,14 +17,14 @@ from helpers import (
     untouched,
 )
 from innerloop.data.tasks import Batch
+from innerloop.engine.trainer import Trainer
 from innerloop.learning.inner_loop import InnerLoop
 from innerloop.learning.methods import Fomaml
 from innerloop.numerics.optimizers import AdamW, AdamW8bit, Sgd, State
 from innerloop.numerics.rounding import seeded
 from innerloop.numerics.tensors import TensorSet, per_task
-from innerloop.runs.trainer import Trainer
 from innerloop.spaces.all_parameters import AllParameters
-from innerloop.spaces.answers import AnswerLoss
+from innerloop.spaces.loss import AnswerLoss
 from innerloop.spaces.space import ParameterSpace
 from reference import naive
 from tiny import FAMILIES, tiny_model

@@ -3,11 +3,11 @@ import torch
 from torch import Tensor, nn
 
 from helpers import all_space, close, examples, lora_space, perturbed, untouched
-from innerloop.architecture import base_model, packs
 from innerloop.data.batches import collate
 from innerloop.data.tasks import Batch
-from innerloop.spaces.answers import AnswerLoss
+from innerloop.loading.architecture import base_model, packs
 from innerloop.spaces.attention import Attention, repack, unpack
+from innerloop.spaces.loss import AnswerLoss
 from tiny import FAMILIES, tiny_model
 
 TASKS = 3

@@ -1,7 +1,7 @@
 """Compiled layers give the numbers of those that aren't, are recorded once, and leave no trace.
 
 The recordings here are torch's own and run operator by operator (backend "eager"): generated code has its test in
-tests/runs/test_every_key.py. One that would change a number is planted in the control.
+tests/config/test_every_key.py. One that would change a number is planted in the control.
 """
 
 from collections.abc import Iterator
@@ -14,9 +14,9 @@ from torch._dynamo.utils import counters
 from helpers import close, examples, lora_space, perturbed, relative_error, untouched
 from innerloop.data.batches import collate
 from innerloop.data.tasks import Batch
-from innerloop.spaces.answers import AnswerLoss
 from innerloop.spaces.compiled import CompiledLayers
 from innerloop.spaces.lora import LoraSettings, LoraSpace
+from innerloop.spaces.loss import AnswerLoss
 from tiny import tiny_model
 
 FEW = {"gpt_neox": ("dense", "dense_4h_to_h")}

@@ -25,7 +25,6 @@ from innerloop.learning.inner_loop import InnerLoop
 from innerloop.learning.methods import METHODS
 from innerloop.numerics.optimizers import AdamW, Sgd
 from innerloop.numerics.tensors import TensorSet, per_task, zeros_like
-from innerloop.spaces.answers import AnswerLoss
 from innerloop.spaces.lora import (
     LoraSettings,
     LoraSpace,
@@ -35,6 +34,7 @@ from innerloop.spaces.lora import (
     find_targets,
     fresh_lora,
 )
+from innerloop.spaces.loss import AnswerLoss
 from reference import naive
 from tiny import FAMILIES, tiny_model
 

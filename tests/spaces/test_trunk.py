@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from helpers import close, examples, lora_space, perturbed, relative_error, same, untouched
-from innerloop.architecture import base_model
 from innerloop.data.batches import collate, token_key
 from innerloop.data.encoding import Encoded
 from innerloop.data.tasks import Batch
+from innerloop.loading.architecture import base_model
 from innerloop.numerics.tensors import TensorSet
 from innerloop.spaces.lora import LoraSpace
 from innerloop.spaces.trunk import Companies, Example, Trunk, with_layers

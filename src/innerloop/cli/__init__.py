@@ -14,9 +14,9 @@ from innerloop.cli.common import Json, say
 from innerloop.cli.comparing import compare, report
 from innerloop.cli.running import check, plan, train
 from innerloop.cli.using import adapt, evaluate, export
+from innerloop.engine.stopping import stoppable
 from innerloop.errors import ResumableError, RunError, UserError
 from innerloop.progress import wrapped
-from innerloop.runs.stopping import stoppable
 
 INTERRUPTED = 130  # what typer makes of a KeyboardInterrupt in a verb
 

@@ -19,7 +19,7 @@ def compare(
     with busy(f"reading {matrix}") as now, resumable(go_on, now.where):
         with uncollected():
             from innerloop.comparison.compare import begin, compare, spoken
-            from innerloop.outputs.report import write_report
+            from innerloop.report.report import write_report
 
             begun = begin(matrix, output, now.say)
         if not json_:
@@ -39,7 +39,7 @@ def report(
     """Write a comparison's page, figures and tables, as far as it has come."""
     with busy(f"reading {folder}"):
         from innerloop.comparison.compare import read_results
-        from innerloop.outputs.report import write_report
+        from innerloop.report.report import write_report
 
         written = [str(path) for path in write_report(folder, read_results(folder))]
     say({"written": written}, "\n".join(f"wrote {path}" for path in written), as_json=json_)

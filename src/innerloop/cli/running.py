@@ -39,12 +39,12 @@ def _train(
     config: Path, set_: list[str], now: Busy, dry_run: bool, resume: bool, allow_change: list[str], json_: bool
 ) -> tuple[dict[str, Any], str]:
     """What is said at the end, for programs and for people."""
-    from innerloop.meta_training import is_done, meta_train
+    from innerloop.config.loading import RunConfig, load_config
+    from innerloop.engine.groundwork import checked, groundwork
+    from innerloop.engine.session import prepare
     from innerloop.planning.outcome import beside
-    from innerloop.runs.config import RunConfig, load_config
-    from innerloop.runs.groundwork import checked, groundwork
-    from innerloop.runs.preparation import prepare
-    from innerloop.runs.training import plan
+    from innerloop.runs.header import plan
+    from innerloop.runs.meta_train import is_done, meta_train
 
     said = dict[str, Any]()
     if resume:
@@ -88,10 +88,10 @@ def _train(
 def check(config: Config, set_: Sets = [], json_: Json = False) -> None:  # noqa: B006
     """Check a config, its data, its folder and its model; every fault in one message."""
     with busy(f"checking {config}") as now, uncollected():
-        from innerloop.runs.groundwork import checked
-        from innerloop.runs.inspection import shown
-        from innerloop.runs.preparation import prepare
-        from innerloop.runs.training import plan
+        from innerloop.engine.groundwork import checked
+        from innerloop.engine.inspection import shown
+        from innerloop.engine.session import prepare
+        from innerloop.runs.header import plan
 
         ground = checked(config, set_, fresh=True, say=now.say)
         session = prepare(ground.config, ground=ground, say=now.say)
@@ -112,9 +112,9 @@ def plan(
     if gpus > 1:
         raise UserError(Fault("a run takes one device: no command could run what was planned", "--gpus", gpus, "1"))
     with busy(f"reading {config}") as now, uncollected():
+        from innerloop.engine.groundwork import checked
         from innerloop.planning import budget as planning
         from innerloop.planning.devices import chosen
-        from innerloop.runs.groundwork import checked
 
         limit = None if budget is None else planning.parse_size(budget)
         ground = checked(config, set_, fresh=True, away=True, say=now.say)

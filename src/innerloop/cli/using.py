@@ -27,9 +27,9 @@ def adapt(
 ) -> None:
     """Adapt a run's initialization to a new task."""
     with busy(f"reading {run}") as now, uncollected():
-        from innerloop.learned import load_run
-        from innerloop.outputs.export import check_place
-        from innerloop.outputs.finished import finished
+        from innerloop.artifacts.export import check_place
+        from innerloop.artifacts.finished import finished
+        from innerloop.runs.learned import load_run
 
         columns = _columns(column)
         faults = Faults()
@@ -102,9 +102,9 @@ def evaluate(
     """Adapt a run to k examples of each task that it held out, and score the task's test examples."""
     go_on = "what was scored is kept, and the same command goes on from there"
     with busy(f"reading {run}") as now, resumable(go_on, now.where), uncollected():
+        from innerloop.artifacts.finished import finished
         from innerloop.comparison.evaluate import evaluate, lines, protocol_of, to_score
-        from innerloop.learned import load_run
-        from innerloop.outputs.finished import finished
+        from innerloop.runs.learned import load_run
 
         protocol = protocol_of(finished(run).config, k=k, draws=draws, max_new_tokens=max_new_tokens)
         ground = to_score(run, protocol, say=now.say)
@@ -121,9 +121,9 @@ def export(
 ) -> None:
     """Write a run's adapter or model, and check that PEFT alone reads the same from it."""
     with busy(f"reading {run}") as now, uncollected():
+        from innerloop.artifacts.export import check_place
         from innerloop.data.tasks import Example
-        from innerloop.learned import load_run
-        from innerloop.outputs.export import check_place
+        from innerloop.runs.learned import load_run
 
         if output:
             check_place(output)

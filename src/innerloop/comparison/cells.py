@@ -22,7 +22,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from innerloop.comparison.evaluate import Say, forgotten, score_pieces, tuned, write_json
+from innerloop.comparison.evaluate import Say, forgotten, score_pieces, tuned
 from innerloop.comparison.facts import run_facts, untrained_facts
 from innerloop.comparison.matrix import (
     BASE,
@@ -37,19 +37,21 @@ from innerloop.comparison.matrix import (
     run_config,
 )
 from innerloop.comparison.steps import budget_steps, timed_steps
+from innerloop.config.defaults import DEFAULT_ADAPTATION
+from innerloop.config.loading import RunConfig
+from innerloop.config.output_dir import read_manifest
 from innerloop.data.encoding import EncodedTask
+from innerloop.engine.pace import paced
+from innerloop.engine.session import Session, prepare
+from innerloop.engine.stopping import stoppable
 from innerloop.errors import ResumableError, RunError, UserError
 from innerloop.evaluation.in_context import in_context_task
 from innerloop.evaluation.kshot import draw_support
-from innerloop.evaluation.protocol import DEFAULT_ADAPTATION, Initialization, Piece, Protocol, measure, pieces
-from innerloop.learned import load_run, task_adapter
-from innerloop.meta_training import meta_train
+from innerloop.evaluation.protocol import Initialization, Piece, Protocol, measure, pieces
+from innerloop.files import write_json
 from innerloop.runs.checkpoint import newest
-from innerloop.runs.config import RunConfig
-from innerloop.runs.journal import read_manifest
-from innerloop.runs.pace import paced
-from innerloop.runs.preparation import Session, prepare
-from innerloop.runs.stopping import stoppable
+from innerloop.runs.learned import load_run, task_adapter
+from innerloop.runs.meta_train import meta_train
 from innerloop.spaces.space import ParameterSpace
 
 RESULT = "result.json"

@@ -21,9 +21,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from innerloop.architecture import positions_of
 from innerloop.comparison.cells import RESULT, identity
-from innerloop.comparison.evaluate import write_json
 from innerloop.comparison.matrix import (
     COST,
     IN_CONTEXT,
@@ -40,21 +38,24 @@ from innerloop.comparison.matrix import (
 from innerloop.comparison.planned import planned
 from innerloop.comparison.reading import sound_part
 from innerloop.comparison.steps import budget_steps
+from innerloop.config.loading import RunConfig
+from innerloop.config.schema import ABSENT, get
 from innerloop.data.leaks import Overlap, overlap_lines
 from innerloop.data.tasks import Task
+from innerloop.engine.dtypes import with_dtype
+from innerloop.engine.groundwork import Say, groundwork
+from innerloop.engine.session import Session, prepare
 from innerloop.errors import Fault, Faults, UserError
 from innerloop.evaluation.in_context import in_context_task, separator_of, too_long
 from innerloop.evaluation.kshot import draw_support
 from innerloop.evaluation.scoring import cap_fault
-from innerloop.evaluation.summary import summarize
-from innerloop.models import LoadedModel, load
-from innerloop.outputs.results import Results
-from innerloop.outputs.verdict import headline, primary
-from innerloop.runs.config import RunConfig
-from innerloop.runs.dtypes import with_dtype
-from innerloop.runs.groundwork import Say, chosen_device, groundwork
-from innerloop.runs.preparation import Session, prepare
-from innerloop.runs.schema import ABSENT, get
+from innerloop.files import write_json
+from innerloop.loading.architecture import positions_of
+from innerloop.loading.models import LoadedModel, load
+from innerloop.machine import chosen_device
+from innerloop.report.verdict import headline, primary
+from innerloop.results.lookup import Results
+from innerloop.results.summary import summarize
 
 RESULTS = "results.json"
 

@@ -18,9 +18,12 @@ from typing import Any
 
 import numpy as np
 
+from innerloop.artifacts.finished import finished
+from innerloop.config.loading import RunConfig
 from innerloop.data.encoding import EncodedTask
+from innerloop.engine.groundwork import Groundwork, groundwork
+from innerloop.engine.session import prepare
 from innerloop.errors import Fault, Faults, UserError
-from innerloop.evaluation.cells import Metric
 from innerloop.evaluation.forgetting import continuations, forgetting, shipped_prompts
 from innerloop.evaluation.kshot import Chunk, adapt, draw_support
 from innerloop.evaluation.protocol import (
@@ -35,17 +38,14 @@ from innerloop.evaluation.protocol import (
     tune,
 )
 from innerloop.evaluation.scoring import cap_fault
-from innerloop.evaluation.tables import of_scores
-from innerloop.learned import Learned, at_its_base, check_shared
+from innerloop.files import write_json
 from innerloop.learning.inner_loop import InnerLoop
 from innerloop.learning.methods import METHODS
-from innerloop.models import LoadedModel
+from innerloop.loading.models import LoadedModel
 from innerloop.numerics.tensors import TensorSet
-from innerloop.outputs.finished import finished
-from innerloop.runs.config import RunConfig
-from innerloop.runs.groundwork import Groundwork, groundwork
-from innerloop.runs.journal import write_text
-from innerloop.runs.preparation import prepare
+from innerloop.results.intervals import of_scores
+from innerloop.results.schema import Metric
+from innerloop.runs.learned import Learned, at_its_base, check_shared
 from innerloop.spaces.space import ParameterSpace
 
 Say = Callable[[str, int, int], None]  # stage, done, total
@@ -231,9 +231,3 @@ def _shown(score: Mapping[str, Any], form: str) -> str:
     """ "1.23 [1.10, 1.36]"; of one task alone there is no interval."""
     mean, *ends = (format(score[key], form) for key in ("mean", "low", "high") if key in score)
     return f"{mean} [{', '.join(ends)}]" if ends else mean
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Whole, or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, json.dumps(value, indent=1) + "\n")

@@ -9,11 +9,12 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+from innerloop.artifacts.export import EXPORTED
 from innerloop.comparison.matrix import IN_CONTEXT
-from innerloop.learned import EXPORTED
+from innerloop.config.loading import load_config
+from innerloop.config.output_dir import METRICS
 from innerloop.learning.methods import METHODS
-from innerloop.runs.config import load_config
-from innerloop.runs.journal import MANIFEST, METRICS
+from innerloop.runs.journal import MANIFEST
 
 
 def run_facts(output: Path) -> dict[str, Any]:

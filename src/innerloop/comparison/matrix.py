@@ -17,12 +17,12 @@ from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 from pydantic import AfterValidator, Field
 
-from innerloop.evaluation.cells import UNTRAINED
+from innerloop.config.loading import RunConfig, load_config
+from innerloop.config.schema import Section
 from innerloop.evaluation.kshot import Grid
 from innerloop.evaluation.protocol import DEFAULT_GRID, Protocol
 from innerloop.learning.methods import METHODS
-from innerloop.runs.config import RunConfig, load_config
-from innerloop.runs.schema import Section
+from innerloop.results.schema import UNTRAINED
 
 BASE, IN_CONTEXT = UNTRAINED
 STD, JOINT = "lora", "joint-lora"

@@ -12,9 +12,9 @@ from typing import Any
 
 from innerloop.comparison.cells import identity
 from innerloop.comparison.matrix import Matrix, cells
-from innerloop.evaluation.statistics import FEWEST, Spread, detectable_effect, unjudged
-from innerloop.runs.journal import commit, environment
-from innerloop.runs.preparation import Session
+from innerloop.engine.session import Session
+from innerloop.machine import commit, environment
+from innerloop.results.statistics import FEWEST, Spread, detectable_effect, unjudged
 
 FEW_TASKS = 10
 

@@ -24,12 +24,12 @@ from innerloop.comparison.matrix import (
     common_config,
     run_config,
 )
+from innerloop.config.document import Document
+from innerloop.config.loading import KEYS, RunConfig
+from innerloop.config.schema import ABSENT, get
 from innerloop.errors import Faults, UserError, did_you_mean
-from innerloop.evaluation.cells import UNTRAINED
 from innerloop.learning.methods import METHODS
-from innerloop.runs.config import KEYS, RunConfig
-from innerloop.runs.schema import ABSENT, get
-from innerloop.runs.yaml import Document
+from innerloop.results.schema import UNTRAINED
 
 OURS = ("method.name", "seed", "output_dir", "outer.steps")
 SECTIONS = {"model", "tasks", "method", "outer", "memory"}

@@ -10,9 +10,10 @@ import time
 from collections.abc import Sequence
 from itertools import count
 
+from innerloop.engine.session import Session
+from innerloop.engine.sources import examples_a_round
+from innerloop.engine.task_batches import TaskBatches
 from innerloop.learning.methods import Method
-from innerloop.runs.preparation import Session, TaskBatches
-from innerloop.runs.sources import examples_a_round
 
 TIMED = 3
 

@@ -27,8 +27,7 @@ from innerloop.data.encoder import Encoder
 from innerloop.data.encoding import NOT_SCORED, Encoded, EncodedTask, End
 from innerloop.data.tasks import Example, Task
 from innerloop.data.templates import writes_date
-from innerloop.files import write_whole
-from innerloop.gguf_files import cache_folder
+from innerloop.files import cache_folder, write_whole
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
-from innerloop.architecture import packs
 from innerloop.data.batches import collate
 from innerloop.data.encoding import NOT_SCORED, Encoded, encode_prompt
 from innerloop.evaluation.scoring import ROWS, continued, end_of
+from innerloop.loading.architecture import packs
 from innerloop.numerics.loss import Head
-from innerloop.spaces.answers import AnswerLoss
+from innerloop.spaces.loss import AnswerLoss
 from innerloop.spaces.space import ParameterSpace
 
 if TYPE_CHECKING:

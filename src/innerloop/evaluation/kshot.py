@@ -23,15 +23,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from innerloop.architecture import packs
+from innerloop.config.defaults import AUTO_TOKENS_PER_FORWARD
 from innerloop.data.batches import collate, inner_batches
 from innerloop.data.encoding import Encoded, EncodedTask
 from innerloop.data.tasks import Batch
 from innerloop.learning.inner_loop import Adapted, InnerLoop
+from innerloop.loading.architecture import packs
 from innerloop.numerics.tensors import TensorSet, per_task
-from innerloop.runs.preparation import AUTO_TOKENS_PER_FORWARD
-from innerloop.spaces.answers import AnswerLoss, Score
-from innerloop.spaces.parts import InParts
+from innerloop.spaces.bounded import InParts
+from innerloop.spaces.loss import AnswerLoss, Score
 from innerloop.spaces.space import ParameterSpace
 
 NO_GRADIENT = 8  # a token whose activations needn't be kept takes about this much less room

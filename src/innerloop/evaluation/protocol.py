@@ -6,7 +6,6 @@ Piece               one measurement: which tasks, which draw, how many examples,
 pieces              every piece of a protocol
 tune                for each k, the adaptation that validation tasks choose
 measure             one piece -> its scores, for JSON
-DEFAULT_ADAPTATION  for an initialization whose method has no inner loop
 
 A piece depends on the initialization, the seed and itself alone, so pieces may be measured in any order, and again.
 """
@@ -19,19 +18,14 @@ from innerloop.data.encoding import EncodedTask
 from innerloop.evaluation.kshot import Chunk, Grid, TaskScore, adapt, choose, draw_support, score
 from innerloop.evaluation.scoring import answers, verified
 from innerloop.learning.inner_loop import InnerLoop
-from innerloop.models import LoadedModel
-from innerloop.numerics.optimizers import AdamW, Sgd
+from innerloop.loading.models import LoadedModel
+from innerloop.numerics.optimizers import AdamW
 from innerloop.numerics.tensors import TensorSet
 from innerloop.spaces.space import ParameterSpace
 
 Table = Literal["unseen", "seen"]  # held-out tasks and k examples, or training tasks and none
 How = Literal["none", "own", "tuned"]
 
-# By what an initialization holds: for one whose method has no inner loop, unless the caller says otherwise.
-DEFAULT_ADAPTATION = {
-    "lora": InnerLoop(steps=5, optimizer=AdamW(lr=3e-3, betas=(0.9, 0.99))),
-    "all": InnerLoop(steps=3, optimizer=Sgd(lr=1e-3)),
-}
 TUNED_WITH = AdamW(lr=3e-3, betas=(0.9, 0.99), clip=1.0)  # its lr and steps come from the grid
 DEFAULT_GRID = {
     "lora": Grid(lrs=(1e-3, 3e-3, 1e-2), steps=(3, 10, 30)),

@@ -11,16 +11,16 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+from innerloop.config.document import to_yaml
+from innerloop.config.loading import RunConfig, load_config
+from innerloop.config.rules import lora_sibling
+from innerloop.config.schema import nested
+from innerloop.engine.dtypes import with_dtype
+from innerloop.engine.groundwork import Groundwork
 from innerloop.errors import Fault, UserError
 from innerloop.planning.devices import Device
 from innerloop.planning.forecast import Forecast, forecast, shown
 from innerloop.planning.workload import Workload, look
-from innerloop.runs.config import RunConfig, load_config
-from innerloop.runs.dtypes import with_dtype
-from innerloop.runs.groundwork import Groundwork
-from innerloop.runs.rules import lora_sibling
-from innerloop.runs.schema import nested
-from innerloop.runs.yaml import to_yaml
 
 FEW_ROWS = 256  # of logits at a time: below, products with the head get slow and save next to nothing
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 
 from innerloop.errors import Fault, UserError, did_you_mean
-from innerloop.runs.groundwork import chosen_device
+from innerloop.machine import chosen_device
 
 ASSUMED_SHARE = 0.4  # of the vendor's peak, where nothing was measured
 # Bytes that the caching allocator reserves beyond what is allocated, as a share of it. Assumed, not measured.

@@ -10,15 +10,15 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from innerloop.config.loading import RunConfig
 from innerloop.data.tasks import TaskBatch
+from innerloop.engine.dtypes import faster
 from innerloop.errors import Fault, UserError
 from innerloop.learning.methods import METHODS, Maml, Method
 from innerloop.planning.devices import Device
 from innerloop.planning.tracing import trace
 from innerloop.planning.tracking import PARTS, Footprint
 from innerloop.planning.workload import Workload
-from innerloop.runs.config import RunConfig
-from innerloop.runs.dtypes import faster
 
 SLACK = "allocator slack"
 

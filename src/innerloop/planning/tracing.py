@@ -19,15 +19,16 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from innerloop.architecture import decoder_layers
+from innerloop.config.loading import RunConfig
 from innerloop.data.tasks import TaskBatch
-from innerloop.models import LoadedModel
+from innerloop.engine.hidden_states import HiddenStates
+from innerloop.engine.session import Session
+from innerloop.engine.task_batches import TaskBatches
+from innerloop.loading.architecture import decoder_layers
+from innerloop.loading.models import LoadedModel
 from innerloop.numerics import eight_bit, rounding
 from innerloop.planning.tracking import Footprint, Tracker, Window, footprint
 from innerloop.planning.watching import watched
-from innerloop.runs.config import RunConfig
-from innerloop.runs.hidden_states import HiddenStates
-from innerloop.runs.preparation import Session, TaskBatches
 from innerloop.spaces.all_parameters import AllParameters
 from innerloop.spaces.lora import chosen_layers
 from innerloop.spaces.space import ParameterSpace

@@ -12,13 +12,13 @@ from contextlib import AbstractContextManager, contextmanager
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from innerloop.architecture import head
 from innerloop.data.tasks import Batch, TaskBatch
+from innerloop.engine.trainer import Trainer
 from innerloop.learning.methods import Method, Outcome
+from innerloop.loading.architecture import head
 from innerloop.numerics.optimizers import Optimizer, State
 from innerloop.numerics.tensors import TensorSet
 from innerloop.planning.tracking import Tracker
-from innerloop.runs.trainer import Trainer
 from innerloop.spaces.all_parameters import AllParameters
 from innerloop.spaces.lora import LoraSpace
 from innerloop.spaces.space import ParameterSpace, TaskLoss, Trained

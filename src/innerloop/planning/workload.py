@@ -15,15 +15,17 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from innerloop.architecture import packs
+from innerloop.config.loading import RunConfig
 from innerloop.data.tasks import TaskBatch
+from innerloop.engine.dtypes import with_dtype
+from innerloop.engine.forwards import evenly, tasks_that_fit
+from innerloop.engine.groundwork import Groundwork, groundwork
+from innerloop.engine.session import Session, prepare
+from innerloop.engine.sources import examples_a_round
+from innerloop.engine.task_batches import TaskBatches
 from innerloop.learning.methods import METHODS
-from innerloop.models import LoadedModel
-from innerloop.runs.config import RunConfig
-from innerloop.runs.dtypes import with_dtype
-from innerloop.runs.groundwork import Groundwork, groundwork
-from innerloop.runs.preparation import Session, TaskBatches, evenly, prepare, tasks_that_fit
-from innerloop.runs.sources import examples_a_round
+from innerloop.loading.architecture import packs
+from innerloop.loading.models import LoadedModel
 from innerloop.spaces.lora import find_targets
 from innerloop.spaces.trunk import TOGETHER
 

@@ -15,13 +15,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from innerloop.config.loading import KEYS, RunConfig
+from innerloop.config.output_dir import read_manifest
+from innerloop.config.schema import ABSENT, get
 from innerloop.data.encoding import Encoded, EncodedTask
+from innerloop.engine.session import Session
 from innerloop.errors import Fault, Faults, UserError, did_you_mean
+from innerloop.machine import environment
 from innerloop.runs.checkpoint import Found, State, newest
-from innerloop.runs.config import KEYS, RunConfig
-from innerloop.runs.journal import environment, read_manifest
-from innerloop.runs.preparation import Session
-from innerloop.runs.schema import ABSENT, get
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

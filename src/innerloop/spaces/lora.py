@@ -21,9 +21,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from innerloop.architecture import decoder_layers
 from innerloop.data.tasks import Batch
 from innerloop.errors import Fault, UserError, did_you_mean
+from innerloop.loading.architecture import decoder_layers
 from innerloop.numerics.tensors import TensorSet
 from innerloop.spaces.compiled import CompiledLayers
 from innerloop.spaces.ragged import add_updates

@@ -10,7 +10,7 @@ from itertools import count
 from typing import NamedTuple
 
 from innerloop.data.suites.drawing import DIFFICULTIES, Request, draw_distinct, named_rng, named_seed, too_few
-from innerloop.data.suites.rules import (
+from innerloop.data.suites.drawn_rules import (
     OPERATIONS,
     RELATIONS,
     DrawInput,

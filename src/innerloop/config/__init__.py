@@ -1,0 +1,1 @@
+"""Strict YAML -> the objects of the layers below."""

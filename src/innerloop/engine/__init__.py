@@ -1,0 +1,1 @@
+"""A config and its tasks -> a trainer and its steps."""

@@ -1,0 +1,28 @@
+"""How many tasks go through a forward, and how they are packed.
+
+tasks_that_fit   within a token budget of the device
+evenly           whether the tasks of a packed forward are filled up to equally many tokens
+"""
+
+import torch
+
+from innerloop.config.defaults import AUTO_TOKENS_PER_FORWARD
+from innerloop.config.loading import RunConfig
+from innerloop.data.tasks import TaskBatch
+from innerloop.learning.methods import METHODS
+
+
+def tasks_that_fit(config: RunConfig, first: TaskBatch, device: torch.device) -> int:
+    """Tasks a forward that keep the first step's within the token budget of a device."""
+    if METHODS[config.method.name].trains == "all":
+        return 1
+    largest = max(max(batch.packing.sizes) if batch.packing else batch.tokens[0].numel() for batch in first.batches)
+    return max(1, min(len(first.names), AUTO_TOKENS_PER_FORWARD[device.type] // largest))
+
+
+def evenly(kind: str, *, compiled: bool) -> bool:
+    """Whether the tasks of a packed forward are filled up to equally many tokens, on a device of this kind.
+
+    One launch on a GPU is for all of them, and so is a compiled layer; a CPU goes through them one by one.
+    """
+    return kind != "cpu" or compiled

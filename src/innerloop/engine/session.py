@@ -1,0 +1,186 @@
+"""Everything before the first step: a config becomes a model, encoded tasks, a space and a trainer.
+
+Session       what a run works with; several runs may share a model and the hidden states below the cut
+prepare       config -> Session, once its groundwork is sound
+"""
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, cast
+
+import torch
+
+from innerloop.config.loading import RunConfig
+from innerloop.data.batches import token_key
+from innerloop.data.encoder import Encoder
+from innerloop.data.encoding import EncodedTask
+from innerloop.data.leaks import Overlap
+from innerloop.engine.dtypes import of_dtype, with_dtype
+from innerloop.engine.forwards import evenly, tasks_that_fit
+from innerloop.engine.groundwork import Groundwork, Say, groundwork
+from innerloop.engine.hidden_states import HiddenStates
+from innerloop.engine.sources import encoder_of
+from innerloop.engine.task_batches import TaskBatches
+from innerloop.engine.trainer import Trainer
+from innerloop.learning.methods import METHODS
+from innerloop.loading.architecture import decoder_layers, packs
+from innerloop.loading.models import LoadedModel, load
+from innerloop.machine import chosen_device
+from innerloop.spaces.all_parameters import AllParameters
+from innerloop.spaces.compiled import CompiledLayers
+from innerloop.spaces.lora import LoraSpace, chosen_layers
+from innerloop.spaces.loss import AnswerLoss
+from innerloop.spaces.space import ParameterSpace
+from innerloop.spaces.trunk import TOGETHER, Companies, Example
+
+
+@dataclass
+class Session:
+    """A config with its model and tasks.
+
+    train     what meta-training reads; for a method that trains one task at a time, the held-out tasks
+    dropped   records left out on the way, by reason
+    overlaps  examples that tasks of two roles share
+    warnings  what looks wrong in the data, and is no fault
+    store     hidden states below the cut
+    layers    compiled, where `runs.compiling` has made them; compiled: what it says about that, None = wasn't asked
+    """
+
+    config: RunConfig
+    model: LoadedModel
+    train: list[EncodedTask]
+    validation: list[EncodedTask]
+    held_out: list[EncodedTask]
+    dropped: dict[str, int]
+    store: HiddenStates = field(default_factory=HiddenStates)
+    overlaps: list[Overlap] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    device: torch.device = field(init=False)
+    dtype: torch.dtype = field(init=False)
+    layers: CompiledLayers | None = field(init=False, default=None)
+    compiled: str | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        # of the forward; at rest, a space may keep the model's tensors elsewhere and in another dtype
+        self.device, self.dtype = self.model.model.device, self.model.model.dtype
+
+    def space(self) -> ParameterSpace:
+        """A space at its starting values: the model's own weights, or a fresh LoRA."""
+        settings, memory, model = self.config.method.lora_settings(), self.config.memory, self.model.model
+        options: dict[str, Any] = {"checkpointing": memory.checkpointing, "logit_rows": memory.logit_rows}
+        if settings is not None:
+            below = self.store.below(model, self.cut, most=memory.trunk_cache_bytes)
+            companies = self.companies if self.cut else None
+            loss = AnswerLoss(model, cut=self.cut, store=below, companies=companies, compiled=self.layers, **options)
+            return LoraSpace(model, loss, settings, seed=self.config.seed, compiled=self.layers)
+        return AllParameters(
+            model,
+            AnswerLoss(model, **options),
+            dtype=self.dtype,
+            device=self.device,
+            lean=memory.lean,
+            offload=memory.offload,
+        )
+
+    @property
+    def encoder(self) -> Encoder:
+        return encoder_of(self.config, self.model.tokenizer)
+
+    @property
+    def even(self) -> bool:
+        """How the examples of a forward are packed; a compiler that failed leaves no trace."""
+        return evenly(self.device.type, compiled=self.layers is not None)
+
+    @property
+    def cut(self) -> int:
+        """Layers below this one run once for each example; 0 = none."""
+        settings = self.config.method.lora_settings()
+        if settings is None or not self.config.memory.trunk_cache:
+            return 0
+        return min(chosen_layers(settings.layers, len(decoder_layers(self.model.model))))
+
+    @cached_property
+    def companies(self) -> Companies:
+        """Which examples go through the layers below the cut together; as many as there is room to keep."""
+        tasks = {id(task): task for task in (*self.train, *self.validation, *self.held_out)}.values()
+        width: int = cast(Any, self.model.model).get_input_embeddings().weight.shape[1]
+        kept = [
+            [Example(token_key(each.tokens), each.tokens) for each in some] for t in tasks for some in (t.pool, t.test)
+        ]
+        room = self.config.memory.trunk_cache_bytes // (width * self.dtype.itemsize)
+        return Companies(kept, most=TOGETHER[self.device.type], room=room)
+
+    def streams(self) -> "list[tuple[str, TaskBatches]]":
+        """(name, batches) of each adapter to train: one for all tasks, or one a task."""
+        if METHODS[self.config.method.name].one_task:
+            return [(task.task.name, self._batches([task])) for task in self.train]
+        return [("", self._batches(self.train))]
+
+    def _batches(self, tasks: Sequence[EncodedTask]) -> "TaskBatches":
+        return TaskBatches(self.config, tasks, packed=packs(self.model.model), even=self.even)
+
+    def trainer(self, space: ParameterSpace, batches: "TaskBatches") -> Trainer:
+        config = self.config
+        method, optimizer = config.method.build(), config.outer.build_optimizer(eight_bit=config.memory.lean)
+        tasks_per_forward = self.tasks_per_forward(batches)
+        return Trainer(
+            space,
+            method,
+            optimizer,
+            tasks_per_forward=tasks_per_forward,
+            seed=config.seed,
+            skip_non_finite=config.outer.on_non_finite == "skip",
+        )
+
+    def tasks_per_forward(self, batches: "TaskBatches") -> int:
+        """As configured; before it was measured (engine/pace.py), `auto` is what fits a token budget."""
+        asked = self.config.memory.tasks_per_forward
+        if asked != "auto":
+            return asked
+        return tasks_that_fit(self.config, batches[0], self.device)
+
+
+def prepare(
+    config: RunConfig,
+    *,
+    model: LoadedModel | None = None,
+    store: HiddenStates | None = None,
+    ground: Groundwork | None = None,
+    say: Say | None = None,
+) -> Session:
+    """Load the model, unless one is passed in, for what `groundwork` found, or finds here.
+
+    Raises UserError with all faults of the tasks, before any weights are read.
+    """
+    found = ground or groundwork(config, model=model, say=say)
+    if model is None:
+        if say:
+            say("loading the model", 0, 0)
+        device = chosen_device(config.model.device)
+        config = with_dtype(config, torch.device(device).type)
+        loaded = load(config.model.name, dtype=config.model.dtype, device=device, tokenizer=found.tokenizer)
+    elif METHODS[config.method.name].trains == "all":  # trains the model's own tensors: the caller keeps theirs
+        loaded = replace(model, model=copy.deepcopy(model.model))
+    else:
+        loaded = model
+    if loaded.model.device.type != "meta":  # a model that was passed in is of the dtype that it has
+        config = of_dtype(config, loaded.model.dtype)
+    return Session(
+        config=config.model_copy(update={"tasks": found.config.tasks}),  # with the date that it was read on
+        model=loaded,
+        train=found.train,
+        validation=found.validation,
+        held_out=found.held_out,
+        dropped=found.dropped,
+        store=HiddenStates() if store is None else store,
+        overlaps=found.overlaps,
+        warnings=found.warnings,
+    )
+
+
+def roles(session: Session) -> Mapping[str, Any]:
+    """Which task had which role, for the manifest."""
+    groups = {"train": session.train, "validation": session.validation, "held_out": session.held_out}
+    return {role: [task.task.name for task in group] for role, group in groups.items()}

@@ -1,0 +1,49 @@
+"""The batches of each outer step, a pure function of its number."""
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from innerloop.config.loading import RunConfig
+from innerloop.data.batches import task_batch, token_key, with_masks
+from innerloop.data.encoding import EncodedTask
+from innerloop.data.sampler import TaskStream, prompts_of
+from innerloop.data.tasks import TaskBatch
+from innerloop.engine.sources import examples_a_round
+
+
+class TaskBatches:
+    """The batches of each outer step in host memory, a pure function of the step's number.
+
+    packed: for a model that `packs`; even: packed `evenly`.
+    """
+
+    def __init__(
+        self, config: RunConfig, tasks: Sequence[EncodedTask], *, packed: bool = False, even: bool = True
+    ) -> None:
+        self.inner, self.seed = config.method.inner, config.seed
+        self.layout = {"packed": packed, "even": even}
+        self.dropout = config.method.lora is not None and config.method.lora.lora_dropout > 0
+        self.names = [task.task.name for task in tasks]
+        self.pools = [task.pool for task in tasks]
+        support, query = examples_a_round(config)
+        self.draws = TaskStream(
+            self.names,
+            [prompts_of(task.task.pool) for task in tasks],
+            seed=config.seed,
+            tasks_per_step=config.outer.tasks_per_step,
+            support=support,
+            query=query,
+        )
+
+    def drawn(self, steps: Iterable[int]) -> Iterator[tuple[bytes, ...]]:
+        """Keys of the examples that these outer steps read, those of a step's task at a time."""
+        keys = [[token_key(example.tokens) for example in pool] for pool in self.pools]
+        for step in steps:
+            draw = self.draws.draw(step)
+            for task, support, query in zip(draw.tasks, draw.support, draw.query, strict=True):
+                yield tuple(keys[task][position] for position in (*support, *query))
+
+    def __getitem__(self, step: int) -> TaskBatch:
+        steps, size = (self.inner.steps, self.inner.batch_size) if self.inner else (0, 0)
+        draw = self.draws.draw(step)
+        batch = task_batch(self.pools, self.names, draw, inner_steps=steps, batch_size=size, **self.layout)
+        return with_masks(batch, seed=self.seed, step=step) if self.dropout else batch

@@ -1,0 +1,76 @@
+"""The machine that a run is on: its versions and devices, and what a process took of it.
+
+environment   versions, device and threads: what a number depends on
+commit        which source it was
+chosen_device    `auto` is CUDA where there is one
+reset_peak_memory, peak_memory    measured peaks
+"""
+
+import importlib.metadata
+import platform
+import resource
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from innerloop.errors import Fault, UserError
+
+PACKAGES = ("innerloop", "torch", "transformers", "peft", "numpy", "safetensors")
+
+
+def environment() -> dict[str, Any]:
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "threads": torch.get_num_threads(),
+        "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
+    }
+
+
+def peak_memory() -> dict[str, int]:
+    """Measured peaks of this process since the last reset, in bytes: resident set, and CUDA allocated and reserved."""
+    peaks = {"rss": _peak_resident()}
+    if torch.cuda.is_available():
+        peaks |= {
+            "allocated": torch.cuda.max_memory_allocated(),
+            "reserved": torch.cuda.max_memory_reserved(),
+        }
+    return peaks
+
+
+def _peak_resident() -> int:
+    status = Path("/proc/self/status")
+    if status.exists():  # what getrusage says on Linux is inherited from the parent, and no reset reaches it
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+        return int(line.split()[1]) * 1024
+    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return resident if sys.platform == "darwin" else resident * 1024
+
+
+def commit() -> str:
+    """Of the source that runs, where that is a git checkout."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown: not a git checkout"
+
+
+def reset_peak_memory() -> None:
+    """Peaks count from here on where the system can forget the earlier ones: CUDA, and Linux's resident set."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+
+
+def chosen_device(name: str) -> str:
+    """`auto` is CUDA where there is one. Raises UserError for a device that is not here."""
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise UserError(Fault("no CUDA device is here", "model.device", name, "cpu or auto"))
+    return name if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu"

@@ -1,0 +1,53 @@
+"""Every figure of a report, drawn from results.json alone: each of one budget, one table and one adaptation.
+
+draw   the figures that the results have the numbers for, and a sentence for each that they have not
+
+A figure's place is its part of the page ("curves", "differences", "heat", "trade", "cost", "adaptation", "training",
+"seen") and its budget.
+"""
+
+from collections.abc import Iterator
+
+from innerloop.report import figures_cost, figures_scores, figures_training
+from innerloop.report.figure_style import looks, style
+from innerloop.report.figure_view import View
+from innerloop.report.page import Absent, Figure
+from innerloop.results.lookup import COST, METRICS, Results, group, unique
+
+
+def draw(results: Results) -> list[Figure | Absent]:
+    """In the order of the page. The same results give the same bytes."""
+    with style():
+        return list(_draw(results))
+
+
+def _draw(results: Results) -> Iterator[Figure | Absent]:
+    costs = [COST] if any(group(row) == COST for row in results.rows) else []
+    budgets = [*results.budgets, *costs]
+    look = looks(unique(arm for budget in budgets for arm in results.arms(budget)))
+    for budget in results.budgets:
+        for how in results.hows(budget):
+            yield from _unseen(View(results, look, budget, how))
+        yield from _seen(View(results, look, budget, table="seen"))
+        yield figures_training.training(View(results, look, budget, table=""))
+    for budget in budgets:
+        yield figures_cost.bars(View(results, look, budget, table=""))
+
+
+def _unseen(view: View) -> Iterator[Figure | Absent]:
+    drawings = (
+        figures_scores.curves,
+        figures_scores.differences,
+        figures_scores.tasks,
+        figures_scores.heat,
+        figures_cost.trade,
+    )
+    for drawing in drawings:
+        yield from (drawing(view.of(metric)) for metric in METRICS)
+    yield figures_training.adaptation(view)
+
+
+def _seen(view: View) -> Iterator[Figure | Absent]:
+    if view.results.holds("seen", view.budget):
+        for drawing in (figures_scores.differences, figures_scores.heat):
+            yield from (drawing(view.of(metric)) for metric in METRICS)

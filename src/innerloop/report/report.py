@@ -1,0 +1,139 @@
+"""A comparison as one HTML page that needs no network, its figures as PNG and SVG, and its tables as Markdown.
+
+write_report   results.json's contents -> report.html, report.md and figures/, in a folder
+inline         a figure's SVG as a part of the page: its own ids, the page's colours, a title
+"""
+
+import base64
+import hashlib
+import re
+from collections.abc import Mapping
+from importlib.util import find_spec
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree
+
+from innerloop.errors import Fault, UserError
+from innerloop.files import write_text
+from innerloop.report.markdown import markdown
+from innerloop.report.page import Figure, Section, counted, glued
+from innerloop.report.sections import sections
+from innerloop.results.lookup import Results
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
+
+NEEDED = ("matplotlib", "jinja2")
+
+
+def write_report(folder: Path, results: Mapping[str, Any]) -> list[Path]:
+    """Everything that a comparison says, from `results` alone; the files written, the page first.
+
+    results: the contents of a comparison's results.json. The same results give the same bytes. Raises UserError for
+    another format, a folder that can't be written to, or when matplotlib or jinja2 is missing.
+    """
+    if missing := [name for name in NEEDED if find_spec(name) is None]:
+        problem = f"a report needs {' and '.join(missing)}"
+        raise UserError(Fault(problem, expected='pip install "innerloop[report]"'))
+    from innerloop.report.figures import draw
+
+    read = Results(results)
+    drawn = draw(read)
+    parts = sections(read, drawn)
+    figures = [item for item in drawn if isinstance(item, Figure)]
+    texts = {"report.html": page(read, parts), "report.md": markdown(read.name, parts)}
+    try:
+        (folder / "figures").mkdir(parents=True, exist_ok=True)
+        for name, text in texts.items():
+            write_text(folder / name, text)
+        for figure in figures:
+            write_text(folder / "figures" / f"{figure.name}.svg", figure.svg)
+            (folder / "figures" / f"{figure.name}.png").write_bytes(figure.png)
+    except OSError as error:
+        raise UserError(Fault(f"can't write the report: {error}", str(folder))) from error
+    paths = [f"figures/{figure.name}.{kind}" for figure in figures for kind in ("png", "svg")]
+    return [folder / name for name in (*texts, *paths)]
+
+
+def page(results: Results, parts: list[Section]) -> str:
+    """The HTML page. Its policy allows no connection and no script but its own."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
+
+    from innerloop.report.figure_style import looks, marker_path
+
+    loader = PackageLoader("innerloop.report")
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, loader=loader, trim_blocks=True, lstrip_blocks=True
+    )
+    script, css = (Path(__file__).with_name("templates") / name for name in ("report.js", "report.css"))
+    code = script.read_text("utf-8")
+    arms = {str(row.get("arm")) for row in results.rows} | {arm for b in results.budgets for arm in results.arms(b)}
+    return environment.get_template("report.html.j2").render(
+        name=results.name,
+        facts=_facts(results),
+        sections=[(part, [(kind, list(blocks)) for kind, blocks in groupby(part.blocks, _layout)]) for part in parts],
+        inline=inline,
+        keys={arm: (look, marker_path(look)) for arm, look in looks(arms).items()},
+        style=Markup(css.read_text("utf-8")),
+        glued=glued,
+        script=Markup(code),
+        script_hash=base64.b64encode(hashlib.sha256(code.encode()).digest()).decode(),
+    )
+
+
+def inline(figure: Figure) -> "Markup":
+    """An <svg> of its own in a page of many: ids don't clash, and ink and paper are the page's, light or dark."""
+    from markupsafe import Markup
+
+    from innerloop.report.figure_style import THEMED
+
+    root = ElementTree.fromstring(figure.svg.partition("<svg")[1] + figure.svg.partition("<svg")[2])
+    for parent in root.iter():
+        for child in [*parent]:
+            if child.tag.endswith(("}metadata", "}style")):
+                parent.remove(child)
+    for element in root.iter():
+        element.tag = element.tag.rpartition("}")[2]
+        element.attrib = {
+            key.rpartition("}")[2]: _own(value, key, figure.name) for key, value in element.attrib.items()
+        }
+        if "style" in element.attrib:
+            element.attrib["style"] = re.sub(
+                r"#[0-9a-f]{6}\b",
+                lambda color: f"var({THEMED[color[0]]})" if color[0] in THEMED else color[0],
+                element.attrib["style"],
+            )
+    title, description = ElementTree.Element("title"), ElementTree.Element("desc")
+    title.text, description.text = figure.title, figure.alt
+    title.attrib["id"], description.attrib["id"] = f"{figure.name}-title", f"{figure.name}-desc"
+    root[:0] = [title, description]
+    view = root.attrib["viewBox"]
+    root.attrib = {"viewBox": view, "role": "img", "aria-labelledby": f"{figure.name}-title {figure.name}-desc"}
+    return Markup(ElementTree.tostring(root, encoding="unicode"))
+
+
+def _facts(results: Results) -> list[str]:
+    """What stands under the title."""
+    given, protocol = results.given, results.protocol
+    facts = [f"Started {given['started']}"] if given.get("started") else []
+    facts.append("Finished" if given.get("status") == "done" else "Not finished")
+    counts = (("seeds", "seed"), ("held_out", "held-out task"))
+    return facts + [counted(len(protocol[key]), noun) for key, noun in counts if protocol.get(key)]
+
+
+def _own(value: str, key: str, name: str) -> str:
+    """References and ids with the figure's name before them."""
+    if key == "id":
+        return f"{name}-{value}"
+    if key.endswith("href"):
+        return re.sub(r"^#", f"#{name}-", value)
+    return re.sub(r"url\(#", f"url(#{name}-", value)
+
+
+def _layout(block: Any) -> str:
+    """Neighbours of one kind are laid out together: items as a list, figures and narrow tables side by side."""
+    if block.kind == "prose":
+        return "items" if block.style == "item" else "prose"
+    return "wide" if block.kind == "table" and block.wide else block.kind

@@ -1,0 +1,1 @@
+"""What a comparison found: its files, its numbers, their schema."""

@@ -1,0 +1,265 @@
+"""A comparison's folder, read and checked: what was planned, what became of each cell, and every score.
+
+Legend: S = training seeds, D = support draws, E = test examples of a task; cell = one arm, budget and seed.
+
+Key               what the scores of one line of a table have in common
+Piece             scores of one seed and draw
+Scores            the pieces of a key, as arrays (S, D, E)
+Comparison        all of a folder
+read_comparison   folder -> Comparison; names every file that is damaged or doesn't fit the others
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from innerloop.errors import Faults, did_you_mean
+from innerloop.results.schema import (
+    ARMS,
+    UNTRAINED,
+    Cell,
+    How,
+    Matrix,
+    Metric,
+    Number,
+    PieceFile,
+    Record,
+    Result,
+    Table,
+)
+
+FAULTS_A_FILE = 5
+
+Values = NDArray[np.float64]
+
+
+class Key(NamedTuple):
+    table: Table
+    budget: str
+    arm: str
+    how: How
+    k: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Piece:
+    """ids: task -> test examples, sorted; values: metric -> task -> (E,), in that order; cut: answers that were."""
+
+    path: Path
+    ids: Mapping[str, tuple[str, ...]]
+    values: Mapping[Metric, Mapping[str, Values]]
+    cut: int | None
+    support: Mapping[str, Number]
+    steps: Number
+    lr: Number
+    curve: Mapping[int, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """Pieces by (seed, draw). seeds: those with every draw; the others take no part."""
+
+    pieces: Mapping[tuple[int, int], Piece]
+    seeds: tuple[int, ...]
+    draws: int
+
+    @property
+    def metrics(self) -> list[Metric]:
+        """Those that every piece has."""
+        return [metric for metric in get_args(Metric) if all(metric in piece.values for piece in self.chosen)]
+
+    @property
+    def cut(self) -> tuple[int, int] | None:
+        """How many answers were cut off before they ended, of how many; None where a piece doesn't say."""
+        cuts = [piece.cut for piece in self.chosen if piece.cut is not None]
+        answers = sum(len(ids) for piece in self.chosen for ids in piece.ids.values())
+        return (sum(cuts), answers) if len(cuts) == len(self.chosen) else None
+
+    @property
+    def chosen(self) -> list[Piece]:
+        return [self.pieces[seed, draw] for seed in self.seeds for draw in range(self.draws)]
+
+    def array(self, metric: Metric, seeds: Sequence[int]) -> dict[str, Values]:
+        """Task -> (S, D, E), seeds in the order given."""
+        rows = [[self.pieces[seed, draw].values[metric] for draw in range(self.draws)] for seed in seeds]
+        return {task: np.array([[piece[task] for piece in row] for row in rows]) for task in rows[0][0]}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """results: by the cell's name; a cell that has none yet is absent."""
+
+    matrix: Matrix
+    results: Mapping[str, Result]
+    scores: Mapping[Key, Scores]
+
+    @property
+    def whole(self) -> bool:
+        """Every cell that is to be scored has its result and, unless it failed, scores of every draw."""
+        cells = [cell for cell in self.matrix.cells if not cell.cost_only]
+        done = {
+            (cell.arm, cell.budget, cell.seed)
+            for cell in cells
+            if cell.cell in self.results and self.results[cell.cell].status == "done"
+        }
+        found = {(key.arm, key.budget, seed) for key, each in self.scores.items() for seed, _ in each.pieces}
+        ended = all(cell.cell in self.results for cell in cells) and done == found
+        return ended and all({seed for seed, _ in each.pieces} == set(each.seeds) for each in self.scores.values())
+
+
+_Pieces = dict[Key, dict[tuple[int, int], Piece]]
+
+
+def read_comparison(folder: Path) -> Comparison:
+    """Raises UserError with all faults of the files that matrix.json's cells have."""
+    faults = Faults()
+    matrix = _read(folder / "matrix.json", Matrix, faults)
+    faults.raise_if_any()
+    assert matrix is not None
+    _check_cells(matrix, folder / "matrix.json", faults)
+    faults.raise_if_any()
+    results = _results(folder, matrix, faults)
+    pieces: _Pieces = defaultdict(dict)
+    for cell in matrix.cells:
+        # What an interrupted or failed cell left behind is no score.
+        if not cell.cost_only and cell.cell in results and results[cell.cell].status == "done":
+            _read_pieces(folder / "cells" / cell.cell / "scores", cell, matrix.protocol.draws, pieces, faults)
+    faults.raise_if_any()
+    _check_pairs(pieces, faults)
+    faults.raise_if_any()
+    draws = matrix.protocol.draws
+    scores = {key: _scores(found, draws if key.k else 1) for key, found in pieces.items()}
+    return Comparison(matrix=matrix, results=results, scores=scores)
+
+
+def _check_cells(matrix: Matrix, path: Path, faults: Faults) -> None:
+    seen: set[tuple[Any, ...]] = set()
+    for cell in matrix.cells:
+        where = f"{path}: cell {cell.cell}"
+        if cell.arm not in ARMS:
+            faults.add("unknown arm", where, cell.arm, did_you_mean(cell.arm, ARMS))
+        elif (cell.arm in UNTRAINED) != (cell.budget == ""):
+            right = "\"\" for arms that don't train, a budget's name for those that do"
+            faults.add("not the arm's budget", where, cell.budget, right)
+        names = {(cell.cell,), (cell.arm, cell.budget, cell.seed, cell.cost_only)}
+        if names & seen:
+            faults.add("a cell that is there twice", where)
+        seen |= names
+
+
+def _results(folder: Path, matrix: Matrix, faults: Faults) -> dict[str, Result]:
+    found: dict[str, Result] = {}
+    for cell in matrix.cells:
+        path = folder / "cells" / cell.cell / "result.json"
+        result = _read(path, Result, faults) if path.exists() else None
+        if result is not None:
+            _check_names(result, cell, ("cell", "arm", "budget", "seed", "cost_only"), path, faults)
+            found[cell.cell] = result
+    return found
+
+
+def _read_pieces(folder: Path, cell: Cell, draws: int, pieces: _Pieces, faults: Faults) -> None:
+    for path in sorted(folder.glob("*.json")):
+        file = _read(path, PieceFile, faults)
+        if file is None:
+            continue
+        known = len(faults)
+        _check_names(file, cell, ("arm", "budget", "seed"), path, faults)
+        if file.k == 0 and (file.draw, file.how) != (0, "none"):
+            faults.add("k = 0 has nothing to adapt on", str(path), (file.draw, file.how), "draw 0, how none")
+        if file.table == "seen" and file.k:
+            faults.add("tasks that were trained on are scored without examples", str(path), file.k, "k = 0")
+        if file.draw >= draws:
+            faults.add("more draws than the protocol's", str(path), file.draw, f"a draw from 0 to {draws - 1}")
+        for name, task in file.tasks.items():
+            lists = [task.ids, set(task.ids), task.nats, task.correct]
+            counts = tuple(map(len, lists if task.stop_nats is None else [*lists, task.stop_nats]))
+            if len(set(counts)) > 1:
+                right = "as many nats, stop_nats and correct as ids, no id twice"
+                faults.add("scores that don't fit their ids", f"{path}: task {name}", counts, right)
+        same = pieces[Key(file.table, file.budget, file.arm, file.how, file.k)]
+        if (other := same.get((file.seed, file.draw))) is not None:
+            faults.add(f"the same table, k, draw and how as in {other.path.name}", str(path))
+        if len(faults) == known:
+            same[file.seed, file.draw] = _piece(path, file)
+
+
+def _piece(path: Path, file: PieceFile) -> Piece:
+    orders = {name: sorted(range(len(task.ids)), key=task.ids.__getitem__) for name, task in file.tasks.items()}
+    tasks = [(name, task, orders[name]) for name, task in file.tasks.items()]
+    lists: dict[Metric, dict[str, list[float] | None]] = {
+        "nats": {name: task.nats for name, task in file.tasks.items()},
+        "accuracy": {name: task.correct for name, task in file.tasks.items()},
+        "stop_nats": {name: task.stop_nats for name, task in file.tasks.items()},
+    }
+    return Piece(
+        path=path,
+        ids={name: tuple(task.ids[index] for index in order) for name, task, order in tasks},
+        values={
+            metric: {name: np.array(values, np.float64)[orders[name]] for name, values in found.items()}
+            for metric, found in lists.items()
+            if all(values is not None for values in found.values())
+        },
+        cut=None if None in (cuts := [task.cut for task in file.tasks.values()]) else sum(filter(None, cuts)),
+        support={name: task.support_nats for name, task, _ in tasks},
+        steps=file.steps,
+        lr=file.lr,
+        curve=dict(file.curve),
+    )
+
+
+def _scores(pieces: Mapping[tuple[int, int], Piece], draws: int) -> Scores:
+    seeds = dict.fromkeys(seed for seed, _ in pieces)
+    whole = tuple(sorted(seed for seed in seeds if all((seed, draw) in pieces for draw in range(draws))))
+    return Scores(pieces=pieces, seeds=whole, draws=draws)
+
+
+def _check_pairs(pieces: _Pieces, faults: Faults) -> None:
+    """Arms are compared example by example, and the pieces of a key become one array."""
+    arms: dict[tuple[Table, int, int, int], Piece] = {}
+    for key, found in pieces.items():
+        first = next(iter(found.values()))
+        for (seed, draw), piece in found.items():
+            other = arms.setdefault((key.table, seed, draw, key.k), piece)
+            if differing := _unlike(piece.ids, other.ids):
+                faults.add("other test examples", str(piece.path), differing, f"the same ids as in {other.path}")
+            elif differing := _unlike(_counts(piece), _counts(first)):
+                faults.add("another number of test examples", str(piece.path), differing, f"as many as in {first.path}")
+
+
+def _counts(piece: Piece) -> dict[str, int]:
+    return {task: len(ids) for task, ids in piece.ids.items()}
+
+
+def _unlike(one: Mapping[str, object], other: Mapping[str, object]) -> list[str]:
+    """Tasks that only one has, or that differ."""
+    return sorted(task for task in one.keys() | other.keys() if one.get(task) != other.get(task))
+
+
+def _check_names(found: Result | PieceFile, cell: Cell, names: Sequence[str], path: Path, faults: Faults) -> None:
+    for name in names:
+        if (value := getattr(found, name)) != getattr(cell, name):
+            right = f"{getattr(cell, name)!r}, as matrix.json has cell {cell.cell}"
+            faults.add(f"another {name} than its cell's", str(path), value, right)
+
+
+_Kind = TypeVar("_Kind", bound=Record)
+
+
+def _read(path: Path, kind: type[_Kind], faults: Faults) -> _Kind | None:
+    try:
+        return kind.model_validate_json(path.read_bytes())
+    except OSError as error:
+        faults.add(f"can't be read: {error.strerror}", str(path))
+    except ValidationError as error:
+        for problem in error.errors(include_url=False, include_context=False)[:FAULTS_A_FILE]:
+            field = ".".join(str(part) for part in problem["loc"])
+            value = {} if problem["type"] in ("json_invalid", "missing") else {"value": problem["input"]}
+            faults.add(problem["msg"], f"{path}: {field}" if field else str(path), **value)
+    return None

@@ -1,0 +1,191 @@
+"""The adapters of a run, one after the other: their steps, their checkpoints, and what is written of them.
+
+MetaRun      run() trains and exports all of them; save() keeps where they are
+fill_trunk   has the hidden states below a cut before the first step
+fit          runs outer steps
+"""
+
+import json
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any, cast
+
+from safetensors.torch import save
+
+from innerloop.artifacts.finished import damaged
+from innerloop.engine.groundwork import Say
+from innerloop.engine.last_round import LastRound
+from innerloop.engine.session import Session
+from innerloop.engine.stopping import check
+from innerloop.engine.task_batches import TaskBatches
+from innerloop.engine.trainer import Metrics, Trainer
+from innerloop.errors import RunError
+from innerloop.files import file_digest, file_name, write_text, write_whole
+from innerloop.machine import peak_memory, reset_peak_memory
+from innerloop.numerics.tensors import TensorSet
+from innerloop.planning.outcome import Taken
+from innerloop.planning.tracking import Tracker, footprint
+from innerloop.planning.watching import watched
+from innerloop.runs.checkpoint import Checkpoints, State, fill, require_room, size_of
+from innerloop.runs.journal import Journal
+from innerloop.runs.learned import Learned
+from innerloop.spaces.loss import AnswerLoss
+
+OnStep = Callable[[str, Metrics], None]  # (adapter's name, what was measured)
+
+
+class MetaRun:
+    """start: what is gone on from; measure: bytes resident before the model was read, where the first step is measured.
+
+    adapter, trainer   the one at hand
+    counts, weights, host, seconds   so far; the exported files with their digests; what this machine needed; active
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        journal: Journal,
+        *,
+        start: State | None,
+        measure: int | None,
+        on_step: OnStep | None = None,
+        say: Say | None = None,
+    ) -> None:
+        self.session, self.journal, self.measure = session, journal, measure
+        self.on_step, self.say = on_step, say
+        self.folder, self.save_every = session.config.output_dir, session.config.save.every
+        self.checkpoints = Checkpoints(self.folder, keep=session.config.save.keep)
+        self.adapter, self.trainer = 0, cast(Trainer | None, None)
+        self.counts = {"tokens": 0, "computed_tokens": 0, "skipped_tasks": 0}
+        self.weights: dict[str, str] = {}
+        self.host: dict[str, Any] = {}
+        self._before, self._started = 0.0, time.perf_counter()
+        self._start = start
+        if start:
+            facts = start.facts
+            self.adapter, self.weights, self.host = facts["adapter"], facts["weights"], facts["host"]
+            self.counts = {name: facts[name] for name in self.counts}
+            self._before = facts["timing"]["seconds"]
+
+    @property
+    def seconds(self) -> float:
+        return round(self._before + time.perf_counter() - self._started, 3)
+
+    def facts(self) -> dict[str, Any]:
+        """What a manifest says at the end, and a checkpoint on the way."""
+        peaks, before = peak_memory(), self.host.get("peak_bytes", {})
+        most = {kind: max(size, before.get(kind, 0)) for kind, size in peaks.items()}
+        return {
+            **self.counts,
+            "weights": self.weights,
+            "host": {**self.host, "peak_bytes": most},
+            "timing": {"seconds": self.seconds},
+        }
+
+    def run(self) -> Learned:
+        """Raises OSError or SafetensorError where the disk refuses, RunError for exports that were changed."""
+        reset_peak_memory()
+        if lost := damaged(self.folder, self.weights):
+            raise RunError(f"{self.folder / lost[0]} is not as this run wrote it: what it trained before is lost")
+        learned: Learned | None = None
+        streams = self.session.streams()
+        for index, (name, batches) in list(enumerate(streams))[self.adapter :]:
+            self.adapter, space = index, self.session.space()
+            self.trainer = trainer = self.session.trainer(space, batches)
+            self._fill(trainer)
+            exports = (len(streams) - self.adapter) * size_of(space.shared)
+            require_room(self.folder, (self.checkpoints.keep + 1) * size_of(trainer.tensors) + exports)
+            fill_trunk(trainer, batches, self.session.config.outer.steps, say=self.say)
+            if self.measure is not None and "measured" not in self.host and not trainer.steps:
+                self.host["measured"] = self._measured(trainer, batches, name).facts()
+            fit(trainer, batches, self.session.config.outer.steps, name=name, on_step=self._record)
+            learned = Learned(self.session.config, self.session.model, space, self.folder, trainer.last_round)
+            self._export(learned, name)
+        assert learned is not None
+        _keep_last_round(learned)
+        return learned
+
+    def save(self) -> None:
+        """A checkpoint of where the trainer is; nothing before the first step."""
+        trainer, last, metrics = self.trainer, LastRound(), self.journal.metrics
+        if trainer is None or not metrics:
+            return
+        if trainer.steps == self.session.config.outer.steps:
+            last = trainer.last_round  # is exported, and no later process can make it again
+        counters = {"adapter": self.adapter, "steps": trainer.steps, "query_ids": last.query_ids}
+        state = State(metrics.count("\n"), trainer.tensors | last.tensors, counters | self.facts(), metrics)
+        self.checkpoints.save(state)
+
+    def _fill(self, trainer: Trainer) -> None:
+        """The first trainer of a run that goes on starts where the run was; its state is let go of then."""
+        start, self._start = self._start, None
+        if start is None:
+            return
+        round_ = {name: value for name, value in start.tensors.items() if name.startswith(LastRound.PLACES)}
+        rest: TensorSet = {name: value for name, value in start.tensors.items() if name not in round_}
+        fill(trainer.tensors, rest, self.folder)
+        trainer.last_round = LastRound.from_tensors(round_, start.facts["query_ids"])
+        trainer.go_on_from(start.facts["steps"])
+
+    def _measured(self, trainer: Trainer, batches: TaskBatches, name: str) -> Taken:
+        """Take the first step with an eye on every storage; it changes no number."""
+        assert self.measure is not None
+        tracker = Tracker(self.session.device)
+        with watched(trainer, tracker):
+            fit(trainer, batches, 1, name=name, on_step=self._record)
+        if self.session.config.outer.steps > 1:
+            reset_peak_memory()  # a watched backward adds up a tied head's gradients out of place
+        found, device = footprint(tracker.peaks, tracker.host_peak, tracker.flops), self.session.device
+        whole = found.with_cache(self.session.store.kept, on_host=device.type != "cpu")
+        return Taken(whole, self.measure)
+
+    def _record(self, name: str, metrics: Metrics) -> None:
+        trainer, last = self.trainer, self.session.config.outer.steps
+        assert trainer is not None
+        self.counts["tokens"] += metrics.tokens
+        self.counts["computed_tokens"] += metrics.computed_tokens
+        self.counts["skipped_tasks"] += len(metrics.skipped)
+        adapter = {"adapter": name} if name else {}
+        self.journal.record(**adapter, **metrics._asdict(), timing={"seconds": self.seconds})
+        if trainer.steps % self.save_every == 0 or trainer.steps == last:
+            self.save()
+        if self.on_step:
+            self.on_step(name, metrics)
+
+    def _export(self, learned: Learned, name: str) -> None:
+        target = self.folder / "adapters" / file_name(name) if name else learned.exported
+        learned.save_pretrained(target)
+        files = sorted(target.glob("*.safetensors"))
+        self.weights |= {path.relative_to(self.folder).as_posix(): file_digest(path) for path in files}
+
+
+def _keep_last_round(learned: Learned) -> None:
+    """META-LORA's stage-1 adapters, the examples of stage 2, and the gradient that these gave."""
+    last, folder = learned.last_round, learned.folder / "task_adapters"
+    for name, values in last.adapters.items():
+        learned.save(folder / file_name(name), values, holds="task")
+    if last.adapters:
+        write_whole(folder / "outer_gradient.safetensors", save(last.gradient))
+        write_text(folder / "query_ids.json", json.dumps(last.query_ids, indent=2) + "\n")
+
+
+def fill_trunk(trainer: Trainer, batches: TaskBatches, steps: int, *, say: Say | None) -> None:
+    """Where a trunk is cached: run its layers once for each example that steps trainer.steps .. steps - 1 read."""
+    loss = trainer.space.loss
+    if not isinstance(loss, AnswerLoss) or loss.trunk is None:
+        return
+
+    def on_company(done: int, total: int) -> None:
+        check()
+        if say:
+            say("hidden states", done, total)
+
+    loss.fill(batches.drawn(range(trainer.steps, steps)), trainer.space.device, on_company)
+
+
+def fit(trainer: Trainer, batches: TaskBatches, steps: int, *, name: str, on_step: OnStep) -> None:
+    """Outer steps trainer.steps .. steps - 1."""
+    for step in range(trainer.steps, steps):
+        check()
+        trainer.step(batches[step], then=partial(on_step, name))

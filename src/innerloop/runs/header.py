@@ -1,0 +1,129 @@
+"""What a run says before its first step.
+
+Plan         what a run is going to do: printed, and written to the manifest
+plan         session -> Plan
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from innerloop.config.loading import RunConfig
+from innerloop.config.schema import InnerSection
+from innerloop.data.leaks import Overlap, overlap_lines
+from innerloop.engine.dtypes import faster
+from innerloop.engine.session import Session
+from innerloop.errors import RunError
+from innerloop.learning.methods import METHODS
+from innerloop.spaces.space import Trained
+
+
+@dataclass(frozen=True)
+class Plan:
+    """algorithm, faster, inner, outer: in words; dtype: of the forward; examples_per_task: of the smallest pool;
+    adapters: one after the other;
+    tokens_a_step: that go through the model in the first; cached_layers: the lowest, which run once for each example;
+    cache_gb: of their hidden states that are kept at most;
+    compiled: whether the decoder layers are, or why not; None = that wasn't asked for;
+    whole_gradients: an inner step needs all of a task's gradient at once, of all parameters;
+    overlaps: examples that tasks of two roles share; warnings: what looks wrong in the data, and is no fault."""
+
+    method: str
+    algorithm: str
+    dtype: str
+    faster: str | None
+    inner: str | None
+    outer: str
+    trained: Trained
+    tasks: int
+    examples_per_task: int
+    adapters: int
+    steps: int
+    tasks_per_step: int
+    tasks_per_forward: int
+    tokens_a_step: int
+    cached_layers: int
+    cache_gb: float
+    whole_gradients: bool
+    compiled: str | None
+    dropped: dict[str, int]
+    overlaps: tuple[Overlap, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    def facts(self) -> dict[str, Any]:
+        """For programs and the manifest."""
+        trained = {**self.trained._asdict(), "percent": self.trained.percent}
+        return {**asdict(self), "trained": trained, "overlaps": [each._asdict() for each in self.overlaps]}
+
+    def lines(self) -> list[str]:
+        """For people, one fact a line."""
+        trained, kinds = self.trained, sorted({path.rsplit(".", 1)[-1] for path in self.trained.modules})
+        lines = [
+            f"method   {self.method} ({self.algorithm})",
+            f"trains   {trained.tensors} tensors, {trained.parameters:,} parameters, in {trained.dtype}: "
+            f"{trained.percent:.2f} % of the model's {trained.model_parameters:,}",
+            f"base     a forward runs in {self.dtype}",
+            *([f"faster   {self.faster}"] if self.faster else []),
+            f"modules  {len(trained.modules)}: {', '.join(kinds)}",
+            f"tasks    {self.tasks} of {self.examples_per_task} examples or more; "
+            f"{self.tasks_per_step} a step, {self.tasks_per_forward} a forward",
+            *([f"inner    {self.inner}"] if self.inner else []),
+            f"outer    {self.outer}",
+            f"steps    {self.steps}; {self.tokens_a_step:,} tokens in the first",
+        ]
+        if self.adapters > 1:
+            lines.append(f"adapters {self.adapters}, one a task, trained one after the other")
+        if self.cached_layers:
+            kept = f"at most {self.cache_gb:g} GB of hidden states are kept"
+            lines.append(f"cache    layers 0-{self.cached_layers - 1} run once for each example; {kept}")
+        if self.compiled:
+            lines.append(f"compiled {self.compiled}")
+        if self.whole_gradients:
+            lines.append("memory   each task's whole gradient is kept: only plain sgd applies it piece by piece")
+        lines += [f"dropped  {count} {reason}" for reason, count in self.dropped.items()]
+        lines += [f"overlap  {line}" for line in overlap_lines(self.overlaps)]
+        return lines + [f"warning  {warning}" for warning in self.warnings]
+
+
+def plan(session: Session) -> Plan:
+    """What the session's run will do. Raises RunError where nothing would be trained."""
+    config, streams = session.config, session.streams()
+    trained, batches = session.space().trained(), streams[0][1]
+    if not trained.parameters:
+        raise RunError(f"{config.method.name} would train nothing")
+    return Plan(
+        method=config.method.name,
+        algorithm=METHODS[config.method.name].title,
+        dtype=config.model.dtype,
+        faster=faster(config.model.dtype, session.device.type),
+        inner=inner_in_words(config),
+        outer=f"{config.outer.build_optimizer(eight_bit=config.memory.lean).said}, the mean gradient of a step's tasks",
+        trained=trained,
+        tasks=len(session.train),
+        examples_per_task=min(len(task.pool) for task in session.train),
+        adapters=len(streams),
+        steps=config.outer.steps,
+        tasks_per_step=config.outer.tasks_per_step,
+        tasks_per_forward=session.tasks_per_forward(batches),
+        tokens_a_step=config.method.build().tokens(batches[0]),
+        cached_layers=session.cut,
+        cache_gb=config.memory.trunk_cache_gb or 0,
+        whole_gradients=METHODS[config.method.name].trains == "all" and not _is_plain_sgd(config.method.inner),
+        compiled=session.compiled,
+        dropped=session.dropped,
+        overlaps=tuple(session.overlaps),
+        warnings=tuple(session.warnings),
+    )
+
+
+def inner_in_words(config: RunConfig) -> str | None:
+    """What adapts to a task, in training and after it; None for a method without an inner loop."""
+    inner = config.method.inner
+    if inner is None:
+        return None
+    each = inner.batch_size if inner.batch_size < config.tasks.support else f"all {config.tasks.support}"
+    steps = "1 step" if inner.steps == 1 else f"{inner.steps} steps"
+    return f"{steps} on {each} support examples, {inner.build().optimizer.said}"
+
+
+def _is_plain_sgd(inner: InnerSection | None) -> bool:
+    return inner is None or (inner.optimizer.name == "sgd" and inner.clip is None)

@@ -1,0 +1,310 @@
+"""What a run learned: adapt it to a new task, save, reload.
+
+Learned         a trained initialization: adapt(examples), save_pretrained(folder)
+Adapted         the initialization adapted to one task: generate(prompts), score(examples), save_pretrained(folder)
+load_run        the folder of a finished run -> Learned
+task_adapter    the values of one task, from a run of an adapter for each task
+
+A run may come from somebody else: artifacts/finished.py and artifacts/adapter_folder.py check it before it is used.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from innerloop.artifacts.adapter_folder import check_model, read_adapter
+from innerloop.artifacts.card import Holds, base_id, card
+from innerloop.artifacts.export import EXPORTED, export_adapter, export_model, reload_logits
+from innerloop.artifacts.finished import DamagedError, Finished, finished
+from innerloop.config.defaults import DEFAULT_ADAPTATION
+from innerloop.config.loading import RunConfig
+from innerloop.data.encoder import Encoder, Examples, Form, Prompt, form_of
+from innerloop.data.encoding import Encoded, EncodedTask
+from innerloop.data.tasks import Task
+from innerloop.engine.inspection import check_tokens
+from innerloop.engine.last_round import LastRound
+from innerloop.engine.session import Session
+from innerloop.engine.sources import encoder_of
+from innerloop.errors import Fault, Faults, UserError
+from innerloop.evaluation.kshot import adapted, score_examples, training_loss
+from innerloop.evaluation.scoring import generate
+from innerloop.files import at_home, file_name
+from innerloop.learning.inner_loop import InnerLoop
+from innerloop.learning.methods import METHODS
+from innerloop.loading.models import LoadedModel, known_hub_id, load
+from innerloop.machine import chosen_device
+from innerloop.numerics.rounding import seeded
+from innerloop.numerics.tensors import TensorSet, per_task
+from innerloop.spaces.all_parameters import AllParameters
+from innerloop.spaces.lora import LoraSpace
+from innerloop.spaces.space import ParameterSpace
+
+__all__ = ["Adapted", "DamagedError", "Learned", "load_run", "task_adapter"]
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """Values (1, ...) of one task, and the support loss before each inner step."""
+
+    learned: "Learned"
+    values: TensorSet
+    losses: tuple[float, ...]
+    form: Form | None = "prompt"
+
+    def __repr__(self) -> str:
+        losses = " -> ".join(f"{loss:.3f}" for loss in self.losses[:: max(len(self.losses) - 1, 1)])
+        return (
+            f"Adapted(steps={len(self.losses)}, support loss {losses}, {len(self.values)} tensors, of {self.learned!r})"
+        )
+
+    def generate(self, prompts: Sequence[Prompt], *, max_new_tokens: int = 32) -> list[str]:
+        """Greedy answers, each up to what ends one, in the form of the examples that were adapted to.
+
+        prompts  texts: a user's turn after conversations, a question after questions, else a prompt as it stands;
+                 records without their answers; or conversations, lists of messages
+        Raises UserError for anything else, a single text included, and for a prompt without a token.
+        """
+        _whole(max_new_tokens, "max_new_tokens")
+        starts = self.learned.encoder.starts(prompts, self.form)
+        if not starts:
+            return []
+        tokens, openings, ends = zip(*starts, strict=True)
+        options = {"ends": ends, "openings": openings, "max_new_tokens": max_new_tokens}
+        with self.learned.space.installed(self.values) as model:
+            return generate(model, self.learned.model.tokenizer, tokens, **options)
+
+    def score(self, examples: Examples, *, columns: Mapping[str, str] | None = None) -> tuple[float, float]:
+        """(mean nats per answer token, share of answers that greedy decoding gives exactly). Examples weigh alike.
+
+        columns  as of `Learned.adapt`
+        """
+        examined = self.learned.encoded(examples, columns=columns)
+        found = score_examples(self.learned.space, self.values, [examined])
+        return float(found.nats.mean()), float(found.exact.float().mean())
+
+    def loss(self, examples: Examples, *, columns: Mapping[str, str] | None = None) -> float:
+        """What the inner steps lower: mean nats per scored token of all examples, what ends an answer included.
+
+        columns  as of `Learned.adapt`
+        """
+        examined = self.learned.encoded(examples, columns=columns)
+        return float(training_loss(self.learned.space, self.values, [examined]))
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """A PEFT adapter folder, or a Hugging Face model folder where all parameters were trained."""
+        self.learned.save(Path(folder), {name: value[0] for name, value in self.values.items()}, holds="task")
+
+
+@dataclass(frozen=True)
+class Learned:
+    """A trained initialization. inner: the run's own adaptation; a method without one gets DEFAULT_ADAPTATION."""
+
+    config: RunConfig
+    model: LoadedModel
+    space: ParameterSpace
+    folder: Path
+    last_round: LastRound = field(default_factory=LastRound)
+
+    def __repr__(self) -> str:
+        return f"Learned({self.config.method.name} on {self.model.name}, {self.folder})"
+
+    @property
+    def inner(self) -> InnerLoop:
+        section = self.config.method.inner
+        if section is None:
+            return DEFAULT_ADAPTATION[METHODS[self.config.method.name].trains]
+        whole = section.batch_size >= self.config.tasks.support  # of any number of examples, then
+        return replace(section.build(), batch_size=None if whole else section.batch_size)
+
+    @property
+    def exported(self) -> Path:
+        """The adapter or model folder that the run wrote."""
+        return self.folder / EXPORTED[METHODS[self.config.method.name].trains]
+
+    @property
+    def encoder(self) -> Encoder:
+        """How the run reads examples and prompts."""
+        return encoder_of(self.config, self.model.tokenizer)
+
+    def adapt(
+        self,
+        examples: Examples,
+        *,
+        steps: int | None = None,
+        inner: InnerLoop | None = None,
+        columns: Mapping[str, str] | None = None,
+    ) -> Adapted:
+        """A few inner steps on the examples, from the shared values, which stay as they are.
+
+        examples  `{prompt, completion}` records (or the other forms of docs/data-format.md), or a file of them
+        steps     in place of the inner loop's own number
+        inner     in place of the run's own inner loop
+        columns   our field names -> the records', in place of the run's own tasks.columns; {} for none
+        Raises UserError for records that can't be read, and for arguments of another kind.
+        """
+        if inner is not None and not isinstance(inner, InnerLoop):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise UserError(Fault("not an inner loop", "inner", inner, "InnerLoop(...)"))
+        if steps is not None:
+            _whole(steps, "steps")
+        task, inner = self._fitted(examples, columns), inner or self.inner
+        inner = inner if steps is None else replace(inner, steps=steps)
+        with seeded(self.config.seed, "adapt", device=self.space.device):
+            reached = adapted(self.space, inner, [task.pool])
+        losses = tuple(reached.losses.mean(1).tolist())
+        return Adapted(self, reached.values, losses, form_of(task.task.pool))
+
+    def encoded(self, examples: Examples, *, columns: Mapping[str, str] | None = None) -> list[Encoded]:
+        """Fitted to tasks.max_length as in training. Raises UserError where none fits."""
+        return list(self._fitted(examples, columns).pool)
+
+    def _fitted(self, examples: Examples, columns: Mapping[str, str] | None) -> EncodedTask:
+        encoder = self.encoder
+        task = Task("examples", pool=tuple(encoder.examples(examples, columns=columns)))
+        (fitted,) = encoder.tasks([task])
+        if not fitted.pool:
+            right = "longer, or truncate"
+            raise UserError(Fault("every example is too long", "tasks.max_length", encoder.max_length, right))
+        check_tokens([fitted], self.model)
+        return fitted
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """The shared values as a PEFT adapter folder, or as a Hugging Face model folder."""
+        self.save(Path(folder), self.space.shared)
+
+    def save(self, folder: Path, values: Mapping[str, Tensor], *, holds: Holds = "initialization") -> None:
+        """Any values of this run's space, in the same format."""
+        model, space = self.model, self.space
+        about = card(self.config, model, holds=holds)
+        if isinstance(space, LoraSpace):
+            names = {"lora": space.settings, "base_name": base_id(self.config, model), "card": about}
+            export_adapter(folder, model.model, values=values, **names)
+        else:
+            assert isinstance(space, AllParameters)
+            options = {"dtype": space.dtype, "tokenizer": model.tokenizer, "card": about}
+            export_model(folder, model.model, values=values, **options)
+
+    def check(self, folder: Path, examples: Examples) -> float:
+        """Largest difference between the logits of the shared values and of `folder`, reloaded by PEFT alone."""
+        tokens = torch.tensor([self.encoded(examples)[0].tokens])
+        model = self.model.model
+        with self.space.installed(per_task(self.space.shared, 1)):
+            here = model(input_ids=tokens.to(model.device), use_cache=False).logits.float().cpu()
+        return float((here - reload_logits(folder, tokens, base=self.model.source)).abs().max())
+
+
+def load_run(
+    folder: str | Path, *, base: str | Path | None = None, dtype: str | None = None, device: str | None = None
+) -> Learned:
+    """What a finished run learned.
+
+    base           where its base model is now: a folder, hub id or GGUF file with the very weights it was trained on
+    dtype, device  of the base model's weights; by default the run's
+    Raises UserError where there is none, or its base model is another now; DamagedError where its weights changed.
+    """
+    _check_choices(folder, dtype, device)
+    folder = Path(folder)
+    run = finished(folder)
+    config, row = run.config, METHODS[run.config.method.name]
+    check_shared(run)
+    exported = folder / EXPORTED[row.trains]
+    run.check_weights(exported)
+    if row.trains == "all":
+        check_model(exported)
+    place = at_its_base(run, base).model.name
+    loaded = load(place, dtype=dtype or config.model.dtype, device=chosen_device(device or config.model.device))
+    # An adapter is read before its space is made: no more is allocated than its file was found to hold.
+    shared = _adapter(exported, run, loaded) if row.trains == "lora" else {}
+    space = Session(_for_one_task(config), loaded, [], [], [], {}).space()
+    if row.trains == "lora":
+        space.shared = {name: value.to(loaded.model.device) for name, value in shared.items()}
+    return Learned(config, loaded, space, folder)
+
+
+def _check_choices(folder: object, dtype: object, device: object) -> None:
+    """Raises UserError for arguments of another type; what a text names is checked where it is used."""
+    faults = Faults()
+    if not isinstance(folder, str | Path):
+        faults.add("not a folder", "folder", folder, "the output_dir of a finished run")
+    for name, value in (("dtype", dtype), ("device", device)):
+        if value is not None and not isinstance(value, str):
+            faults.add("not a name", name, value, "text, such as float32 or cpu; or leave it out")
+    faults.raise_if_any()
+
+
+def check_shared(run: Finished) -> None:
+    """Raises UserError for a run of an adapter for each task: it has no initialization that they share."""
+    method, folder = run.config.method.name, run.folder
+    if METHODS[method].one_task:
+        one = min((folder / "adapters").glob("*"), default=folder)
+        hint = f"a run that shares one initialization; its adapters are ready to use, as {one}"
+        raise UserError(Fault(f"{method} trained one adapter for each task", str(folder), expected=hint))
+
+
+def at_its_base(run: Finished, base: str | Path | None = None) -> RunConfig:
+    """Its config, with the model's name as the place to read it from: the base of an adapter, or what was trained.
+
+    base  where that of an adapter is now
+    """
+    method = run.config.method.name
+    if METHODS[method].trains == "lora":
+        place = base_of(run, base)
+    elif base is None:
+        place = str((run.folder / EXPORTED["all"]).resolve())  # absolute: never taken for a hub id
+    else:
+        problem = f"{method} trained all parameters: the run holds its whole model"
+        raise UserError(Fault(problem, "base", str(base), "leave it out"))
+    model = run.config.model.model_copy(update={"name": place})
+    return run.config.model_copy(update={"model": model})
+
+
+def task_adapter(folder: Path, task: str, model: LoadedModel) -> TensorSet:
+    """The values of `task`'s own adapter, from the folder of a finished run of one adapter for each task.
+
+    Raises UserError and DamagedError as `load_run` does.
+    """
+    run, place = finished(folder), folder / "adapters" / file_name(task)
+    run.check_weights(place)
+    return _adapter(place, run, model)
+
+
+def base_of(run: Finished, base: str | Path | None = None) -> str:
+    """The name that the base model of a run's adapter is read by: `base`, or where it was, or beside the run as it was.
+
+    Raises UserError where there is none of these folders any more.
+    """
+    if base is not None:
+        return str(base)
+    if known_hub_id(run.name, run.source):
+        return run.name
+    # A folder may have been named relative to where the run was started, and moved together with the run.
+    output, source = run.config.output_dir, Path(run.source)
+    moved = [run.folder / os.path.relpath(source, output)] if output.is_absolute() else []
+    for place in (source, at_home(run.name), *moved):
+        if place.exists():
+            return str(place)
+    right = "load_run(folder, base=...), or innerloop adapt --base: where the base model is now"
+    raise UserError(Fault("the run's base model is not there any more", "model.name", run.name, right))
+
+
+def _adapter(place: Path, run: Finished, model: LoadedModel) -> TensorSet:
+    if model.fingerprint != run.fingerprint:
+        raise UserError(Fault("not the weights this adapter was trained on", f"model {model.name}", model.fingerprint))
+    lora = run.config.method.lora_settings()
+    assert lora is not None
+    hub_id = run.config.model.hub_id or known_hub_id(run.name, run.source)
+    return read_adapter(place, model.model, lora=lora, base_names=(hub_id, run.source))
+
+
+def _whole(value: object, where: str) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise UserError(Fault("not a count", where, value, "a whole number above 0"))
+
+
+def _for_one_task(config: RunConfig) -> RunConfig:
+    """Without what training saved on: one task adapts in float32, with any optimizer."""
+    memory = config.memory.model_copy(update={"lean": False, "offload": False})
+    return config.model_copy(update={"memory": memory})

@@ -1,0 +1,172 @@
+"""load_config: the objects it gives, the defaults, and the way back."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from config_examples import OTHER, faults_of, leaves, minimal
+from innerloop.config.defaults import DEFAULT_INNER, DEFAULT_OUTER
+from innerloop.config.document import to_yaml
+from innerloop.config.loading import KEYS, load_config
+from innerloop.config.schema import get
+from innerloop.learning.inner_loop import InnerLoop
+from innerloop.learning.methods import METHODS, Fomaml, MetaLora
+from innerloop.numerics.optimizers import AdamW, Sgd
+from innerloop.spaces.lora import LoraSettings
+
+ADAMW, SGD = "{name: adamw, lr: 1e-3}", "{name: sgd, lr: 0.1}"
+
+
+def base(**changes: Any) -> dict[str, Any]:
+    """A meta-lora run with both optimizers given."""
+    adamw = {"name": "adamw", "lr": 1e-3}
+    method = {"name": "meta-lora", "inner": {"optimizer": adamw}, "lora": {"layers": "last-3"}}
+    return {**minimal("meta-lora"), "method": method, "outer": {"optimizer": adamw}, **changes}
+
+
+def test_values_reach_the_objects_they_are_for() -> None:
+    config = load_config(
+        base(seed=3),
+        [
+            "method.inner={steps: 2, clip: 3, optimizer: {name: sgd, lr: 1e-4}}",
+            "method.lora={r: 4, layers: [1, 2], target_modules: [q_proj]}",
+            "method.keep_task_adapters=true",
+            "outer.optimizer={name: adamw, lr: 1E-3, betas: [0, 0.5], weight_decay: 1}",
+            "outer.clip=2",
+        ],
+    )
+    inner = InnerLoop(steps=2, optimizer=Sgd(lr=1e-4, clip=3.0))
+    assert config.method.build() == MetaLora(inner=inner, keep_task_adapters=True)
+    assert config.method.lora_settings() == LoraSettings(r=4, layers=(1, 2), target_modules=("q_proj",))
+    assert config.outer.build_optimizer() == AdamW(lr=1e-3, clip=2.0, betas=(0.0, 0.5), weight_decay=1.0)
+    assert config.output_dir == Path("runs/x")
+    assert config.seed == 3
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_loads_builds_and_comes_back_from_its_resolved_config(method: str, tmp_path: Path) -> None:
+    config = load_config(minimal(method))
+    assert isinstance(config.method.build(), METHODS[method].rule)
+    assert (config.method.lora_settings() is not None) == (METHODS[method].trains == "lora")
+    resolved = config.resolved()
+    assert json.loads(json.dumps(resolved)) == resolved
+    assert load_config(resolved) == config
+    file = tmp_path / "resolved.yaml"
+    file.write_text(to_yaml(resolved))
+    assert load_config(file) == config
+    assert load_config(file, ["seed=8"]) != config
+
+
+COMMON = {"seed", "output_dir", "save.every", "save.keep", "method.name"}
+COMMON |= {f"outer.{key}" for key in ("steps", "tasks_per_step", "clip", "on_non_finite")}
+COMMON |= {f"model.{key}" for key in ("name", "dtype", "device", "compile")}
+COMMON |= {
+    f"memory.{key}" for key in ("tasks_per_forward", "checkpointing", "logit_rows", "trunk_cache", "lean", "offload")
+}
+COMMON |= {f"outer.optimizer.{key}" for key in ("name", "lr", "betas", "eps", "weight_decay")}
+COMMON |= {f"tasks.{key}" for key in ("suite", "difficulty", "examples_per_task", "support", "test", "only")}
+COMMON |= {f"tasks.{key}" for key in ("validation", "held_out", "max_length", "on_too_long")}
+QUERY = {"tasks.query"}
+SGD_STEPS = {f"method.inner.{key}" for key in ("steps", "batch_size", "clip", "optimizer.name", "optimizer.lr")}
+ADAMW_STEPS = SGD_STEPS | {f"method.inner.optimizer.{key}" for key in ("betas", "eps", "weight_decay")}
+LORA = {key for key in KEYS if key.startswith("method.lora.")}
+RATIO = {"method.inner.optimizer.loraplus_lr_ratio"}
+READ = {
+    "fomaml": COMMON | QUERY | SGD_STEPS,
+    "maml": COMMON | QUERY | SGD_STEPS,
+    "reptile": COMMON | SGD_STEPS,
+    "joint": COMMON | QUERY,
+    "fomaml-lora": COMMON | QUERY | SGD_STEPS | LORA | RATIO,
+    "maml-lora": COMMON | QUERY | SGD_STEPS | LORA | RATIO,
+    "meta-lora": COMMON | QUERY | ADAMW_STEPS | LORA | RATIO | {"method.keep_task_adapters"},
+    "reptile-lora": COMMON | ADAMW_STEPS | LORA | RATIO,
+    "joint-lora": COMMON | QUERY | LORA,
+    "lora": COMMON | QUERY | LORA,
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_resolved_has_every_key_that_is_read_and_no_other(method: str) -> None:
+    assert set(leaves(load_config(minimal(method)).resolved())) == READ[method]
+
+
+def test_the_source_and_the_optimizer_decide_what_is_read() -> None:
+    folder = load_config(minimal("joint", tasks={"folder": "x"})).resolved()
+    assert set(leaves(folder)) == READ["joint"] - {"tasks.suite", "tasks.difficulty"} | {
+        "tasks.folder",
+        "tasks.columns",
+        "tasks.verifier",
+    }
+    hidden = load_config(minimal("joint", tasks={"suite": "hidden-rules"})).resolved()
+    assert set(leaves(hidden)) == READ["joint"] | {"tasks.instances"}
+    sgd = load_config(minimal("joint"), [f"outer.optimizer={SGD}"]).resolved()
+    assert set(leaves(sgd)) == READ["joint"] - {f"outer.optimizer.{key}" for key in ("betas", "eps", "weight_decay")}
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_a_changed_value_of_every_key_shows_in_the_resolved_config(key: str) -> None:
+    before = base()
+    if key in ("tasks.folder", "tasks.columns", "tasks.verifier"):
+        before["tasks"] = {"folder": "data"}
+    if key == "tasks.instances":
+        before["tasks"] = {"suite": "hidden-rules"}
+    if key == "memory.trunk_cache_gb":
+        before["memory"] = {"trunk_cache": True}
+    if key in ("memory.lean", "memory.offload"):
+        before |= {"model": {"name": "m", "dtype": "bfloat16"}, "method": {"name": "fomaml"}}
+    after = load_config(before, [f"{key}={json.dumps(OTHER[key])}"])
+    assert get(after.resolved(), key) == OTHER[key]
+    assert get(load_config(before).resolved(), key) != OTHER[key]
+
+
+def test_the_defaults_of_the_inner_loop_are_the_methods_own() -> None:
+    for method, row in METHODS.items():
+        inner = load_config(minimal(method)).resolved()["method"].get("inner")
+        if "inner" not in row.rule.options():
+            assert inner is None
+            continue
+        expected = DEFAULT_INNER.get(method, DEFAULT_INNER[row.trains])
+        assert (inner["steps"], inner["clip"]) == (expected["steps"], expected["clip"])
+        assert inner["optimizer"]["lr"] == expected["optimizer"]["lr"]
+    fomaml, meta = load_config(minimal("fomaml")), load_config(minimal("meta-lora"))
+    assert fomaml.method.build() == Fomaml(inner=InnerLoop(steps=3, optimizer=Sgd(lr=1e-3)))
+    assert meta.method.build() == MetaLora(inner=InnerLoop(steps=5, optimizer=AdamW(lr=3e-3, betas=(0.9, 0.99))))
+    lora = load_config(minimal("fomaml-lora")).method.build()
+    assert lora == Fomaml(inner=InnerLoop(steps=3, optimizer=Sgd(lr=0.3, clip=1.0)))
+
+
+def test_an_optimizers_keys_default_to_the_methods_own_unless_another_is_named() -> None:
+    config = load_config(minimal("meta-lora"), ["method.inner.steps=2"])
+    assert config.method.inner is not None
+    assert (config.method.inner.steps, config.method.inner.optimizer.betas) == (2, (0.9, 0.99))
+    config = load_config(minimal("meta-lora"), [f"method.inner.optimizer={ADAMW}"])
+    own = AdamW(lr=1e-3, betas=(0.9, 0.99))
+    assert config.method.build() == MetaLora(inner=InnerLoop(steps=5, optimizer=own))
+    alone = load_config(minimal("meta-lora"), ["method.inner.optimizer.lr=1e-3", "method.inner.optimizer.eps=1e-3"])
+    assert alone.method.build() == MetaLora(inner=InnerLoop(steps=5, optimizer=replace(own, eps=1e-3)))
+    unlike = load_config(minimal("fomaml-lora"), [f"method.inner.optimizer={ADAMW}"]).method.build()
+    assert unlike == Fomaml(inner=InnerLoop(steps=3, optimizer=AdamW(lr=1e-3, clip=1.0)))
+    assert load_config(minimal("meta-lora"), ["outer.optimizer.weight_decay=1"]).outer.build_optimizer() == AdamW(
+        lr=2e-3, clip=1.0, weight_decay=1.0
+    )
+    (fault,) = faults_of(minimal("meta-lora"), "outer.optimizer.name=sgd")
+    assert "outer.optimizer.lr: missing" in fault
+    assert "number above 0" in fault
+
+
+def test_other_defaults_that_depend_on_the_run() -> None:
+    steps = {method: load_config(minimal(method)).outer.tasks_per_step for method in METHODS}
+    assert steps.pop("lora") == 1
+    assert set(steps.values()) == {4}
+    rates = {method: load_config(minimal(method)).outer.optimizer.lr for method in METHODS}
+    assert all(rates[method] == DEFAULT_OUTER[row.trains]["lr"] for method, row in METHODS.items())
+    folder = load_config(minimal("fomaml", tasks={"folder": "data"})).tasks
+    assert (folder.examples_per_task, folder.columns, folder.difficulty) == (None, {}, None)
+    assert load_config(minimal("fomaml")).tasks.examples_per_task == 100
+    assert load_config(minimal("fomaml"), ["tasks.support=3"]).resolved()["method"]["inner"]["batch_size"] == 3
+    assert load_config(minimal("lora"), ["outer.clip=null"]).outer.build_optimizer().clip is None
+    unclipped = load_config(minimal("fomaml-lora"), ["method.inner.clip=null"]).method.build()
+    assert unclipped == Fomaml(inner=InnerLoop(steps=3, optimizer=Sgd(lr=0.3)))

@@ -1,0 +1,142 @@
+"""What a method reads, and what can't go together, seen through the flat view of a config."""
+
+from typing import Any
+
+import pytest
+
+from innerloop.config.rules import conflicts, lora_sibling, unread
+from innerloop.learning.methods import METHODS
+
+VALUES: dict[str, Any] = {
+    "tasks.suite": "hidden-rules",
+    "tasks.folder": None,
+    "tasks.support": 4,
+    "tasks.query": 6,
+    "tasks.examples_per_task": 10,
+    "tasks.validation": ["a"],
+    "tasks.held_out": ["b"],
+    "method.name": "fomaml-lora",
+    "method.inner.batch_size": 4,
+    "method.inner.optimizer.name": "adamw",
+    "method.lora.layers": "last-2",
+    "outer.optimizer.name": "adamw",
+    "outer.tasks_per_step": 1,
+    "memory.tasks_per_forward": 1,
+    "memory.trunk_cache": False,
+    "memory.lean": False,
+    "model.compile": False,
+    "memory.offload": False,
+    "model.dtype": "float32",
+}
+
+
+def unread_keys(**changes: Any) -> set[str]:
+    return {objection.keys[0] for objection in unread({**VALUES, **changes})}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_a_method_does_not_read_follows_from_its_row(method: str) -> None:
+    row = METHODS[method]
+    expected = {"tasks.columns", "tasks.verifier", "memory.trunk_cache_gb"}
+    expected |= set() if row.trains == "lora" else {"method.lora", "method.inner.optimizer.loraplus_lr_ratio"}
+    expected |= set() if row.rule.reads_query else {"tasks.query"}
+    expected |= {f"method.{option}" for option in ("inner", "keep_task_adapters") if option not in row.rule.options()}
+    assert unread_keys(**{"method.name": method}) == expected
+
+
+def test_what_other_values_leave_unread() -> None:
+    always = unread_keys()
+    sgd = {"method.inner.optimizer.name": "sgd", "outer.optimizer.name": "sgd"}
+    assert unread_keys(**sgd) - always == {
+        "method.inner.optimizer.betas",
+        "method.inner.optimizer.eps",
+        "method.inner.optimizer.weight_decay",
+        "outer.optimizer.betas",
+        "outer.optimizer.eps",
+        "outer.optimizer.weight_decay",
+    }
+    assert unread_keys(**{"tasks.suite": "math-science"}) - always == {"tasks.instances"}
+    folder = unread_keys(**{"tasks.suite": None, "tasks.folder": "x"})
+    assert folder - always == {"tasks.difficulty", "tasks.instances"}
+    assert always - folder == {"tasks.columns", "tasks.verifier"}
+    assert always - unread_keys(**{"memory.trunk_cache": True}) == {"memory.trunk_cache_gb"}
+
+
+def test_without_a_method_nothing_is_said_of_it() -> None:
+    values = {key: value for key, value in VALUES.items() if key != "method.name"}
+    assert {objection.keys[0] for objection in unread(values)} == {
+        "tasks.columns",
+        "tasks.verifier",
+        "memory.trunk_cache_gb",
+    }
+    assert not list(conflicts(values))
+
+
+def test_the_sibling_trains_lora_by_the_same_rule() -> None:
+    for method, row in METHODS.items():
+        sibling = lora_sibling(method)
+        assert METHODS[sibling].trains == "lora"
+        assert METHODS[sibling].rule is row.rule
+    assert lora_sibling("lora") == "lora"
+
+
+def test_values_that_go_together() -> None:
+    assert not list(conflicts(VALUES))
+    others = {"memory.tasks_per_forward": 4, "outer.tasks_per_step": 4, "tasks.query": 5}
+    assert not list(conflicts({**VALUES, **others}))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("tasks.support", 5, "larger than the pool"),
+        ("tasks.query", 7, "larger than the pool"),
+        ("method.inner.batch_size", 5, "support"),
+        ("tasks.suite", None, "no tasks"),
+        ("tasks.folder", "x", "not from both"),
+        ("tasks.examples_per_task", None, "no end"),
+        ("tasks.held_out", ["c", "a"], "a"),
+        ("method.name", "maml-lora", "sgd"),
+    ],
+)
+def test_each_conflict_is_found_by_its_own_value(key: str, value: Any, words: str) -> None:
+    found = list(conflicts({**VALUES, key: value}))
+    assert [words in objection.problem for objection in found] == [True]
+    assert key in found[0].keys
+
+
+@pytest.mark.parametrize(
+    ("method", "key", "value", "words"),
+    [
+        ("joint", "memory.tasks_per_forward", 4, "one task a forward"),
+        ("lora", "outer.tasks_per_step", 4, "one task at a time"),
+        ("fomaml", "memory.trunk_cache", True, "every layer"),
+        ("fomaml", "memory.tasks_per_forward", "auto", ""),
+        ("meta-lora", "memory.lean", True, "little to save"),
+        ("meta-lora", "memory.offload", True, "little to save"),
+        ("fomaml", "memory.offload", True, ""),
+        ("reptile", "tasks.query", None, ""),
+    ],
+)
+def test_conflicts_with_the_method(method: str, key: str, value: Any, words: str) -> None:
+    found = list(conflicts({**VALUES, "method.name": method, key: value}))
+    assert [words in objection.problem for objection in found] == ([True] if words else [])
+
+
+def test_lean_is_for_first_order_methods_in_bfloat16_with_sgd_inside() -> None:
+    lean = {**VALUES, "method.name": "fomaml", "memory.lean": True, "model.dtype": "bfloat16"}
+    sgd = {**lean, "method.inner.optimizer.name": "sgd"}
+    assert not list(conflicts(sgd))
+    assert "two moments" in next(conflicts(lean)).problem
+    assert "stochastically" in next(conflicts({**sgd, "model.dtype": "float32"})).problem
+    assert "second-order" in next(conflicts({**sgd, "method.name": "maml"})).problem
+    assert "spacing of bfloat16" in next(conflicts({**sgd, "method.name": "reptile"})).problem
+    assert not list(conflicts({**sgd, "method.name": "joint"}))
+
+
+def test_a_trunk_needs_layers_below_it() -> None:
+    cached = {**VALUES, "memory.trunk_cache": True}
+    assert "first layer" in next(conflicts({**cached, "method.lora.layers": "all"})).problem
+    assert "first layer" in next(conflicts({**cached, "method.lora.layers": [0, 3]})).problem
+    assert not list(conflicts({**cached, "method.lora.layers": [1, 3]}))
+    assert not list(conflicts(cached))

@@ -1,0 +1,25 @@
+"""written   the report of `results_example`, made once: its folder, the paths that were returned, and the results"""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from innerloop.report.report import write_report
+from results_example import example
+
+
+class Written(NamedTuple):
+    folder: Path
+    paths: list[Path]
+    results: dict[str, Any]
+
+    @property
+    def page(self) -> Path:
+        return self.folder / "report.html"
+
+
+@pytest.fixture(scope="session")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Written:
+    folder, results = tmp_path_factory.mktemp("report"), example()
+    return Written(folder, write_report(folder, results), results)

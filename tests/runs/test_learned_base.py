@@ -1,0 +1,48 @@
+"""A run finds its base model where it was, where it was moved to, or where it is said to be; its weights decide."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from helpers import same
+from innerloop.errors import UserError
+from innerloop.runs.learned import load_run
+from small_runs import new_world, small_run
+
+
+def test_a_run_that_moved_with_its_base_still_loads(tmp_path: Path) -> None:
+    world = new_world(tmp_path / "old")
+    learned = small_run(world, "fomaml-lora", tmp_path / "old" / "runs" / "one")
+    shutil.move(tmp_path / "old", tmp_path / "new")
+    found = load_run(tmp_path / "new" / "runs" / "one")
+    assert same(found.space.shared, learned.space.shared)
+
+
+def test_a_base_that_was_moved_alone_is_asked_for(tmp_path: Path) -> None:
+    world = new_world(tmp_path / "old")
+    learned = small_run(world, "fomaml-lora", tmp_path / "run")
+    moved = tmp_path / "elsewhere"
+    shutil.move(world.base, moved)
+    with pytest.raises(UserError, match="not there any more") as caught:
+        load_run(tmp_path / "run")
+    assert "base=" in caught.value.faults[0].expected
+    assert "--base" in caught.value.faults[0].expected
+    for base in (moved, str(moved)):
+        assert same(load_run(tmp_path / "run", base=base).space.shared, learned.space.shared)
+
+
+def test_a_base_of_other_weights_is_refused(tmp_path: Path) -> None:
+    world, other = new_world(tmp_path / "one"), new_world(tmp_path / "two", seed=1)
+    small_run(world, "fomaml-lora", tmp_path / "run")
+    with pytest.raises(UserError, match="not the weights this adapter was trained on"):
+        load_run(tmp_path / "run", base=other.base)
+
+
+def test_a_run_of_all_parameters_has_no_other_base(tmp_path: Path) -> None:
+    world = new_world(tmp_path)
+    small_run(world, "joint", tmp_path / "run")
+    shutil.rmtree(world.base)
+    with pytest.raises(UserError, match="holds its whole model"):
+        load_run(tmp_path / "run", base=world.base)
+    assert load_run(tmp_path / "run").space.shared
