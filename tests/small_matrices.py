@@ -3,6 +3,7 @@
 ARMS         of a small matrix, each with its own part of a run.yaml
 small        the tree of a small matrix; dotted keys on top
 matrix_file  the same as a YAML file
+read_matrix  such a file, where nothing is wrong with it
 Compared     a comparison that ran: its file and folder, its matrix, its results
 run_here     begins a comparison and runs its cells without a process for each
 scores_of    a cell's pieces by name
@@ -16,8 +17,10 @@ from typing import Any, NamedTuple
 from innerloop.comparison.cells import run_cell
 from innerloop.comparison.compare import begin
 from innerloop.comparison.matrix import Matrix
+from innerloop.comparison.reading import sound_part
 from innerloop.config.document import to_yaml
 from innerloop.config.schema import ABSENT
+from innerloop.errors import Faults
 from innerloop.results.summary import summarize
 from small_runs import NOTHING, Changes, World
 
@@ -81,6 +84,15 @@ def matrix_file(world: World, folder: Path, changes: Changes = NOTHING) -> Path:
     path = folder / "matrix.yaml"
     path.write_text(to_yaml(small(world, changes)))
     return path
+
+
+def read_matrix(path: Path) -> Matrix:
+    """Raises UserError with everything that is wrong with the file and with each arm's run."""
+    faults = Faults()
+    matrix = sound_part(path, faults)
+    faults.raise_if_any()
+    assert matrix is not None
+    return matrix
 
 
 def run_here(file: Path, folder: Path) -> Compared:

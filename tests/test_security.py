@@ -4,6 +4,7 @@ import importlib.metadata
 import json
 import os
 import pickle
+import re
 import shutil
 import subprocess
 import sys
@@ -13,13 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from packaging.requirements import Requirement
 
 import innerloop
 from innerloop.artifacts.export import reload_logits
 from innerloop.data.encoding import encode
 from innerloop.data.tasks import Example, Message
-from innerloop.errors import UserError
+from innerloop.errors import Fault, RunError, UserError, redacted
 from innerloop.loading import models, shapes
 from record_files import write
 from small_runs import SUPPORT, Cli, Runs, World, config_file, files_of, tokens_of
@@ -220,6 +223,52 @@ def test_a_chat_template_stays_in_its_sandbox(template: str) -> None:
 
 # secrets
 
+LETTERS = "AbCdEfGhIjKlMnOpQrStUvWxYz0123456789"
+
+
+@pytest.mark.parametrize(
+    ("secret", "shown"),
+    [
+        (SECRET, "hf_A***"),
+        ("https://me:pa55word@host/x", "https://me:***@host/x"),
+        (f"https://me:{SECRET}@host/x", "https://me:***@host/x"),
+        (f"https://{SECRET}@host/x", "https://hf_A***@host/x"),
+    ],
+)
+def test_hub_tokens_and_the_passwords_of_urls_are_cut(secret: str, shown: str) -> None:
+    for text in ("{}", "no such model: {}.", "['a', '{}']", "run.yaml: {}: unknown key", "hub.token={}, then {}"):
+        assert redacted(text.format(secret, secret)) == text.format(shown, shown)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+        "hf_hub_download(local_files_only=True)",
+        "shelf_AbCdEfGhIjKlMnOpQrStUvWxYz0123",
+        "eos_token: '</s>', pad_token='<|reserved_special_token_0|>'",
+        "https://huggingface.co/docs/hub/security-tokens#what: see me@host there",
+    ],
+)
+def test_prose_digests_and_names_stay(text: str) -> None:
+    assert redacted(text) == text
+
+
+@given(before=st.text(max_size=20), after=st.text(max_size=20), secret=st.text(LETTERS, min_size=30, max_size=60))
+def test_no_text_around_a_token_keeps_it_and_twice_is_once(before: str, after: str, secret: str) -> None:
+    before = before + "/" if before[-1:].isalnum() else before  # as a part of a longer word it isn't a token
+    once = redacted(f"{before}hf_{secret}{after}")
+    assert secret not in once
+    assert redacted(once) == once
+
+
+def test_every_part_of_a_message_is_redacted() -> None:
+    long = "x " * 50 + SECRET  # is cut where it is shown, and so would the token be
+    said = str(UserError(Fault(f"a {SECRET}", f"b {SECRET}", {"c": long}, f"d {SECRET}"), f"e {SECRET}"))
+    assert SECRET[4:8] not in said
+    assert said.count("hf_A***") == 5
+    assert SECRET[4:8] not in str(RunError(f"lost {SECRET}"))
+
 
 def test_a_secret_in_a_config_reaches_neither_terminal_nor_disk(cli: Cli, world: World, tmp_path: Path) -> None:
     config = config_file(world, tmp_path)
@@ -260,3 +309,10 @@ def test_what_is_installed_and_what_ci_installs_is_in_all_ranges() -> None:
             continue
         assert one.specifier.contains(installed, prereleases=True), f"{one}, installed: {installed}"
         assert one.name not in pinned or one.specifier.contains(pinned[one.name].strip()), f"{one}, {pinned[one.name]}"
+
+
+def test_every_dependency_is_imported() -> None:
+    source = "\n".join(path.read_text() for path in (ROOT / "src").rglob("*.py"))
+    named = {"pyyaml": "yaml", "huggingface-hub": "huggingface_hub"}
+    for name in REQUIRED:
+        assert re.search(rf"^\s*(?:import|from) {named.get(name, name)}\b", source, re.MULTILINE), name

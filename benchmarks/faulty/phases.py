@@ -26,7 +26,7 @@ Gate = tuple[str, int]  # a phase, and how often it had begun before
 # Where a phase's functions are looked up when they are called. `*`: whatever its methods define.
 _WHERE = [
     ("loading", "innerloop.engine.session", "load"),
-    ("tokenising", "innerloop.engine.groundwork", "encode_cached"),
+    ("tokenising", "innerloop.data.encoder", "Encoder.tasks"),
     ("inner", "innerloop.learning.inner_loop", "InnerLoop.adapt"),
     ("query", "innerloop.learning.methods", "Fomaml.outer_gradient"),
     ("query", "innerloop.learning.methods", "Maml.outer_gradient"),

@@ -7,13 +7,12 @@ import pytest
 
 from innerloop.comparison.compare import begin
 from innerloop.comparison.matrix import common_config
-from innerloop.comparison.reading import load_matrix
 from innerloop.data.encoding import EncodedTask
 from innerloop.engine.session import prepare
 from innerloop.errors import UserError
 from innerloop.evaluation.kshot import draw_support
 from record_files import write
-from small_matrices import TEST, matrix_file
+from small_matrices import TEST, matrix_file, read_matrix
 from small_runs import ROWS, Changes, Cli, World, records
 
 POOL = ROWS - TEST
@@ -46,7 +45,7 @@ def test_tasks_have_to_be_held_out_and_to_choose_with(world: World, tmp_path: Pa
 
 def with_a_long_example(world: World, folder: Path) -> tuple[EncodedTask, str]:
     """The held-out task, in `folder`, with an example in its pool that leaves no room behind it; its id."""
-    config = common_config(load_matrix(matrix_file(world, folder, {"runs.every.tasks.folder": str(folder)})), 1)
+    config = common_config(read_matrix(matrix_file(world, folder, {"runs.every.tasks.folder": str(folder)})), 1)
     first, *rows = records("cy")
     for width in range(500, 509):  # which side an example is on depends on what it says
         write(folder / "cy.jsonl", {**first, "prompt": first["prompt"].rjust(width, "=")}, *rows)

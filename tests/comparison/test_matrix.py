@@ -6,10 +6,9 @@ from typing import Any
 import pytest
 
 from innerloop.comparison.matrix import COST, Cell, Matrix, cells, common_config, merged, read_plan, run_config
-from innerloop.comparison.reading import load_matrix
 from innerloop.engine.session import prepare, roles
 from innerloop.evaluation.kshot import Grid
-from small_matrices import HELD_OUT, TEST, TRAIN, VALIDATION, Compared, small
+from small_matrices import HELD_OUT, TEST, TRAIN, VALIDATION, Compared, read_matrix, small
 from small_runs import World
 
 MATRICES = sorted((Path(__file__).parents[2] / "matrices").glob("*.yaml"))
@@ -129,7 +128,7 @@ def test_tuning_has_a_grid_for_what_an_arm_trains(world: World) -> None:
 
 @pytest.mark.parametrize("path", MATRICES, ids=lambda path: path.stem)
 def test_shipped_matrices_load(path: Path) -> None:
-    matrix = load_matrix(path)
+    matrix = read_matrix(path)
     assert matrix.name == path.stem
     assert "joint-lora" in matrix.arms, "what everything is compared with"
     assert matrix.primary, "one question that is asked beforehand"

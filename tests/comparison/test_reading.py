@@ -10,12 +10,12 @@ from hypothesis import settings as limits
 from hypothesis import strategies as st
 
 from innerloop.comparison.matrix import Matrix
-from innerloop.comparison.reading import load_matrix, sound_part
+from innerloop.comparison.reading import sound_part
 from innerloop.config.document import to_yaml
 from innerloop.config.schema import ABSENT
 from innerloop.errors import Faults, UserError
 from innerloop.learning.methods import METHODS
-from small_matrices import small
+from small_matrices import read_matrix, small
 from small_runs import World
 
 
@@ -36,7 +36,7 @@ def faults_of(bare: World, changes: dict[str, Any], folder: Path) -> list[tuple[
     """(where, problem) of each, without the file's name."""
     path = written(small(bare, changes), folder)
     with pytest.raises(UserError) as caught:
-        load_matrix(path)
+        read_matrix(path)
     assert caught.value.exit_code == 2
     places = [fault.where.removeprefix(f"{path}: ").partition(" (line")[0] for fault in caught.value.faults]
     return [(place, fault.problem) for place, fault in zip(places, caught.value.faults, strict=True)]
@@ -44,14 +44,14 @@ def faults_of(bare: World, changes: dict[str, Any], folder: Path) -> list[tuple[
 
 def expected_of(bare: World, changes: dict[str, Any], folder: Path) -> str:
     with pytest.raises(UserError) as caught:
-        load_matrix(written(small(bare, changes), folder))
+        read_matrix(written(small(bare, changes), folder))
     (fault,) = caught.value.faults
     return fault.expected
 
 
 def test_a_sound_matrix_loads(bare: World, tmp_path: Path) -> None:
     tree = small(bare)
-    assert load_matrix(written(tree, tmp_path)) == Matrix.model_validate(tree)
+    assert read_matrix(written(tree, tmp_path)) == Matrix.model_validate(tree)
     faults = Faults()
     assert sound_part(written(tree, tmp_path), faults) == Matrix.model_validate(tree)
     assert not faults
@@ -118,7 +118,7 @@ def test_what_has_to_be_given(bare: World, tmp_path: Path, key: str) -> None:
 
 @pytest.mark.parametrize("key", ["cost_only", "evaluation", "runs.lora", "runs.all", "primary"])
 def test_what_may_be_left_out(bare: World, tmp_path: Path, key: str) -> None:
-    load_matrix(written(small(bare, {"runs.lora.memory": ABSENT, key: ABSENT}), tmp_path))
+    read_matrix(written(small(bare, {"runs.lora.memory": ABSENT, key: ABSENT}), tmp_path))
 
 
 # arms
@@ -167,7 +167,7 @@ PRIMARY = {"arm": "meta-lora", "against": "joint-lora", "metric": "nats", "k": 4
 def test_a_primary_contrast_is_one_that_the_matrix_scores(bare: World, tmp_path: Path) -> None:
     given = {"evaluation.k": [0, 4, 8], "budgets.seconds": 5.0}
     for sound in ({}, {"k": 0}, {"budget": "seconds"}, {"arm": "in-context"}, {"arm": "base", "k": 0}):
-        matrix = load_matrix(written(small(bare, {**given, "primary": PRIMARY | sound}), tmp_path))
+        matrix = read_matrix(written(small(bare, {**given, "primary": PRIMARY | sound}), tmp_path))
         assert matrix.primary is not None
     for changes, where in (
         ({"arm": "meta-lor"}, {"arm"}),
@@ -192,11 +192,11 @@ def test_a_primary_contrast_is_one_that_the_matrix_scores(bare: World, tmp_path:
 def test_a_primary_contrast_is_told_with_its_budget_and_without_what_k_0_has_none_of(
     bare: World, tmp_path: Path
 ) -> None:
-    matrix = load_matrix(written(small(bare, {"primary": PRIMARY}), tmp_path))
+    matrix = read_matrix(written(small(bare, {"primary": PRIMARY}), tmp_path))
     assert matrix.primary_contrast == PRIMARY | {"budget": "tokens"}
-    matrix = load_matrix(written(small(bare, {"primary": PRIMARY | {"k": 0}}), tmp_path))
+    matrix = read_matrix(written(small(bare, {"primary": PRIMARY | {"k": 0}}), tmp_path))
     assert matrix.primary_contrast == PRIMARY | {"budget": "tokens", "k": 0, "adaptation": "none"}
-    assert load_matrix(written(small(bare), tmp_path)).primary_contrast is None
+    assert read_matrix(written(small(bare), tmp_path)).primary_contrast is None
 
 
 def test_what_the_matrix_says_itself_is_said_nowhere_else(bare: World, tmp_path: Path) -> None:
@@ -213,7 +213,7 @@ def test_an_arm_can_not_change_what_all_are_scored_on(bare: World, tmp_path: Pat
         for place in ("runs.lora", "runs.all", "arms.meta-lora", "cost_only.arms.fomaml"):
             changes = {f"{place}.{key}": value}
             assert faults_of(bare, changes, tmp_path) == [(f"{place}.{key}", "this is the same for every arm")]
-    load_matrix(written(small(bare, {"arms.meta-lora.tasks": {"examples_per_task": 7, "support": 4}}), tmp_path))
+    read_matrix(written(small(bare, {"arms.meta-lora.tasks": {"examples_per_task": 7, "support": 4}}), tmp_path))
 
 
 @pytest.mark.parametrize("place", ["runs.every", "runs.lora", "arms.lora"])
@@ -264,16 +264,16 @@ def test_a_fault_names_its_line(bare: World, tmp_path: Path) -> None:
     path = written(small(bare, {"evaluation.drawz": 2}), tmp_path)
     line = next(number for number, text in enumerate(path.read_text().splitlines(), 1) if "drawz" in text)
     with pytest.raises(UserError, match=rf"m\.yaml: evaluation\.drawz \(line {line}\): unknown key"):
-        load_matrix(path)
+        read_matrix(path)
 
 
 def test_files_that_are_no_matrix(tmp_path: Path) -> None:
     for text, problem in (("[1, 2]", "not a mapping"), ("a: [", "not valid YAML"), ("", "missing")):
         (tmp_path / "m.yaml").write_text(text)
         with pytest.raises(UserError, match=problem):
-            load_matrix(tmp_path / "m.yaml")
+            read_matrix(tmp_path / "m.yaml")
     with pytest.raises(UserError, match="there is no such file"):
-        load_matrix(tmp_path / "none.yaml")
+        read_matrix(tmp_path / "none.yaml")
 
 
 # whatever is written

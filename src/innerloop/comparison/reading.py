@@ -1,7 +1,6 @@
 """A matrix file, read and checked: everything that is wrong with it comes at once.
 
-load_matrix   a YAML file -> Matrix
-sound_part    the same as far as it is sound, so that its data can be checked too before anyone is told
+sound_part    a YAML file -> Matrix as far as it is sound, so that its data can be checked too before anyone is told
 """
 
 import copy
@@ -35,15 +34,6 @@ OURS = ("method.name", "seed", "output_dir", "outer.steps")
 SECTIONS = {"model", "tasks", "method", "outer", "memory"}
 THEIRS = ("tasks.examples_per_task", "tasks.support", "tasks.query")  # an arm may draw from them in its own way
 SHARED = tuple(key for key in KEYS if key.startswith(("model.", "tasks.")) and key not in THEIRS)
-
-
-def load_matrix(path: Path) -> Matrix:
-    """Raises UserError with everything that is wrong with the file and with each arm's run."""
-    faults = Faults()
-    matrix = sound_part(path, faults)
-    faults.raise_if_any()
-    assert matrix is not None
-    return matrix
 
 
 def sound_part(path: Path, faults: Faults) -> Matrix | None:

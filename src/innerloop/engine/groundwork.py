@@ -22,7 +22,6 @@ from innerloop.data.encoding import Encoded, EncodedTask
 from innerloop.data.leaks import Overlap, overlaps
 from innerloop.data.roles import Roles, assign_roles
 from innerloop.data.tasks import Task
-from innerloop.data.token_cache import encode_cached
 from innerloop.data.verifiers import unreadable
 from innerloop.engine.inspection import check_tokens, warnings_of
 from innerloop.engine.sources import check_sizes, counted, encoder_of, on_a_day, read
@@ -217,7 +216,7 @@ class _Look:
         self.say("encoding the tasks", 0, 0)
         with self.faults.collecting():
             self.config = on_a_day(self.config, self.tokenizer)
-            every = encode_cached(given, encoder_of(self.config, self.tokenizer))
+            every = encoder_of(self.config, self.tokenizer).tasks(given)
             self._check_tokens(every)
             rest = iter(every)
             return [[next(rest) for _ in group] for group in roles]
