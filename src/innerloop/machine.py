@@ -1,6 +1,7 @@
 """The machine that a run is on: its versions and devices, and what a process took of it.
 
 environment   versions, device and threads: what a number depends on
+extras        which of our extras are here, and what they lack
 commit        which source it was
 chosen_device    `auto` is CUDA where there is one
 reset_peak_memory, peak_memory    measured peaks
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from packaging.requirements import Requirement
 
 from innerloop.errors import Fault, UserError
 
@@ -30,6 +32,29 @@ def environment() -> dict[str, Any]:
         "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
     }
+
+
+def extras() -> dict[str, list[str]]:
+    """Name of an extra -> its packages that are not installed."""
+    found: dict[str, list[str]] = {}
+    for text in importlib.metadata.requires("innerloop") or []:
+        requirement = Requirement(text)
+        for extra in importlib.metadata.metadata("innerloop").get_all("Provides-Extra") or []:
+            if (
+                requirement.marker
+                and not requirement.marker.evaluate()
+                and requirement.marker.evaluate({"extra": extra})
+            ):
+                missing = found.setdefault(extra, [])
+                if not _is_installed(requirement.name):
+                    missing.append(requirement.name)
+    return found
+
+
+def _is_installed(package: str) -> bool:
+    with suppress(importlib.metadata.PackageNotFoundError):
+        return bool(importlib.metadata.version(package))
+    return False
 
 
 def peak_memory() -> dict[str, int]:

@@ -1,7 +1,7 @@
 """The command line: each verb is a few lines over the library.
 
-train, check, plan, adapt, eval, compare, report, export, methods. Exit codes: 0 done, 1 failed, 2 usage, config or
-data, 3 a check failed, 75 stopped by a signal or a full disk. With --json, standard output is one JSON document.
+Exit codes: 0 done, 1 failed, 2 usage, config or data, 3 a check failed, 75 stopped by a signal or a full disk. With
+--json, standard output is one JSON document.
 Everything heavy is imported inside the verbs, so that --help answers at once.
 """
 
@@ -12,6 +12,7 @@ import typer
 
 from innerloop.cli.common import Json, say
 from innerloop.cli.comparing import compare, report
+from innerloop.cli.looking import env, preview, recipes, runs, schema
 from innerloop.cli.running import check, plan, train
 from innerloop.cli.using import adapt, evaluate, export
 from innerloop.engine.stopping import stoppable
@@ -70,6 +71,11 @@ app.command()(compare)
 app.command()(report)
 app.command()(export)
 app.command()(methods)
+app.command()(preview)
+app.add_typer(runs, name="runs")
+app.add_typer(recipes, name="recipes")
+app.command()(env)
+app.command()(schema)
 
 
 def main() -> None:

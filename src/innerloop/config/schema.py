@@ -5,6 +5,7 @@ KEYS, SECTIONS     every key and every section of the schema, dotted; EVERYTHING
 FIELDS             a key's type, limits and, in words, the values it takes
 NULLABLE           keys for which null is a value
 DEFAULTS           defaults that depend on no other key
+json_schema        of a run's YAML file, for editors
 get, nested        from a tree to a dotted key's value, and from dotted keys to a tree
 
 docs/config.md has a line for each key.
@@ -223,6 +224,17 @@ class RunConfig(Section):
         dumped = self.model_dump(mode="json")
         values = {key: get(dumped, key) for key in KEYS}
         return nested({key: value for key, value in values.items() if _is_read(key, value)})
+
+
+def json_schema() -> dict[str, Any]:
+    """What a run's YAML file may say. Which keys go together, and what each method reads, `innerloop check` says."""
+    schema = RunConfig.model_json_schema()
+    schema["required"] = ["model", "tasks", "method", "output_dir"]
+    for name, section in schema["$defs"].items():  # what has a default that depends on other keys may be left out
+        section.pop("required", None)
+        if name in (ModelSection.__name__, MethodSection.__name__):
+            section["required"] = ["name"]
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
 def get(tree: Any, key: str) -> Any:

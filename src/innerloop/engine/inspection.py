@@ -4,10 +4,12 @@ check_tokens   faults: token ids that the model has no row for, examples longer 
 warnings_of    sentences: answers that the tokenizer can't write, prompts and answers whose seam is in the wrong place
 Shown          one example as the model reads it, in its parts
 shown          the first example of some tasks -> Shown
+shown_all      the first examples of the first tasks
 """
 
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 from torch import nn
@@ -36,15 +38,20 @@ class Shown(NamedTuple):
     answer: str
     end: str
 
+    @property
+    def shortened(self) -> str:
+        """The prompt without the middle of a long one."""
+        long = len(self.prompt) > SHOWN
+        return f"{self.prompt[: SHOWN // 2]} ... {self.prompt[-SHOWN // 2 :]}" if long else self.prompt
+
+    def painted(self) -> tuple[str, str, str]:
+        """Where it is from, what is read, and what is scored of it: a terminal tells the two apart by colour."""
+        return f"example {self.where}", self.shortened, self.opening + self.answer + self.end
+
     def lines(self) -> list[str]:
         """For people."""
-        prompt = (
-            self.prompt
-            if len(self.prompt) <= SHOWN
-            else f"{self.prompt[: SHOWN // 2]} ... {self.prompt[-SHOWN // 2 :]}"
-        )
         opening = [f"template {self.opening!r}, scored"] if self.opening else []
-        said = [f"example  {self.where}, as the model reads it:", f"prompt   {prompt!r}", *opening]
+        said = [f"example  {self.where}, as the model reads it:", f"prompt   {self.shortened!r}", *opening]
         return [*said, f"answer   {self.answer!r}, scored", f"end      {self.end!r}, scored"]
 
 
@@ -77,13 +84,25 @@ def warnings_of(tasks: Sequence[EncodedTask], tokenizer: "PreTrainedTokenizerBas
 
 def shown(tasks: Sequence[EncodedTask], tokenizer: "PreTrainedTokenizerBase") -> Shown:
     """The first task's first example."""
-    example, encoded = next(_pairs(tasks))
+    return next(shown_all(tasks, tokenizer, tasks=len(tasks), examples=1))
+
+
+def shown_all(
+    given: Sequence[EncodedTask], tokenizer: "PreTrainedTokenizerBase", *, tasks: int, examples: int
+) -> Iterator[Shown]:
+    """At most so many tasks, and so many examples of each."""
+    for task in given[:tasks]:
+        for example, encoded in islice(_pairs([task]), examples):
+            yield _shown(task.task.name, example, encoded, tokenizer)
+
+
+def _shown(task: str, example: Example, encoded: Encoded, tokenizer: "PreTrainedTokenizerBase") -> Shown:
     start = encoded.labels.count(NOT_SCORED)
     first, last = start + encoded.prefix, len(encoded.tokens) - encoded.end
     bounds = ((0, start), (start, first), (first, last), (last, len(encoded.tokens)))
     parts = [_text(encoded.tokens[one:other], tokenizer) for one, other in bounds]
     where = f" ({example.where})" if example.where else ""
-    return Shown(f"of task {tasks[0].task.name}{where}", *parts)
+    return Shown(f"of task {task}{where}", *parts)
 
 
 def _pairs(tasks: Iterable[EncodedTask]) -> Iterator[Pair]:
