@@ -191,7 +191,7 @@ def flops(runner: Runner) -> int:
     layers = sum(part.in_features * part.out_features for part in linears)
     output = model.config.vocab_size * model.config.hidden_size
     scored = sum(len(part.scored_rows) for part in batch.batches)
-    each = 6 if METHODS[runner.method].trains == "all" else 4
+    each = 6 if METHODS[runner.method].space.trains_base else 4
     return each * (layers * sum(part.computed_tokens for part in batch.batches) + output * scored)
 
 

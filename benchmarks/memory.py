@@ -37,9 +37,7 @@ from innerloop.config.loading import load_config
 from innerloop.data.batches import collate
 from innerloop.data.encoding import Encoded
 from innerloop.data.tasks import Batch, TaskBatch
-from innerloop.engine.session import Session
-from innerloop.engine.task_batches import TaskBatches
-from innerloop.loading.models import LoadedModel
+from innerloop.engine.parts import make_space, make_trainer
 from innerloop.loading.shapes import model_shape
 from innerloop.machine import commit, peak_memory, reset_peak_memory
 
@@ -140,8 +138,7 @@ def ours(model: Any, tasks: list[tuple[Batch, Batch]], *, steps: int = STEPS, **
     support, query = zip(*tasks, strict=True)
     names = tuple(map(str, range(len(tasks))))
     step_tasks = TaskBatch(names, [joined(support)] * steps, joined(query))
-    session = Session(config, LoadedModel(model, cast(Any, None), "", "", ""), [], [], [], {})
-    trainer = session.trainer(session.space(), cast(TaskBatches, [step_tasks]))
+    trainer = make_trainer(config, make_space(config, model))
 
     def step() -> None:
         trainer.step(step_tasks)

@@ -117,7 +117,7 @@ def session(
         tasks_per_step=tasks,
         memory={"trunk_cache": trunk_cache},
     )
-    return Session(config, model, pool, [], [], {})
+    return Session(config, model, pool)
 
 
 def gsm8k(model: LoadedModel, folder: Path) -> Session:

@@ -15,15 +15,13 @@ import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from record import header, write_result
 
-from innerloop.engine.session import Session
-from innerloop.engine.task_batches import TaskBatches
+from innerloop.engine.parts import make_space, make_trainer
 from innerloop.learning.methods import METHODS
-from innerloop.loading.models import LoadedModel
 from innerloop.machine import peak_memory, reset_peak_memory
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
@@ -67,7 +65,7 @@ ON_A_GPU = [
 def accuracy_cases() -> list[Case]:
     """All parameters take one task a forward, LoRA two."""
     return [
-        Case(name, settings, method, sets, tasks=1 if row.trains == "all" else 2)
+        Case(name, settings, method, sets, tasks=1 if row.space.trains_base else 2)
         for name, settings in ARCHITECTURES.items()
         for method, row in METHODS.items()
         for sets in ([], [CHECKPOINTING])
@@ -109,9 +107,8 @@ def on_a_gpu(case: Case) -> dict[str, float]:
 
     with torch.device("cuda"):
         model: Any = AutoModelForCausalLM.from_config(shape(case), dtype=getattr(torch, case.dtype))
-    loaded = LoadedModel(model.eval().requires_grad_(False), cast(Any, None), "", "", "")
-    session, batch = Session(case.run, loaded, [], [], [], {}), tasks(case).to(torch.device("cuda"))
-    trainer = session.trainer(session.space(), cast(TaskBatches, [batch]))
+    space = make_space(case.run, model.eval().requires_grad_(False))
+    trainer, batch = make_trainer(case.run, space), tasks(case).to(torch.device("cuda"))
     trainer.step(batch)
     reset_peak_memory()
     started = time.perf_counter()

@@ -74,7 +74,7 @@ class Runner:
         }
         self.model, self.method, self.steps = model, work.method, 0
         tasks = _random_tasks(work, vocabulary=model.model.config.vocab_size)
-        session = paced(Session(load_config(source, work.sets()), model, tasks, [], [], {}))
+        session = paced(Session(load_config(source, work.sets()), model, tasks))
         _, self.batches = session.streams()[0]
         self.device = session.device
         self.trainer = session.trainer(session.space(), self.batches)

@@ -19,6 +19,7 @@ from innerloop.config.loading import load_config
 from innerloop.config.schema import ABSENT, KEYS, get
 from innerloop.learning import methods
 from innerloop.learning.methods import METHODS, Method
+from innerloop.spaces.kinds import KINDS, SpaceOptions
 from innerloop.spaces.space import Trained
 
 DOCS = Path(__file__).parent
@@ -151,7 +152,7 @@ def stale(folder: Path, wanted: dict[str, str]) -> list[str]:
 
 def methods_page() -> str:
     sizes = trained_sizes()
-    rows = [_overview(name, sizes[METHODS[name].trains]) for name in METHODS]
+    rows = [_overview(name, sizes[METHODS[name].space.name]) for name in METHODS]
     header = ("method", "rule", "trains", "parameters", "of the model", "reads")
     lora, total = sizes["lora"], sizes["all"].parameters
     rank = _resolved("lora")["method"]["lora"]["r"]
@@ -213,15 +214,9 @@ def trained_sizes() -> dict[str, Trained]:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from innerloop.spaces.all_parameters import AllParameters
-    from innerloop.spaces.lora import LoraSettings, LoraSpace
-    from innerloop.spaces.loss import AnswerLoss
-
     with torch.device("meta"):
         model = LlamaForCausalLM(LlamaConfig(**SMOLLM2))
-    loss = AnswerLoss(model)
-    spaces = {"all": AllParameters(model, loss), "lora": LoraSpace(model, loss, LoraSettings(), seed=0)}
-    return {name: space.trained() for name, space in spaces.items()}
+    return {name: kind.make(model, SpaceOptions()).trained() for name, kind in KINDS.items()}
 
 
 def _overview(name: str, trained: Trained) -> tuple[str, ...]:
@@ -229,7 +224,7 @@ def _overview(name: str, trained: Trained) -> tuple[str, ...]:
     return (
         f"`{name}`",
         row.title,
-        "all parameters" if row.trains == "all" else "LoRA",
+        row.space.title,
         f"{trained.parameters:,}",
         f"{trained.percent:.2f} %",
         "support, query" if row.rule.reads_query else "support",
@@ -240,7 +235,7 @@ def _rule_section(rule: type[Method]) -> str:
     """The rule's docstring, its options, and the inner loop of each of its methods."""
     names = [name for name, row in METHODS.items() if row.rule is rule]
     title, mathematics, *notes, passes = (inspect.getdoc(rule) or "").split("\n\n")
-    lora = [name for name in names if METHODS[name].trains == "lora"]
+    lora = [name for name in names if METHODS[name].space.reads_lora]
     options = [f"`method.{option}`" for option in sorted(rule.options())]
     options.append("`method.lora`" + (f" ({_names(lora)})" if lora != names else ""))
     lines = [f"### {_names(names)}\n", f"{title}\n", f"```text\n{inspect.cleandoc(mathematics)}\n```\n"]

@@ -87,7 +87,7 @@ def _result(cell: Mapping[str, Any], tasks: Sequence[str]) -> dict[str, Any]:
         "status": "done",
         "reason": "",
         "algorithm": "an algorithm",
-        "trains": "lora",
+        "trains": "LoRA",
         "parameters": 1000,
         "percent": 0.5,
         "steps": 10 * seed,

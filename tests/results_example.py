@@ -231,7 +231,7 @@ def _row(arm: str, budget: str, **changes: Any) -> dict[str, Any]:
         "steps": 60,
     }
     costs |= {"tokens": 412_000, "seconds": 183.25, "tokens_per_second": 2248.3, "file_bytes": 7_378_944}
-    row = common | costs | {"peak_bytes": {"rss": 1_423_000_000}, "predicted": [], "trains": "lora"}
+    row = common | costs | {"peak_bytes": {"rss": 1_423_000_000}, "predicted": [], "trains": "LoRA"}
     row |= {"algorithm": _algorithm(arm), "config_yaml": CONFIG % arm, "command": f"innerloop train configs/{arm}.yaml"}
     if arm in UNTRAINED:
         row |= dict.fromkeys(costs, 0)

@@ -14,7 +14,7 @@ import subprocess
 import sys
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 
@@ -22,9 +22,7 @@ from innerloop.config.loading import RunConfig, load_config
 from innerloop.data.batches import collate
 from innerloop.data.encoding import Encoded
 from innerloop.data.tasks import TaskBatch
-from innerloop.engine.session import Session
-from innerloop.engine.task_batches import TaskBatches
-from innerloop.loading.models import LoadedModel
+from innerloop.engine.parts import make_space, make_trainer
 from innerloop.machine import reset_peak_memory
 from innerloop.planning.tracing import trace
 
@@ -98,10 +96,8 @@ def train(case: Case) -> None:
     from transformers import AutoModelForCausalLM
 
     model: Any = AutoModelForCausalLM.from_config(shape(case), dtype=getattr(torch, case.dtype))
-    loaded = LoadedModel(model.eval().requires_grad_(False), cast(Any, None), "", "", "")
-    session = Session(case.run, loaded, [], [], [], {})
-    batch = tasks(case)
-    trainer = session.trainer(session.space(), cast(TaskBatches, [batch]))
+    space = make_space(case.run, model.eval().requires_grad_(False))
+    trainer, batch = make_trainer(case.run, space), tasks(case)
     for _ in range(case.steps):
         trainer.step(batch)
 

@@ -92,7 +92,7 @@ def settings(world: World, method: str, output: Path, changes: Changes = NOTHING
         "tasks.held_out": ["cy", "dee"] if row.one_task else ["dee"],
         "method.name": method,
         "method.inner.steps": 2 if "inner" in row.rule.options() else ABSENT,
-        "method.lora.r": 8 if row.trains == "lora" else ABSENT,
+        "method.lora.r": 8 if row.space.reads_lora else ABSENT,
         "outer.steps": 2,
         "outer.tasks_per_step": 1 if row.one_task else 2,
         "output_dir": str(output),

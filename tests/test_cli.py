@@ -218,7 +218,7 @@ def test_methods_lists_the_table(cli: Cli) -> None:
     assert [line.split()[0] for line in lines] == list(METHODS)
     rows = json.loads(cli("methods", "--json").out)
     assert {row["method"]: row["trains"] == "LoRA" for row in rows} == {
-        name: row.trains == "lora" for name, row in METHODS.items()
+        name: row.space.reads_lora for name, row in METHODS.items()
     }
 
 

@@ -97,7 +97,7 @@ def test_the_sizes_are_those_of_the_shapes() -> None:
     lora = 30 * sum(16 * (i + o) for i, o in linears)
     text = read(ROOT / "docs" / "methods.md")
     for name, row in METHODS.items():
-        count = model if row.trains == "all" else lora
+        count = model if row.space.trains_base else lora
         assert f"| `{name}` | {row.title} |" in text
         assert f"| {count:,} | {100 * count / model:.2f} % |" in text.split(f"| `{name}` |")[1].split("\n")[0]
 

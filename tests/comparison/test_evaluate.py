@@ -12,11 +12,12 @@ from helpers import frozen_copy, reference_model, same
 from innerloop.comparison.evaluate import evaluate, forgotten, lines, protocol_of, score_pieces, tuned
 from innerloop.data.encoding import EncodedTask
 from innerloop.engine.session import Session, prepare
-from innerloop.evaluation.kshot import Grid, draw_support
+from innerloop.evaluation.kshot import draw_support
 from innerloop.evaluation.protocol import Initialization, Piece, Protocol, measure
 from innerloop.learning.inner_loop import InnerLoop
 from innerloop.numerics.optimizers import AdamW
 from innerloop.runs.learned import Learned, load_run
+from innerloop.spaces.kinds import Grid
 from reference import naive
 from small_runs import Cli, Runs, World, files_of, small_run
 

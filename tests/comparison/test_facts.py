@@ -58,7 +58,7 @@ def test_facts_are_those_that_the_run_wrote(runs: Runs, method: str) -> None:
     adapters = 2 if method == "lora" else 1
     assert (found["steps"], len(lines)) == (STEPS, STEPS * adapters)
     assert found["algorithm"] == METHODS[method].title
-    assert found["trains"] == {"lora": "LoRA", "all": "all parameters"}[METHODS[method].trains]
+    assert found["trains"] == METHODS[method].space.title
     weights = list(folder.rglob("*.safetensors"))
     values = [value for path in weights for value in load_file(path).values()]
     assert found["parameters"] == sum(value.numel() for value in values) / adapters

@@ -7,7 +7,7 @@ import pytest
 
 from innerloop.comparison.matrix import COST, Cell, Matrix, cells, common_config, merged, read_plan, run_config
 from innerloop.engine.session import prepare, roles
-from innerloop.evaluation.kshot import Grid
+from innerloop.spaces.kinds import Grid
 from small_matrices import HELD_OUT, TEST, TRAIN, VALIDATION, Compared, read_matrix, small
 from small_runs import World
 

@@ -30,7 +30,7 @@ def valid(draw: st.DrawFn) -> dict[str, Any]:
         kind = "sgd" if METHODS[method].rule is Maml else draw(st.sampled_from(["sgd", "adamw"]))
         if any(key.startswith(section) for key in chosen):
             values |= {f"{section}.name": kind, f"{section}.lr": draw(st.floats(1e-8, 1e3))}
-    if METHODS[method].trains == "all":
+    if METHODS[method].space.trains_base:
         values.pop("memory.trunk_cache", None)
         values.pop("memory.tasks_per_forward", None)
         values.pop("model.compile", None)

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from config_examples import OTHER, faults_of, leaves, minimal
-from innerloop.config.defaults import DEFAULT_INNER, DEFAULT_OUTER
 from innerloop.config.document import to_yaml
 from innerloop.config.loading import KEYS, load_config
 from innerloop.config.schema import get
@@ -50,7 +49,7 @@ def test_values_reach_the_objects_they_are_for() -> None:
 def test_every_method_loads_builds_and_comes_back_from_its_resolved_config(method: str, tmp_path: Path) -> None:
     config = load_config(minimal(method))
     assert isinstance(config.method.build(), METHODS[method].rule)
-    assert (config.method.lora_settings() is not None) == (METHODS[method].trains == "lora")
+    assert (config.method.lora_settings() is not None) == (METHODS[method].space.reads_lora)
     resolved = config.resolved()
     assert json.loads(json.dumps(resolved)) == resolved
     assert load_config(resolved) == config
@@ -128,9 +127,8 @@ def test_the_defaults_of_the_inner_loop_are_the_methods_own() -> None:
         if "inner" not in row.rule.options():
             assert inner is None
             continue
-        expected = DEFAULT_INNER.get(method, DEFAULT_INNER[row.trains])
-        assert (inner["steps"], inner["clip"]) == (expected["steps"], expected["clip"])
-        assert inner["optimizer"]["lr"] == expected["optimizer"]["lr"]
+        assert (inner["steps"], inner["clip"]) == (row.steps.steps, row.steps.optimizer.clip)
+        assert inner["optimizer"]["lr"] == row.steps.optimizer.lr
     fomaml, meta = load_config(minimal("fomaml")), load_config(minimal("meta-lora"))
     assert fomaml.method.build() == Fomaml(inner=InnerLoop(steps=3, optimizer=Sgd(lr=1e-3)))
     assert meta.method.build() == MetaLora(inner=InnerLoop(steps=5, optimizer=AdamW(lr=3e-3, betas=(0.9, 0.99))))
@@ -162,7 +160,7 @@ def test_other_defaults_that_depend_on_the_run() -> None:
     assert steps.pop("lora") == 1
     assert set(steps.values()) == {4}
     rates = {method: load_config(minimal(method)).outer.optimizer.lr for method in METHODS}
-    assert all(rates[method] == DEFAULT_OUTER[row.trains]["lr"] for method, row in METHODS.items())
+    assert all(rates[method] == row.space.outer.lr for method, row in METHODS.items())
     folder = load_config(minimal("fomaml", tasks={"folder": "data"})).tasks
     assert (folder.examples_per_task, folder.columns, folder.difficulty) == (None, {}, None)
     assert load_config(minimal("fomaml")).tasks.examples_per_task == 100

@@ -38,7 +38,7 @@ def unread_keys(**changes: Any) -> set[str]:
 def test_what_a_method_does_not_read_follows_from_its_row(method: str) -> None:
     row = METHODS[method]
     expected = {"tasks.columns", "tasks.verifier", "memory.trunk_cache_gb"}
-    expected |= set() if row.trains == "lora" else {"method.lora", "method.inner.optimizer.loraplus_lr_ratio"}
+    expected |= set() if row.space.reads_lora else {"method.lora", "method.inner.optimizer.loraplus_lr_ratio"}
     expected |= set() if row.rule.reads_query else {"tasks.query"}
     expected |= {f"method.{option}" for option in ("inner", "keep_task_adapters") if option not in row.rule.options()}
     assert unread_keys(**{"method.name": method}) == expected
@@ -75,7 +75,7 @@ def test_without_a_method_nothing_is_said_of_it() -> None:
 def test_the_sibling_trains_lora_by_the_same_rule() -> None:
     for method, row in METHODS.items():
         sibling = lora_sibling(method)
-        assert METHODS[sibling].trains == "lora"
+        assert METHODS[sibling].space.reads_lora
         assert METHODS[sibling].rule is row.rule
     assert lora_sibling("lora") == "lora"
 

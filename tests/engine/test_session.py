@@ -219,7 +219,7 @@ def test_a_model_that_was_passed_in_stays_as_it_is(world: World, method: str) ->
     session.trainer(space, batches).step(batches[0])
     assert not same(space.shared, start)
     assert same(dict(world.model.model.named_parameters()), before)
-    assert (session.model.model is world.model.model) == (METHODS[method].trains == "lora")
+    assert (session.model.model is world.model.model) == (METHODS[method].space.reads_lora)
 
 
 def test_without_one_the_configs_model_is_loaded(tmp_path: Path) -> None:

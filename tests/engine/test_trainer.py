@@ -62,7 +62,7 @@ def method(name: str, inner: Optimizer = INNER) -> Method:
 
 def build(name: str = "fomaml-lora", *, outer: Optimizer = OUTER, inner: Optimizer = INNER, **settings: Any) -> Trainer:
     model = tiny_model("llama", layers=2)
-    return Trainer(SPACES[METHODS[name].trains](model), method(name, inner), outer, **settings)
+    return Trainer(SPACES[METHODS[name].space.name](model), method(name, inner), outer, **settings)
 
 
 def rounds(count: int = ROUNDS) -> list[Tasks]:
@@ -373,10 +373,10 @@ def test_keeping_the_adapters_changes_no_number_and_others_keep_none() -> None:
 def test_a_bfloat16_model_is_trained_in_float32(name: str) -> None:
     """A frozen base is not written; a model that is trained holds the float32 masters."""
     model = tiny_model("llama", layers=2).bfloat16()
-    space = SPACES[METHODS[name].trains](model)
+    space = SPACES[METHODS[name].space.name](model)
     trainer = Trainer(space, method(name), AdamW(lr=1e-5))
     before = frozen_copy(space.shared)
-    with untouched(model) if METHODS[name].trains == "lora" else nullcontext():
+    with untouched(model) if METHODS[name].space.reads_lora else nullcontext():
         trainer.step(rounds()[0].batch)
     for value in space.shared.values():
         assert value.dtype == torch.float32

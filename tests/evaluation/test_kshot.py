@@ -14,7 +14,6 @@ from innerloop.data.batches import collate
 from innerloop.data.encoding import Encoded, EncodedTask
 from innerloop.engine.session import Session, prepare
 from innerloop.evaluation.kshot import (
-    Grid,
     TaskScore,
     adapt_and_score,
     choose,
@@ -26,6 +25,7 @@ from innerloop.evaluation.kshot import (
 from innerloop.learning.inner_loop import InnerLoop
 from innerloop.numerics.optimizers import AdamW
 from innerloop.numerics.tensors import TensorSet, per_task
+from innerloop.spaces.kinds import Grid
 from innerloop.spaces.space import ParameterSpace
 from small_runs import World, settings
 

@@ -7,10 +7,11 @@ import pytest
 
 from innerloop.config.loading import load_config
 from innerloop.engine.session import Session, prepare
-from innerloop.evaluation.kshot import Grid, adapt_and_score, draw_support
+from innerloop.evaluation.kshot import adapt_and_score, draw_support
 from innerloop.evaluation.protocol import Initialization, Piece, Protocol, measure, pieces, tune
 from innerloop.learning.inner_loop import InnerLoop
 from innerloop.numerics.optimizers import AdamW
+from innerloop.spaces.kinds import Grid
 from small_runs import World, settings
 
 PROTOCOL = Protocol(k=(0, 4), draws=2, grid=Grid(lrs=(1e-4, 0.02), steps=(1, 4)), max_new_tokens=4, seed=5)

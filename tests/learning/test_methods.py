@@ -49,7 +49,7 @@ def method(name: str, optimizer: Optimizer = SGD, *, steps: int = STEPS) -> Meth
 
 def space_for(name: str, family: str = "llama") -> ParameterSpace:
     model = tiny_model(family, layers=2)
-    return all_space(model) if METHODS[name].trains == "all" else lora_space(model)
+    return all_space(model) if METHODS[name].space.trains_base else lora_space(model)
 
 
 def reference(name: str, space: ParameterSpace, tasks: Tasks, inner: naive.Inner) -> TensorSet:
@@ -88,7 +88,7 @@ def test_every_row_of_the_table_is_the_naive_method(name: str, optimizer: str) -
         moved, wanted = ({name: space.shared[name] - end[name] for name in end} for end in (found, expected))
         assert close(moved, wanted)
     assert close(found, expected, 5e-5 if METHODS[name].rule is Reptile else TOLERANCE)
-    for wrong in wrong_settings(settings, METHODS[name].trains) if name in INNER else ():
+    for wrong in wrong_settings(settings, METHODS[name].space.name) if name in INNER else ():
         assert not close(gradient(method(name, wrong), space, tasks.batch), expected, 1e-3), wrong
     assert not close(gradient(method(name, settings), space, tasks.batch.split(3)[0]), expected, 1e-2), "a task less"
 
@@ -117,7 +117,7 @@ def test_second_order_is_not_first_order(name: str, optimizer: str) -> None:
     assert relative_error(second, first) > 0.3
 
 
-@pytest.mark.parametrize("name", [name for name, row in METHODS.items() if row.trains == "lora"])
+@pytest.mark.parametrize("name", [name for name, row in METHODS.items() if row.space.reads_lora])
 def test_the_number_of_tasks_in_a_forward_changes_nothing(name: str) -> None:
     """Law 1: 4 = 3 + 1 = 1 x 4, with ragged lengths and unequal label counts."""
     space, tasks = space_for(name), Tasks(tasks=TASKS, steps=STEPS).batch
@@ -228,7 +228,7 @@ def test_maml_refuses_an_inner_adamw() -> None:
 
 
 def test_the_table_names_a_rule_and_its_options() -> None:
-    assert {name: (row.rule.__name__, row.trains) for name, row in METHODS.items()} == {
+    assert {name: (row.rule.__name__, row.space.name) for name, row in METHODS.items()} == {
         "fomaml": ("Fomaml", "all"),
         "maml": ("Maml", "all"),
         "reptile": ("Reptile", "all"),

@@ -5,15 +5,13 @@ import subprocess
 import sys
 from contextlib import nullcontext
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 import torch
 
-from innerloop.engine.session import Session
-from innerloop.engine.task_batches import TaskBatches
+from innerloop.engine.parts import make_space, make_trainer
 from innerloop.learning.methods import METHODS, Joint
-from innerloop.loading.models import LoadedModel
 from innerloop.numerics import rounding
 from innerloop.planning import tracing
 from innerloop.planning.tracing import trace
@@ -121,7 +119,7 @@ LIKE_ANOTHER = ("fomaml-lora", "reptile-lora", "joint-lora")  # as meta-lora, re
     "method", [pytest.param(name, marks=[pytest.mark.long] * (name in LIKE_ANOTHER)) for name in METHODS]
 )
 def test_real_tensors_take_what_fake_ones_say(method: str) -> None:
-    dtype, count = ("float32", 1) if METHODS[method].trains == "all" else ("bfloat16", 2)
+    dtype, count = ("float32", 1) if METHODS[method].space.trains_base else ("bfloat16", 2)
     sets = () if METHODS[method].rule is Joint else ("method.inner.steps=2",)
     case = small("gemma3", method, *sets, layers=2, dtype=dtype, tasks=count)
     found, real = traced(case), _real(case)
@@ -138,9 +136,8 @@ def _real(case: Case) -> Footprint:
     from transformers import AutoModelForCausalLM
 
     model: Any = AutoModelForCausalLM.from_config(shape(case), dtype=getattr(torch, case.dtype))
-    loaded = LoadedModel(model.eval().requires_grad_(False), cast(Any, None), "", "", "")
-    session, batch = Session(case.run, loaded, [], [], [], {}), tasks(case)
-    trainer, tracker = session.trainer(session.space(), cast(TaskBatches, [batch])), Tracker(torch.device("cpu"))
+    space, tracker = make_space(case.run, model.eval().requires_grad_(False)), Tracker(torch.device("cpu"))
+    trainer, batch = make_trainer(case.run, space), tasks(case)
     with watched(trainer, tracker):
         trainer.step(batch)
     return footprint(tracker.peaks, tracker.host_peak, tracker.flops)

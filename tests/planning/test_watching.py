@@ -22,7 +22,7 @@ CPU = torch.device("cpu")
 
 
 def space_of(method: str) -> ParameterSpace:
-    return {"all": all_space, "lora": lora_space}[METHODS[method].trains](tiny_model("llama"))
+    return {"all": all_space, "lora": lora_space}[METHODS[method].space.name](tiny_model("llama"))
 
 
 def trainer_of(method: str, *, steps: int = 2, space: ParameterSpace | None = None) -> Trainer:

@@ -29,7 +29,7 @@ def test_the_plan_names_what_is_trained(world: World, method: str) -> None:
     trained = sum(value.numel() for value in space.shared.values())
     whole = sum(parameter.numel() for parameter in world.model.model.parameters())
     assert (what.trained.parameters, what.trained.model_parameters) == (trained, whole)
-    assert (trained == whole) == (METHODS[method].trains == "all")
+    assert (trained == whole) == (METHODS[method].space.trains_base)
     assert (what.tasks, what.adapters) == ((2, 2) if method == "lora" else (3, 1))
     assert what.tokens_a_step == session.config.method.build().tokens(session.streams()[0][1][0])
     text = "\n".join(what.lines())

@@ -16,9 +16,7 @@ from innerloop.learning.inner_loop import InnerLoop
 from innerloop.loading.architecture import decoder_layers
 from innerloop.numerics.optimizers import AdamW
 from innerloop.numerics.tensors import TensorSet, clone, per_task
-from innerloop.runs.learned import (
-    DEFAULT_ADAPTATION,
-)
+from innerloop.spaces.kinds import LORA
 from record_files import write
 from small_runs import (
     ROWS,
@@ -63,8 +61,9 @@ def test_the_number_of_steps_can_be_another(runs: Runs) -> None:
 
 def test_a_run_without_inner_loop_adapts_by_default(runs: Runs) -> None:
     joint = runs("joint-lora")
-    assert joint.inner is DEFAULT_ADAPTATION["lora"]
-    plain, said = joint.adapt(SUPPORT), joint.adapt(SUPPORT, inner=DEFAULT_ADAPTATION["lora"])
+    default = InnerLoop(steps=LORA.adaptation.steps, optimizer=LORA.adaptation.optimizer)
+    assert joint.inner == default
+    plain, said = joint.adapt(SUPPORT), joint.adapt(SUPPORT, inner=default)
     assert same(plain.values, said.values)
     assert not same(plain.values, joint.adapt(SUPPORT, inner=BY_HEART).values)
     assert runs("meta-lora").inner == runs("meta-lora").config.method.inner.build()  # pyright: ignore

@@ -24,7 +24,7 @@ from small_runs import Cli, World, config_file, files_of, manifest_of, new_world
 STEPS = 4
 LORA = {"method.lora.lora_dropout": 0.2, "memory.tasks_per_forward": 1}
 EVERY: dict[str, dict[str, Any]] = {
-    name: {"outer.steps": STEPS, "save.every": 2} | (LORA if METHODS[name].trains == "lora" else {}) for name in METHODS
+    name: {"outer.steps": STEPS, "save.every": 2} | (LORA if METHODS[name].space.reads_lora else {}) for name in METHODS
 }
 EVERY["meta-lora"] |= {"method.keep_task_adapters": True, "method.inner.batch_size": 2}
 LEAN = {"memory.lean": True, "model.dtype": "bfloat16", "method.inner.clip": None}

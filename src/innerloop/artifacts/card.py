@@ -6,7 +6,6 @@ card   the text of README.md
 from typing import Literal
 
 from innerloop.config.loading import RunConfig
-from innerloop.learning.methods import METHODS
 from innerloop.loading.gguf_files import QUANTIZED
 from innerloop.loading.models import LoadedModel
 
@@ -26,12 +25,12 @@ _HERE = "this folder, or where it is on the hub"
 
 def card(config: RunConfig, model: LoadedModel, *, holds: Holds) -> str:
     """holds: the initialization that a run learned, or values adapted to a task, or trained on one."""
-    row, base = METHODS[config.method.name], base_id(config, model)
-    adapter = row.trains == "lora"
+    row, base = config.method.row, base_id(config, model)
+    adapter = row.space.exported == "adapter"
     head = [f"base_model: {base}"] if base else []
     head += [f"library_name: {'peft' if adapter else 'transformers'}", "pipeline_tag: text-generation"]
-    tags = ["innerloop", config.method.name, *(["lora"] if adapter else [])]
-    kind = "LoRA adapter" if adapter else "model"
+    tags = ["innerloop", config.method.name, *([row.space.name] if adapter else [])]
+    kind = f"{row.space.title} adapter" if adapter else "model"
     shared = holds == "initialization" and not row.one_task
     what = "an initialization for few-shot adaptation" if shared else "of one task"
     code = (_ADAPTER if adapter else _MODEL).format(base=base or "the base model", here=_HERE)

@@ -205,6 +205,3 @@ def check_place(folder: Path) -> None:
 
 def _files(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-
-
-EXPORTED = {"lora": "adapter", "all": "model"}  # the folder of a run that holds what was learned

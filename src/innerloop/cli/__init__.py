@@ -37,7 +37,7 @@ def methods(json_: Json = False) -> None:
         {
             "method": name,
             "algorithm": row.title,
-            "trains": "all parameters" if row.trains == "all" else "LoRA",
+            "trains": row.space.title,
         }
         for name, row in METHODS.items()
     ]

@@ -37,7 +37,6 @@ from innerloop.comparison.matrix import (
     run_config,
 )
 from innerloop.comparison.steps import budget_steps, timed_steps
-from innerloop.config.defaults import DEFAULT_ADAPTATION
 from innerloop.config.loading import RunConfig
 from innerloop.config.output_dir import read_manifest
 from innerloop.data.encoding import EncodedTask
@@ -151,7 +150,7 @@ class _Run:
         """The shared values; for Std LoRA and the untrained arms a fresh LoRA, which is the base model."""
         arm, common = self.cell.arm, self.common
         if arm in (*UNTRAINED, STD):
-            space, model, own = self._fresh(), common.model, DEFAULT_ADAPTATION["lora"]
+            space, model, own = self._fresh(), common.model, common.row.adaptation
         else:
             learned = load_run(self.place / "run")
             space, model, own = learned.space, learned.model, learned.inner

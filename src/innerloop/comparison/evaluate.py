@@ -27,7 +27,6 @@ from innerloop.errors import Fault, Faults, UserError
 from innerloop.evaluation.forgetting import continuations, forgetting, shipped_prompts
 from innerloop.evaluation.kshot import Chunk, adapt, draw_support
 from innerloop.evaluation.protocol import (
-    DEFAULT_GRID,
     TUNED_WITH,
     How,
     Initialization,
@@ -40,7 +39,6 @@ from innerloop.evaluation.protocol import (
 from innerloop.evaluation.scoring import cap_fault
 from innerloop.files import write_json
 from innerloop.learning.inner_loop import InnerLoop
-from innerloop.learning.methods import METHODS
 from innerloop.loading.models import LoadedModel
 from innerloop.numerics.tensors import TensorSet
 from innerloop.results.intervals import of_scores
@@ -121,7 +119,7 @@ def protocol_of(config: RunConfig, *, k: Sequence[int], draws: int, max_new_toke
     """Raises UserError for a k below 0."""
     if min(k) < 0:
         raise UserError(Fault("less than no example", "--k", min(k), "0 or above"))
-    grid = DEFAULT_GRID[METHODS[config.method.name].trains]
+    grid = config.method.row.space.grid
     return Protocol(k=tuple(sorted(set(k))), draws=draws, grid=grid, max_new_tokens=max_new_tokens, seed=config.seed)
 
 

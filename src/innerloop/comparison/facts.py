@@ -9,11 +9,9 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from innerloop.artifacts.export import EXPORTED
 from innerloop.comparison.matrix import IN_CONTEXT
 from innerloop.config.loading import load_config
 from innerloop.config.output_dir import METRICS
-from innerloop.learning.methods import METHODS
 from innerloop.runs.journal import MANIFEST
 
 
@@ -21,12 +19,12 @@ def run_facts(output: Path) -> dict[str, Any]:
     said = json.loads((output / MANIFEST).read_text())
     lines = [json.loads(line) for line in (output / METRICS).read_text().splitlines()]
     config, plan, seconds = load_config(said["config"]), said["plan"], said["timing"]["seconds"]
-    row, method = METHODS[config.method.name], config.method.build()
+    row, method = config.method.row, config.method.build()
     inner = config.method.inner.steps * method.passes_a_step if config.method.inner else 0
-    folder = output / ("adapters" if row.one_task else EXPORTED[row.trains])
+    folder = output / ("adapters" if row.one_task else row.space.exported)
     return {
         "algorithm": plan["algorithm"],
-        "trains": "all parameters" if row.trains == "all" else "LoRA",
+        "trains": row.space.title,
         "parameters": plan["trained"]["parameters"],
         "percent": plan["trained"]["percent"],
         "examples_per_task": plan["examples_per_task"],

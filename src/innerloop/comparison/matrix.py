@@ -15,14 +15,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, get_args
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, create_model
 
 from innerloop.config.loading import RunConfig, load_config
 from innerloop.config.schema import Section
-from innerloop.evaluation.kshot import Grid
-from innerloop.evaluation.protocol import DEFAULT_GRID, Protocol
+from innerloop.evaluation.protocol import Protocol
 from innerloop.learning.methods import METHODS
 from innerloop.results.schema import UNTRAINED
+from innerloop.spaces.kinds import KINDS, LORA, Grid
 
 BASE, IN_CONTEXT = UNTRAINED
 STD, JOINT = "lora", "joint-lora"
@@ -55,11 +55,15 @@ class GridSection(Section):
         return Grid(tuple(self.lr), tuple(self.steps))
 
 
-class GridsSection(Section):
-    """What "tuned" chooses from, by what an arm trains."""
-
-    lora: GridSection = GridSection(lr=list(DEFAULT_GRID["lora"].lrs), steps=list(DEFAULT_GRID["lora"].steps))
-    all: GridSection = GridSection(lr=list(DEFAULT_GRID["all"].lrs), steps=list(DEFAULT_GRID["all"].steps))
+# What "tuned" chooses from, by what an arm trains.
+GridsSection = create_model(
+    "GridsSection",
+    __base__=Section,
+    **{
+        name: (GridSection, GridSection(lr=list(kind.grid.lrs), steps=list(kind.grid.steps)))
+        for name, kind in KINDS.items()
+    },
+)
 
 
 class TargetsSection(Section):
@@ -72,7 +76,7 @@ class TargetsSection(Section):
 class EvaluationSection(Section):
     k: _Naturals = Field(default=[0, 5, 10, 25, 50], description="list of different whole numbers, 0 or above")
     draws: _Count = Field(default=5, description="whole number above 0")
-    grid: GridsSection = GridsSection()
+    grid: GridsSection = GridsSection()  # pyright: ignore[reportInvalidTypeForm]
     max_new_tokens: _Count | None = Field(default=None, description="whole number above 0")
     forgetting_prompts: int = Field(default=200, ge=0, le=200, description="whole number from 0 to 200")
     targets: TargetsSection = TargetsSection()
@@ -87,12 +91,14 @@ class BudgetsSection(Section):
     seconds: _Positive | None = Field(default=None, description="number above 0: training time, from timed steps")
 
 
-class RunsSection(Section):
-    """Parts of run.yaml: for every arm, for those that train LoRA, and for those that train all parameters."""
-
-    every: Fragment = Field(description="part of a run.yaml")
-    lora: Fragment = Field(default={}, description="part of a run.yaml")
-    all: Fragment = Field(default={}, description="part of a run.yaml")
+_PART = "part of a run.yaml"
+# For every arm, and for those that train a kind of space.
+RunsSection = create_model(
+    "RunsSection",
+    __base__=Section,
+    every=(Fragment, Field(description=_PART)),
+    **{name: (Fragment, Field(default={}, description=_PART)) for name in KINDS},
+)
 
 
 class PrimarySection(Section):
@@ -115,7 +121,7 @@ class CostSection(Section):
 
 class Matrix(Section):
     name: str = Field(min_length=1, description="text")
-    runs: RunsSection
+    runs: RunsSection  # pyright: ignore[reportInvalidTypeForm]
     arms: dict[str, Fragment] = Field(description="map of arms to parts of run.yaml", min_length=1)
     cost_only: CostSection | None = None
     budgets: BudgetsSection
@@ -125,7 +131,7 @@ class Matrix(Section):
 
     def protocol(self, arm: str, seed: int) -> Protocol:
         part = self.evaluation
-        grid = part.grid.all if arm in METHODS and METHODS[arm].trains == "all" else part.grid.lora
+        grid = getattr(part.grid, (METHODS[arm].space if arm in METHODS else LORA).name)
         return Protocol(
             k=tuple(sorted(part.k)), draws=part.draws, grid=grid.build(), max_new_tokens=part.max_new_tokens, seed=seed
         )
@@ -185,7 +191,7 @@ def run_config(
         given = merged(given, ONE_TASK)
     if seen is not None:
         given["tasks"] = {"held_out": list(seen), "validation": []}
-    shared = getattr(matrix.runs, METHODS[cell.arm].trains)
+    shared = getattr(matrix.runs, METHODS[cell.arm].space.name)
     return load_config(merged(matrix.runs.every, shared, fragment, given))
 
 

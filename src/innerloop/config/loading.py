@@ -6,12 +6,13 @@ RunConfig, KEYS from the schema
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from innerloop.config.defaults import DEFAULT_INNER, DEFAULT_OUTER, DEFAULT_TASKS_PER_STEP, DEFAULT_TRUNK_CACHE_GB
+from innerloop.config.defaults import DEFAULT_TASKS_PER_STEP, DEFAULT_TRUNK_CACHE_GB
 from innerloop.config.document import Document, KeyPath
 from innerloop.config.rules import conflicts, lora_sibling, unread
 from innerloop.config.schema import (
@@ -21,7 +22,9 @@ from innerloop.config.schema import (
     FIELDS,
     KEYS,
     NULLABLE,
+    OPTIMIZERS,
     LoraSection,
+    OptimizerSection,
     RunConfig,
     get,
     nested,
@@ -44,6 +47,9 @@ STAND_INS = {"model.name": "unnamed", "method.name": "meta-lora", "output_dir": 
 
 # How people abbreviate LoRA options, with or without "lora_" in front.
 _LORA_WORDS = {option.removeprefix("lora_"): option for option in LoraSection.model_fields} | {"rank": "r"}
+
+
+_OPTIONS = set(OptimizerSection.model_fields)
 
 
 class Part(NamedTuple):
@@ -191,7 +197,8 @@ def _method(given: Mapping[str, Any]) -> str | None:
 def _defaults(given: Mapping[str, Any]) -> dict[str, Any]:
     """The default of every key that a run with the `given` keys reads, or would read if they were right."""
     name = _method(given) or "meta-lora"  # reads every key, so that all of them are checked
-    row, inner = METHODS[name], DEFAULT_INNER.get(name, DEFAULT_INNER[METHODS[name].trains])
+    row = METHODS[name]
+    steps, inner = row.steps
     values = {
         **DEFAULTS,
         "tasks.difficulty": "default",
@@ -200,27 +207,28 @@ def _defaults(given: Mapping[str, Any]) -> dict[str, Any]:
         "tasks.verifier": "exact",
         "tasks.examples_per_task": None if "tasks.folder" in given else 100,
         "tasks.query": 8,
-        "method.inner.steps": inner["steps"],
-        "method.inner.clip": inner["clip"],
+        "method.inner.steps": steps,
+        "method.inner.clip": inner.clip,
         "method.inner.batch_size": given.get("tasks.support", DEFAULTS["tasks.support"]),
         "method.keep_task_adapters": False,
         "outer.tasks_per_step": 1 if row.one_task else DEFAULT_TASKS_PER_STEP,
         "memory.trunk_cache_gb": DEFAULT_TRUNK_CACHE_GB,
-        **_optimizer("method.inner.optimizer", inner["optimizer"], given),
+        **_optimizer("method.inner.optimizer", inner, given),
         "method.inner.optimizer.loraplus_lr_ratio": Optimizer.loraplus_lr_ratio,
-        **_optimizer("outer.optimizer", DEFAULT_OUTER[row.trains], given),
+        **_optimizer("outer.optimizer", row.space.outer, given),
     }
     read = {**values, **given, "method.name": name}
     unused = [objection.keys[0] for objection in unread(read)]
     return {key: value for key, value in values.items() if not any(_within(key, other) for other in unused)}
 
 
-def _optimizer(section: str, default: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+def _optimizer(section: str, default: Optimizer, given: Mapping[str, Any]) -> dict[str, Any]:
     """The method's own optimizer, key by key, unless another one is named: of that, torch's options."""
     options: dict[str, Any] = {"betas": AdamW.betas, "eps": AdamW.eps, "weight_decay": AdamW.weight_decay}
-    if given.get(f"{section}.name", default["name"]) == default["name"]:
-        options |= default
-    return {f"{section}.{option}": value for option, value in options.items()}
+    (name,) = (name for name, kind in OPTIMIZERS.items() if type(default) is kind)
+    if given.get(f"{section}.name", name) == name:
+        options |= {"name": name, **asdict(default)}
+    return {f"{section}.{option}": value for option, value in options.items() if option in _OPTIONS}
 
 
 def _filled(tree: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:

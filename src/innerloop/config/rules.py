@@ -35,8 +35,9 @@ class Objection(NamedTuple):
 
 def lora_sibling(method: str) -> str:
     """The method with the same rule that trains LoRA; all of those where there is none."""
-    sibling = method if METHODS[method].trains == "lora" else f"{method}-lora"
-    return sibling if sibling in METHODS else " or ".join(_methods_training("lora"))
+    own, lora = METHODS[method], {name: row for name, row in METHODS.items() if row.space.reads_lora}
+    same = [name for name, row in lora.items() if (row.rule, row.one_task) == (own.rule, own.one_task)]
+    return method if method in lora else " or ".join(same or lora)
 
 
 def unread(values: Values) -> Iterator[Objection]:
@@ -79,8 +80,8 @@ def _unread_by_method(name: str) -> Iterator[Objection]:
     if not row.rule.reads_query:
         problem = f'"{name}" learns from the support set alone and reads no query examples'
         yield Objection((QUERY, METHOD), problem, "leave it out")
-    if row.trains != "lora":
-        problem = f'"{name}" trains all parameters and reads no LoRA option'
+    if not row.space.reads_lora:
+        problem = f'"{name}" trains {row.space.title} and reads no LoRA option'
         right = f"{lora_sibling(name)} as method.name"
         lora = f"{right}, which reads method.lora.r and the rest"
         yield Objection(("method.lora", METHOD), problem, f"{lora}; or leave it out")
@@ -121,8 +122,8 @@ def _method_conflicts(values: Values) -> Iterator[Objection]:
     if issubclass(row.rule, Maml) and values.get(INNER_OPTIMIZER) == "adamw":
         problem = f'"{name}" differentiates through its inner steps, which have to be sgd'
         yield Objection((INNER_OPTIMIZER, METHOD), problem, "sgd")
-    if row.trains == "all" and values[A_FORWARD] not in ("auto", 1):
-        problem = f'"{name}" trains all parameters: one task a forward'
+    if row.space.limit is not None and values[A_FORWARD] != "auto" and values[A_FORWARD] > row.space.limit:
+        problem = f'"{name}" trains {row.space.title}: one task a forward'
         yield Objection((A_FORWARD, METHOD), problem, f"auto or 1; {lora_sibling(name)} takes many")
     if row.one_task and values[A_STEP] != 1:
         yield Objection((A_STEP, METHOD), f'"{name}" trains on one task at a time', "1")
@@ -130,9 +131,9 @@ def _method_conflicts(values: Values) -> Iterator[Objection]:
         yield from _trunk_conflicts(values)
     if values[COMPILE]:
         yield from _compile_conflicts(values)
-    if row.trains == "lora":
+    if not row.space.trains_base:
         for key in (key for key in (LEAN, OFFLOAD) if values[key]):
-            problem = f'"{name}" trains LoRA, a few millions of values: there is little to save'
+            problem = f'"{name}" trains {row.space.title}, a few millions of values: there is little to save'
             yield Objection((key, METHOD), problem, "false, or a method that trains all parameters")
     elif values[LEAN]:
         yield from _lean_conflicts(values)
@@ -140,7 +141,7 @@ def _method_conflicts(values: Values) -> Iterator[Objection]:
 
 def _trunk_conflicts(values: Values) -> Iterator[Objection]:
     name, right = values[METHOD], 'a method that trains LoRA, with method.lora.layers such as "last-8"; or false'
-    if METHODS[name].trains != "lora":
+    if not METHODS[name].space.reads_lora:
         problem = f'"{name}" trains every layer, so nothing below a trained one could be kept'
         yield Objection((TRUNK_CACHE, METHOD), problem, right)
     elif _includes_the_first(values["method.lora.layers"]):
@@ -150,7 +151,7 @@ def _trunk_conflicts(values: Values) -> Iterator[Objection]:
 
 def _compile_conflicts(values: Values) -> Iterator[Objection]:
     name = values[METHOD]
-    if METHODS[name].trains != "lora":
+    if not METHODS[name].space.reads_lora:
         problem = f'"{name}" trains all parameters; layers are compiled around a LoRA'
         yield Objection((COMPILE, METHOD), problem, f"false; {lora_sibling(name)} reads it")
     elif values[DROPOUT]:
@@ -180,7 +181,3 @@ def _includes_the_first(layers: str | Sequence[int]) -> bool:
 
 def _without(key: str, source: str, what: str) -> Objection:
     return Objection((key, source), f"read only with {what}", f"leave it out, or name {what} in {source}")
-
-
-def _methods_training(what: str) -> list[str]:
-    return [name for name, row in METHODS.items() if row.trains == what]

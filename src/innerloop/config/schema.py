@@ -3,6 +3,7 @@
 RunConfig          all that a run reads, defaults filled in; a key that it doesn't read is None
 KEYS, SECTIONS     every key and every section of the schema, dotted; EVERYTHING: both
 FIELDS             a key's type, limits and, in words, the values it takes
+OPTIMIZERS         their names in a config
 NULLABLE           keys for which null is a value
 DEFAULTS           defaults that depend on no other key
 json_schema        of a run's YAML file, for editors
@@ -22,12 +23,13 @@ from pydantic.fields import FieldInfo
 from innerloop.data.suites.drawing import Difficulty
 from innerloop.data.verifiers import VerifierName
 from innerloop.learning.inner_loop import InnerLoop
-from innerloop.learning.methods import METHODS, Method
+from innerloop.learning.methods import METHODS, Method, Row
 from innerloop.numerics.loss import CHUNK_ROWS
 from innerloop.numerics.optimizers import AdamW, AdamW8bit, Optimizer, Sgd
 from innerloop.spaces.lora import ALL_LINEAR, LoraSettings
 
 NULLABLE = {"tasks.examples_per_task", "method.inner.clip", "outer.clip"}
+OPTIMIZERS: dict[str, type[Optimizer]] = {"sgd": Sgd, "adamw": AdamW}
 ABSENT: Any = object()
 
 
@@ -123,7 +125,8 @@ class OptimizerSection(Section):
     weight_decay: float | None = _key(None, means="number, 0 or above", ge=0)
 
     def build(self, *, clip: float | None, eight_bit: bool = False) -> Optimizer:
-        kind = {"sgd": Sgd, "adamw": AdamW8bit if eight_bit else AdamW}[self.name]
+        kind = OPTIMIZERS[self.name]
+        kind = AdamW8bit if eight_bit and kind is AdamW else kind
         return kind(clip=clip, **self.model_dump(exclude={"name"}, exclude_none=True))
 
 
@@ -160,6 +163,10 @@ class MethodSection(Section):
     lora: LoraSection | None = None
     keep_task_adapters: bool | None = _key(None, means="true or false")
 
+    @property
+    def row(self) -> Row:
+        return METHODS[self.name]
+
     def build(self) -> Method:
         """The rule with the options that it reads."""
         options: dict[str, Any] = {}
@@ -167,7 +174,7 @@ class MethodSection(Section):
             options["inner"] = self.inner.build()
         if self.keep_task_adapters is not None:
             options["keep_task_adapters"] = self.keep_task_adapters
-        return METHODS[self.name].rule(**options)
+        return self.row.rule(**options)
 
     def lora_settings(self) -> LoraSettings | None:
         return self.lora and LoraSettings(**self.lora.model_dump())

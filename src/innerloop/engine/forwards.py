@@ -9,15 +9,13 @@ import torch
 from innerloop.config.defaults import AUTO_TOKENS_PER_FORWARD
 from innerloop.config.loading import RunConfig
 from innerloop.data.tasks import TaskBatch
-from innerloop.learning.methods import METHODS
 
 
 def tasks_that_fit(config: RunConfig, first: TaskBatch, device: torch.device) -> int:
     """Tasks a forward that keep the first step's within the token budget of a device."""
-    if METHODS[config.method.name].trains == "all":
-        return 1
+    fits = config.method.row.space.limit or len(first.names)
     largest = max(max(batch.packing.sizes) if batch.packing else batch.tokens[0].numel() for batch in first.batches)
-    return max(1, min(len(first.names), AUTO_TOKENS_PER_FORWARD[device.type] // largest))
+    return max(1, min(fits, AUTO_TOKENS_PER_FORWARD[device.type] // largest))
 
 
 def evenly(kind: str, *, compiled: bool) -> bool:

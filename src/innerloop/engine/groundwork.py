@@ -26,7 +26,6 @@ from innerloop.data.verifiers import unreadable
 from innerloop.engine.inspection import check_tokens, warnings_of
 from innerloop.engine.sources import check_sizes, counted, encoder_of, on_a_day, read
 from innerloop.errors import Fault, Faults
-from innerloop.learning.methods import METHODS
 from innerloop.loading.architecture import check_rotation, longest_alone, too_long
 from innerloop.loading.models import LoadedModel, check_weights, load_tokenizer
 from innerloop.loading.shapes import has_tokenizer, model_shape, skeleton
@@ -159,7 +158,7 @@ class _Look:
 
     @property
     def _one_task(self) -> bool:
-        return METHODS[self.config.method.name].one_task
+        return self.config.method.row.one_task
 
     def _machine(self) -> None:
         """One process on one device: where this one is, and whether it can be that."""

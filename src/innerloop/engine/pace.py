@@ -26,7 +26,6 @@ import torch
 from innerloop.data.tasks import TaskBatch
 from innerloop.engine.session import Session
 from innerloop.files import cache_folder, write_text
-from innerloop.learning.methods import METHODS
 from innerloop.machine import environment, peak_memory, reset_peak_memory
 from innerloop.numerics.tensors import per_task, zeros_like
 from innerloop.spaces.loss import AnswerLoss
@@ -44,7 +43,7 @@ def paced(session: Session) -> Session:
         return session
     _, batches = session.streams()[0]
     first, count = batches[0], session.tasks_per_forward(batches)
-    if METHODS[config.method.name].trains == "lora" and count < len(first.names):
+    if session.row.space.limit is None and count < len(first.names):
         guess, most = count, len(first.names)
         count = _kept(_digest(session), lambda: fastest(_Trial(session, first, guess), guess=guess, most=most))
     memory = config.memory.model_copy(update={"tasks_per_forward": count})

@@ -8,12 +8,11 @@ import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, cast
+from typing import Any
 
 import torch
 
 from innerloop.config.loading import RunConfig
-from innerloop.data.batches import token_key
 from innerloop.data.encoder import Encoder
 from innerloop.data.encoding import EncodedTask
 from innerloop.data.leaks import Overlap
@@ -21,19 +20,17 @@ from innerloop.engine.dtypes import of_dtype, with_dtype
 from innerloop.engine.forwards import evenly, tasks_that_fit
 from innerloop.engine.groundwork import Groundwork, Say, groundwork
 from innerloop.engine.hidden_states import HiddenStates
+from innerloop.engine.parts import companies_of, lowest_trained, make_space, make_trainer
 from innerloop.engine.sources import encoder_of
 from innerloop.engine.task_batches import TaskBatches
 from innerloop.engine.trainer import Trainer
-from innerloop.learning.methods import METHODS
-from innerloop.loading.architecture import decoder_layers, packs
+from innerloop.learning.methods import Row
+from innerloop.loading.architecture import packs
 from innerloop.loading.models import LoadedModel, load
 from innerloop.machine import chosen_device
-from innerloop.spaces.all_parameters import AllParameters
 from innerloop.spaces.compiled import CompiledLayers
-from innerloop.spaces.lora import LoraSpace, chosen_layers
-from innerloop.spaces.loss import AnswerLoss
 from innerloop.spaces.space import ParameterSpace
-from innerloop.spaces.trunk import TOGETHER, Companies, Example
+from innerloop.spaces.trunk import Companies
 
 
 @dataclass
@@ -51,9 +48,9 @@ class Session:
     config: RunConfig
     model: LoadedModel
     train: list[EncodedTask]
-    validation: list[EncodedTask]
-    held_out: list[EncodedTask]
-    dropped: dict[str, int]
+    validation: list[EncodedTask] = field(default_factory=list)
+    held_out: list[EncodedTask] = field(default_factory=list)
+    dropped: dict[str, int] = field(default_factory=dict)
     store: HiddenStates = field(default_factory=HiddenStates)
     overlaps: list[Overlap] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
@@ -66,22 +63,20 @@ class Session:
         # of the forward; at rest, a space may keep the model's tensors elsewhere and in another dtype
         self.device, self.dtype = self.model.model.device, self.model.model.dtype
 
+    @property
+    def row(self) -> Row:
+        return self.config.method.row
+
     def space(self) -> ParameterSpace:
-        """A space at its starting values: the model's own weights, or a fresh LoRA."""
-        settings, memory, model = self.config.method.lora_settings(), self.config.memory, self.model.model
-        options: dict[str, Any] = {"checkpointing": memory.checkpointing, "logit_rows": memory.logit_rows}
-        if settings is not None:
-            below = self.store.below(model, self.cut, most=memory.trunk_cache_bytes)
-            companies = self.companies if self.cut else None
-            loss = AnswerLoss(model, cut=self.cut, store=below, companies=companies, compiled=self.layers, **options)
-            return LoraSpace(model, loss, settings, seed=self.config.seed, compiled=self.layers)
-        return AllParameters(
-            model,
-            AnswerLoss(model, **options),
-            dtype=self.dtype,
+        """A space at its starting values, of its own."""
+        return make_space(
+            self.config,
+            self.model.model,
             device=self.device,
-            lean=memory.lean,
-            offload=memory.offload,
+            dtype=self.dtype,
+            hidden=self.store,
+            companies=self.companies if self.cut else None,
+            compiled=self.layers,
         )
 
     @property
@@ -96,43 +91,29 @@ class Session:
     @property
     def cut(self) -> int:
         """Layers below this one run once for each example; 0 = none."""
-        settings = self.config.method.lora_settings()
-        if settings is None or not self.config.memory.trunk_cache:
-            return 0
-        return min(chosen_layers(settings.layers, len(decoder_layers(self.model.model))))
+        return lowest_trained(self.config, self.model.model)
 
     @cached_property
     def companies(self) -> Companies:
-        """Which examples go through the layers below the cut together; as many as there is room to keep."""
-        tasks = {id(task): task for task in (*self.train, *self.validation, *self.held_out)}.values()
-        width: int = cast(Any, self.model.model).get_input_embeddings().weight.shape[1]
-        kept = [
-            [Example(token_key(each.tokens), each.tokens) for each in some] for t in tasks for some in (t.pool, t.test)
-        ]
-        room = self.config.memory.trunk_cache_bytes // (width * self.dtype.itemsize)
-        return Companies(kept, most=TOGETHER[self.device.type], room=room)
+        """Which examples go through the layers below the cut together."""
+        tasks = (*self.train, *self.validation, *self.held_out)
+        return companies_of(self.config, self.model.model, tasks, device=self.device, dtype=self.dtype)
+
+    @property
+    def groups(self) -> list[list[EncodedTask]]:
+        """The tasks of each adapter to train: all of them, or one each."""
+        return [[task] for task in self.train] if self.row.one_task else [self.train]
 
     def streams(self) -> "list[tuple[str, TaskBatches]]":
         """(name, batches) of each adapter to train: one for all tasks, or one a task."""
-        if METHODS[self.config.method.name].one_task:
-            return [(task.task.name, self._batches([task])) for task in self.train]
-        return [("", self._batches(self.train))]
+        names = [task.task.name for task in self.train] if self.row.one_task else [""]
+        return [(name, self._batches(group)) for name, group in zip(names, self.groups, strict=True)]
 
     def _batches(self, tasks: Sequence[EncodedTask]) -> "TaskBatches":
         return TaskBatches(self.config, tasks, packed=packs(self.model.model), even=self.even)
 
     def trainer(self, space: ParameterSpace, batches: "TaskBatches") -> Trainer:
-        config = self.config
-        method, optimizer = config.method.build(), config.outer.build_optimizer(eight_bit=config.memory.lean)
-        tasks_per_forward = self.tasks_per_forward(batches)
-        return Trainer(
-            space,
-            method,
-            optimizer,
-            tasks_per_forward=tasks_per_forward,
-            seed=config.seed,
-            skip_non_finite=config.outer.on_non_finite == "skip",
-        )
+        return make_trainer(self.config, space, tasks_per_forward=self.tasks_per_forward(batches))
 
     def tasks_per_forward(self, batches: "TaskBatches") -> int:
         """As configured; before it was measured (engine/pace.py), `auto` is what fits a token budget."""
@@ -161,7 +142,7 @@ def prepare(
         device = chosen_device(config.model.device)
         config = with_dtype(config, torch.device(device).type)
         loaded = load(config.model.name, dtype=config.model.dtype, device=device, tokenizer=found.tokenizer)
-    elif METHODS[config.method.name].trains == "all":  # trains the model's own tensors: the caller keeps theirs
+    elif config.method.row.space.trains_base:  # the caller keeps theirs
         loaded = replace(model, model=copy.deepcopy(model.model))
     else:
         loaded = model

@@ -21,7 +21,6 @@ from innerloop.data.tasks import Example, Task
 from innerloop.data.templates import writes_date
 from innerloop.data.verifiers import verifier_of
 from innerloop.errors import Faults
-from innerloop.learning.methods import METHODS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -96,7 +95,7 @@ def examples_a_round(config: RunConfig) -> tuple[int, int]:
 def check_sizes(config: RunConfig, train: Sequence[Task], faults: Faults) -> None:
     """Adds a fault where the tasks to train on are too few or too small for a step."""
     if not train:
-        key = "tasks.held_out" if METHODS[config.method.name].one_task else "tasks"
+        key = "tasks.held_out" if config.method.row.one_task else "tasks"
         faults.add("no task is left to train on", key, expected="at least one task")
         return
     need = sum(examples_a_round(config))

@@ -3,7 +3,6 @@
 Legend: T = tasks, k = support examples, E = test examples a task.
 
 TaskScore          nats and correctness of each test example of one task
-Grid               learning rates and step counts to choose an adaptation from
 adapted            inner steps on the support of tasks that go through a forward together
 adapt              the same for any number of tasks, and a look at the values after each step
 adapt_and_score    scores after each of some numbers of inner steps
@@ -31,6 +30,7 @@ from innerloop.learning.inner_loop import Adapted, InnerLoop
 from innerloop.loading.architecture import packs
 from innerloop.numerics.tensors import TensorSet, per_task
 from innerloop.spaces.bounded import InParts
+from innerloop.spaces.kinds import Grid
 from innerloop.spaces.loss import AnswerLoss, Score
 from innerloop.spaces.space import ParameterSpace
 
@@ -62,11 +62,6 @@ class TaskScore(NamedTuple):
     @property
     def mean_correct(self) -> float:
         return sum(self.correct) / len(self.correct)
-
-
-class Grid(NamedTuple):
-    lrs: tuple[float, ...]
-    steps: tuple[int, ...]
 
 
 class Chunk(NamedTuple):

@@ -15,22 +15,19 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 from innerloop.data.encoding import EncodedTask
-from innerloop.evaluation.kshot import Chunk, Grid, TaskScore, adapt, choose, draw_support, score
+from innerloop.evaluation.kshot import Chunk, TaskScore, adapt, choose, draw_support, score
 from innerloop.evaluation.scoring import answers, verified
 from innerloop.learning.inner_loop import InnerLoop
 from innerloop.loading.models import LoadedModel
 from innerloop.numerics.optimizers import AdamW
 from innerloop.numerics.tensors import TensorSet
+from innerloop.spaces.kinds import LORA, Grid
 from innerloop.spaces.space import ParameterSpace
 
 Table = Literal["unseen", "seen"]  # held-out tasks and k examples, or training tasks and none
 How = Literal["none", "own", "tuned"]
 
 TUNED_WITH = AdamW(lr=3e-3, betas=(0.9, 0.99), clip=1.0)  # its lr and steps come from the grid
-DEFAULT_GRID = {
-    "lora": Grid(lrs=(1e-3, 3e-3, 1e-2), steps=(3, 10, 30)),
-    "all": Grid(lrs=(1e-5, 3e-5, 1e-4), steps=(3, 10, 30)),
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +39,7 @@ class Protocol:
 
     k: tuple[int, ...] = (0, 5, 10, 25, 50)
     draws: int = 5
-    grid: Grid = DEFAULT_GRID["lora"]
+    grid: Grid = LORA.grid
     max_new_tokens: int | None = None
     seed: int = 7
 

@@ -8,22 +8,23 @@ examples with what is differentiated of it: a gradient, or a Hessian-vector prod
 table and the rules' docstrings.
 
 Method    a rule: how a set of tasks becomes a gradient of the shared values
-METHODS   name -> Row: a rule times the set of tensors it trains. The command line, the config, the docs page and
+METHODS   name -> Row: a rule times a kind of space. The command line, the config, the docs page and
           the laws' tests read this table: a new first-order method is about ten lines and one row.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import ClassVar, Literal, NamedTuple
+from typing import ClassVar, NamedTuple
 
 from torch import Tensor
 
 from innerloop.data.tasks import Batch, TaskBatch
 from innerloop.learning.inner_loop import InnerLoop
 from innerloop.learning.second_order import sweep
-from innerloop.numerics.optimizers import Sgd
+from innerloop.numerics.optimizers import AdamW, Sgd
 from innerloop.numerics.tensors import TensorSet, accumulate, accumulate_difference, clone
+from innerloop.spaces.kinds import ALL_PARAMETERS, LORA, SpaceKind, Steps
 from innerloop.spaces.space import ParameterSpace
 
 
@@ -191,23 +192,39 @@ def _query(tasks: TaskBatch) -> Batch:
 
 
 class Row(NamedTuple):
-    """rule: the algorithm; trains: the set of tensors; one_task: trains one adapter for each task, no sharing."""
+    """rule: the algorithm; space: the kind of space it trains; one_task: one adapter for each task, no sharing.
+
+    inner: defaults of its inner loop, where they aren't those of its kind of space
+    """
 
     rule: type[Method]
-    trains: Literal["all", "lora"]
+    space: SpaceKind
     title: str
     one_task: bool = False
+    inner: Steps | None = None
 
+    @property
+    def steps(self) -> Steps:
+        """Of its inner loop, where a config says nothing."""
+        return self.inner or self.space.inner
+
+    @property
+    def adaptation(self) -> InnerLoop:
+        """Of what it learned, where it has no inner loop of its own."""
+        return InnerLoop(**self.space.adaptation._asdict())
+
+
+_FAST_ADAMW = Steps(5, AdamW(lr=3e-3, betas=(0.9, 0.99)))
 
 METHODS: dict[str, Row] = {
-    "fomaml": Row(Fomaml, "all", "first-order MAML"),
-    "maml": Row(Maml, "all", "second-order MAML"),
-    "reptile": Row(Reptile, "all", "Reptile"),
-    "joint": Row(Joint, "all", "multi-task training"),
-    "fomaml-lora": Row(Fomaml, "lora", "first-order MAML"),
-    "maml-lora": Row(Maml, "lora", "second-order MAML"),
-    "meta-lora": Row(MetaLora, "lora", "two-stage META-LORA"),
-    "reptile-lora": Row(Reptile, "lora", "Reptile"),
-    "joint-lora": Row(Joint, "lora", "multi-task training"),
-    "lora": Row(Joint, "lora", "Std LoRA, one task", one_task=True),
+    "fomaml": Row(Fomaml, ALL_PARAMETERS, "first-order MAML"),
+    "maml": Row(Maml, ALL_PARAMETERS, "second-order MAML"),
+    "reptile": Row(Reptile, ALL_PARAMETERS, "Reptile"),
+    "joint": Row(Joint, ALL_PARAMETERS, "multi-task training"),
+    "fomaml-lora": Row(Fomaml, LORA, "first-order MAML"),
+    "maml-lora": Row(Maml, LORA, "second-order MAML"),
+    "meta-lora": Row(MetaLora, LORA, "two-stage META-LORA", inner=_FAST_ADAMW),
+    "reptile-lora": Row(Reptile, LORA, "Reptile", inner=_FAST_ADAMW),
+    "joint-lora": Row(Joint, LORA, "multi-task training"),
+    "lora": Row(Joint, LORA, "Std LoRA, one task", one_task=True),
 }

@@ -69,7 +69,7 @@ class Forecast:
         """Bytes of the weights that the run writes, and of what lies there while it runs."""
         work, method = self.workload, self.config.method
         running = {"checkpoints": self.checkpoint_bytes * (self.config.save.keep + 1)}
-        if METHODS[method.name].trains == "all":
+        if method.row.space.exported == "model":
             return {"model": work.base_bytes} | running
         adapter = 4 * work.trained  # float32, whatever the model's dtype
         written = {"adapters" if work.adapters > 1 else "adapter": work.adapters * adapter}
@@ -179,7 +179,7 @@ class Forecast:
         ]
         if better := faster(config.model.dtype, self.device.kind):
             lines.append(f"faster   {better}")
-        if METHODS[config.method.name].one_task:
+        if config.method.row.one_task:
             lines.append(f"adapters {work.adapters}, one a task of tasks.held_out; memory and a step are those of one")
         return lines
 

@@ -22,16 +22,13 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from innerloop.config.loading import RunConfig
 from innerloop.data.tasks import TaskBatch
 from innerloop.engine.hidden_states import HiddenStates
-from innerloop.engine.session import Session
-from innerloop.engine.task_batches import TaskBatches
+from innerloop.engine.parts import make_space, make_trainer
 from innerloop.loading.architecture import decoder_layers
-from innerloop.loading.models import LoadedModel
 from innerloop.numerics import eight_bit, rounding
+from innerloop.numerics.tensors import TensorSet
 from innerloop.planning.tracking import Footprint, Tracker, Window, footprint
 from innerloop.planning.watching import watched
-from innerloop.spaces.all_parameters import AllParameters
 from innerloop.spaces.lora import chosen_layers
-from innerloop.spaces.space import ParameterSpace
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -119,22 +116,21 @@ def _measure(
 ) -> Measured:
     """One real step of the model that has only these layers of the shape."""
     kinds = _kinds(config, shape)
-    cut, config = _with_layers(shape, layers), _for_layers(config, kinds, layers, tasks=len(tasks.names))
+    cut, config = _with_layers(shape, layers), _for_layers(config, kinds, layers)
     tracker = Tracker(_DEVICE, fake=True, host_follows=config.memory.offload)
+    whole = config.method.row.space.exported == "model"
     dtype = getattr(torch, config.model.dtype)
     with FakeTensorMode(allow_non_fake_inputs=True), _taken_for_real(), _few_slices():
         with tracker:
             model = _load(cut, dtype, tracker, on_cpu=on_cpu)
-            loaded, cache = LoadedModel(model, cast(Any, None), "", "", ""), _Cache(tracker, host=not on_cpu)
-            session = Session(config, loaded, [], [], [], {}, cache)
             tracker.part = "shared values"
-            space = session.space()
+            space = make_space(config, model, hidden=_Cache(tracker, host=not on_cpu))
             tracker.part = "meta-optimizer"
-            trainer = session.trainer(space, cast(TaskBatches, [tasks]))
+            trainer = make_trainer(config, space)
         _name_places(model, tracker, [str(kinds[index]) for index in layers])
         with watched(trainer, tracker):
             trainer.step(tasks)
-            _save(space, tracker, on_cpu=on_cpu)
+            _save(space.shared, tracker, dtype=dtype if on_cpu and whole else None)
     return _table(tracker)
 
 
@@ -151,14 +147,14 @@ def _load(shape: "PretrainedConfig", dtype: torch.dtype, tracker: Tracker, *, on
     return model.eval().requires_grad_(False)
 
 
-def _save(space: ParameterSpace, tracker: Tracker, *, on_cpu: bool) -> None:
-    """What an export does with memory: looks for what isn't finite, and has the values on the CPU in its dtype."""
+def _save(shared: TensorSet, tracker: Tracker, *, dtype: torch.dtype | None) -> None:
+    """What an export does with memory: looks for what isn't finite; a whole model's values are copied in its dtype."""
     tracker.at(phase="save", stage="build")
     tracker.part = "shared values"
-    for value in space.shared.values():
+    for value in shared.values():
         value.isfinite()
-    if on_cpu and isinstance(space, AllParameters):
-        copies = [value.to(space.dtype) for value in space.shared.values()]
+    if dtype:
+        copies = [value.to(dtype) for value in shared.values()]
         del copies
 
 
@@ -170,14 +166,13 @@ def _with_layers(shape: "PretrainedConfig", layers: Sequence[int]) -> "Pretraine
     return cut
 
 
-def _for_layers(config: RunConfig, kinds: Sequence[Kind], layers: Sequence[int], *, tasks: int) -> RunConfig:
-    """The config of a run on these layers alone, with all tasks in one forward."""
-    memory = config.memory.model_copy(update={"tasks_per_forward": tasks})
-    method = config.method
-    if method.lora is not None:
-        chosen = tuple(place for place, index in enumerate(layers) if kinds[index].trained in ("lowest", "above"))
-        method = method.model_copy(update={"lora": method.lora.model_copy(update={"layers": chosen})})
-    return config.model_copy(update={"memory": memory, "method": method})
+def _for_layers(config: RunConfig, kinds: Sequence[Kind], layers: Sequence[int]) -> RunConfig:
+    """The config of a run on these layers alone."""
+    if config.method.lora is None:
+        return config
+    chosen = tuple(place for place, index in enumerate(layers) if kinds[index].trained in ("lowest", "above"))
+    lora = config.method.lora.model_copy(update={"layers": chosen})
+    return config.model_copy(update={"method": config.method.model_copy(update={"lora": lora})})
 
 
 @contextmanager

@@ -23,7 +23,6 @@ from innerloop.engine.groundwork import Groundwork, groundwork
 from innerloop.engine.session import Session, prepare
 from innerloop.engine.sources import examples_a_round
 from innerloop.engine.task_batches import TaskBatches
-from innerloop.learning.methods import METHODS
 from innerloop.loading.architecture import packs
 from innerloop.loading.models import LoadedModel
 from innerloop.spaces.lora import find_targets
@@ -137,8 +136,7 @@ def of_session(session: Session, *, encoded: bool = True, even: bool | None = No
     """
     config = session.config
     layout = {"packed": packs(session.model.model), "even": session.even if even is None else even}
-    one_task = METHODS[config.method.name].one_task
-    groups = [[task] for task in session.train] if one_task else [session.train]
+    groups = session.groups
     count = min(config.outer.steps, max(1, STEPS_LOOKED_AT // len(groups))) if encoded else 1
     steps: list[TaskBatch] = []
     for group in groups[:STEPS_LOOKED_AT]:

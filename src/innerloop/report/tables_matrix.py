@@ -47,8 +47,7 @@ def _method(row: Entry) -> Cell:
 
 
 def _algorithm(row: Entry) -> Cell:
-    trains = {"all": "all parameters", "lora": "LoRA"}.get(str(row.get("trains")), str(row.get("trains") or "nothing"))
-    return cell(row.get("algorithm"), detail=(f"trains {trains}",))
+    return cell(row.get("algorithm"), detail=(f"trains {row.get('trains') or 'nothing'}",))
 
 
 def _parameters(row: Entry) -> Cell:

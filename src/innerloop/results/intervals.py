@@ -197,7 +197,7 @@ def mean(values: Any) -> float:
 
 def _references(board: Board, key: Key) -> Iterator[Key]:
     """What an arm is compared with; a reference without the arm's `how` is taken as tuned."""
-    full = key.arm in METHODS and METHODS[key.arm].trains == "all"
+    full = key.arm in METHODS and METHODS[key.arm].space.trains_base
     for arm in (REFERENCE, FULL_REFERENCE) if full else (REFERENCE,):
         same = (key._replace(arm=arm), key._replace(arm=arm, how="tuned"))
         if arm != key.arm and (known := [other for other in same if other in board.scores]):

@@ -8,12 +8,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from innerloop.config.loading import RunConfig
-from innerloop.config.schema import InnerSection
 from innerloop.data.leaks import Overlap, overlap_lines
 from innerloop.engine.dtypes import faster
 from innerloop.engine.session import Session
 from innerloop.errors import RunError
-from innerloop.learning.methods import METHODS
 from innerloop.spaces.space import Trained
 
 
@@ -87,12 +85,13 @@ class Plan:
 def plan(session: Session) -> Plan:
     """What the session's run will do. Raises RunError where nothing would be trained."""
     config, streams = session.config, session.streams()
-    trained, batches = session.space().trained(), streams[0][1]
+    space, inner, batches = session.space(), config.method.inner, streams[0][1]
+    trained = space.trained()
     if not trained.parameters:
         raise RunError(f"{config.method.name} would train nothing")
     return Plan(
         method=config.method.name,
-        algorithm=METHODS[config.method.name].title,
+        algorithm=config.method.row.title,
         dtype=config.model.dtype,
         faster=faster(config.model.dtype, session.device.type),
         inner=inner_in_words(config),
@@ -107,7 +106,7 @@ def plan(session: Session) -> Plan:
         tokens_a_step=config.method.build().tokens(batches[0]),
         cached_layers=session.cut,
         cache_gb=config.memory.trunk_cache_gb or 0,
-        whole_gradients=METHODS[config.method.name].trains == "all" and not _is_plain_sgd(config.method.inner),
+        whole_gradients=inner is not None and space.keeps_full_gradient(inner.build().optimizer),
         compiled=session.compiled,
         dropped=session.dropped,
         overlaps=tuple(session.overlaps),
@@ -123,7 +122,3 @@ def inner_in_words(config: RunConfig) -> str | None:
     each = inner.batch_size if inner.batch_size < config.tasks.support else f"all {config.tasks.support}"
     steps = "1 step" if inner.steps == 1 else f"{inner.steps} steps"
     return f"{steps} on {each} support examples, {inner.build().optimizer.said}"
-
-
-def _is_plain_sgd(inner: InnerSection | None) -> bool:
-    return inner is None or (inner.optimizer.name == "sgd" and inner.clip is None)

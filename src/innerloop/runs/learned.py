@@ -18,29 +18,25 @@ from torch import Tensor
 
 from innerloop.artifacts.adapter_folder import check_model, read_adapter
 from innerloop.artifacts.card import Holds, base_id, card
-from innerloop.artifacts.export import EXPORTED, export_adapter, export_model, reload_logits
+from innerloop.artifacts.export import export_adapter, export_model, reload_logits
 from innerloop.artifacts.finished import DamagedError, Finished, finished
-from innerloop.config.defaults import DEFAULT_ADAPTATION
 from innerloop.config.loading import RunConfig
 from innerloop.data.encoder import Encoder, Examples, Form, Prompt, form_of
 from innerloop.data.encoding import Encoded, EncodedTask
 from innerloop.data.tasks import Task
 from innerloop.engine.inspection import check_tokens
 from innerloop.engine.last_round import LastRound
-from innerloop.engine.session import Session
+from innerloop.engine.parts import make_space
 from innerloop.engine.sources import encoder_of
 from innerloop.errors import Fault, Faults, UserError
 from innerloop.evaluation.kshot import adapted, score_examples, training_loss
 from innerloop.evaluation.scoring import generate
 from innerloop.files import at_home, file_name
 from innerloop.learning.inner_loop import InnerLoop
-from innerloop.learning.methods import METHODS
 from innerloop.loading.models import LoadedModel, known_hub_id, load
 from innerloop.machine import chosen_device
 from innerloop.numerics.rounding import seeded
 from innerloop.numerics.tensors import TensorSet, per_task
-from innerloop.spaces.all_parameters import AllParameters
-from innerloop.spaces.lora import LoraSpace
 from innerloop.spaces.space import ParameterSpace
 
 __all__ = ["Adapted", "DamagedError", "Learned", "load_run", "task_adapter"]
@@ -101,7 +97,7 @@ class Adapted:
 
 @dataclass(frozen=True)
 class Learned:
-    """A trained initialization. inner: the run's own adaptation; a method without one gets DEFAULT_ADAPTATION."""
+    """A trained initialization. inner: the run's own adaptation, or the default of its kind of space."""
 
     config: RunConfig
     model: LoadedModel
@@ -116,14 +112,14 @@ class Learned:
     def inner(self) -> InnerLoop:
         section = self.config.method.inner
         if section is None:
-            return DEFAULT_ADAPTATION[METHODS[self.config.method.name].trains]
+            return self.config.method.row.adaptation
         whole = section.batch_size >= self.config.tasks.support  # of any number of examples, then
         return replace(section.build(), batch_size=None if whole else section.batch_size)
 
     @property
     def exported(self) -> Path:
         """The adapter or model folder that the run wrote."""
-        return self.folder / EXPORTED[METHODS[self.config.method.name].trains]
+        return self.folder / self.config.method.row.space.exported
 
     @property
     def encoder(self) -> Encoder:
@@ -177,14 +173,14 @@ class Learned:
 
     def save(self, folder: Path, values: Mapping[str, Tensor], *, holds: Holds = "initialization") -> None:
         """Any values of this run's space, in the same format."""
-        model, space = self.model, self.space
-        about = card(self.config, model, holds=holds)
-        if isinstance(space, LoraSpace):
-            names = {"lora": space.settings, "base_name": base_id(self.config, model), "card": about}
+        method, model, about = self.config.method, self.model, card(self.config, self.model, holds=holds)
+        if method.row.space.exported == "adapter":
+            lora = method.lora_settings()
+            assert lora is not None
+            names = {"lora": lora, "base_name": base_id(self.config, model), "card": about}
             export_adapter(folder, model.model, values=values, **names)
         else:
-            assert isinstance(space, AllParameters)
-            options = {"dtype": space.dtype, "tokenizer": model.tokenizer, "card": about}
+            options = {"dtype": self.space.dtype, "tokenizer": model.tokenizer, "card": about}
             export_model(folder, model.model, values=values, **options)
 
     def check(self, folder: Path, examples: Examples) -> float:
@@ -208,18 +204,21 @@ def load_run(
     _check_choices(folder, dtype, device)
     folder = Path(folder)
     run = finished(folder)
-    config, row = run.config, METHODS[run.config.method.name]
+    config, row = run.config, run.config.method.row
     check_shared(run)
-    exported = folder / EXPORTED[row.trains]
+    exported = folder / row.space.exported
     run.check_weights(exported)
-    if row.trains == "all":
+    adapter = row.space.exported == "adapter"
+    if not adapter:
         check_model(exported)
     place = at_its_base(run, base).model.name
     loaded = load(place, dtype=dtype or config.model.dtype, device=chosen_device(device or config.model.device))
     # An adapter is read before its space is made: no more is allocated than its file was found to hold.
-    shared = _adapter(exported, run, loaded) if row.trains == "lora" else {}
-    space = Session(_for_one_task(config), loaded, [], [], [], {}).space()
-    if row.trains == "lora":
+    shared = _adapter(exported, run, loaded) if adapter else {}
+    # Without what training saved on: one task adapts in float32, with any optimizer.
+    memory = config.memory.model_copy(update={"lean": False, "offload": False})
+    space = make_space(config.model_copy(update={"memory": memory}), loaded.model)
+    if adapter:
         space.shared = {name: value.to(loaded.model.device) for name, value in shared.items()}
     return Learned(config, loaded, space, folder)
 
@@ -238,7 +237,7 @@ def _check_choices(folder: object, dtype: object, device: object) -> None:
 def check_shared(run: Finished) -> None:
     """Raises UserError for a run of an adapter for each task: it has no initialization that they share."""
     method, folder = run.config.method.name, run.folder
-    if METHODS[method].one_task:
+    if run.config.method.row.one_task:
         one = min((folder / "adapters").glob("*"), default=folder)
         hint = f"a run that shares one initialization; its adapters are ready to use, as {one}"
         raise UserError(Fault(f"{method} trained one adapter for each task", str(folder), expected=hint))
@@ -249,13 +248,13 @@ def at_its_base(run: Finished, base: str | Path | None = None) -> RunConfig:
 
     base  where that of an adapter is now
     """
-    method = run.config.method.name
-    if METHODS[method].trains == "lora":
+    row = run.config.method.row
+    if row.space.exported == "adapter":
         place = base_of(run, base)
     elif base is None:
-        place = str((run.folder / EXPORTED["all"]).resolve())  # absolute: never taken for a hub id
+        place = str((run.folder / row.space.exported).resolve())  # absolute: never taken for a hub id
     else:
-        problem = f"{method} trained all parameters: the run holds its whole model"
+        problem = f"{run.config.method.name} trained {row.space.title}: the run holds its whole model"
         raise UserError(Fault(problem, "base", str(base), "leave it out"))
     model = run.config.model.model_copy(update={"name": place})
     return run.config.model_copy(update={"model": model})
@@ -302,9 +301,3 @@ def _adapter(place: Path, run: Finished, model: LoadedModel) -> TensorSet:
 def _whole(value: object, where: str) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise UserError(Fault("not a count", where, value, "a whole number above 0"))
-
-
-def _for_one_task(config: RunConfig) -> RunConfig:
-    """Without what training saved on: one task adapts in float32, with any optimizer."""
-    memory = config.memory.model_copy(update={"lean": False, "offload": False})
-    return config.model_copy(update={"memory": memory})

@@ -50,9 +50,8 @@ class AllParameters(ParameterSpace):
         lean: bool = False,
         offload: bool = False,
     ) -> None:
-        super().__init__(model, loss, device)
+        super().__init__(model, loss, device, dtype)
         self.parameters = dict(model.named_parameters())
-        self.dtype = dtype or next(iter(self.parameters.values())).dtype
         self.values_dtype = self.dtype if lean else torch.float32
         for parameter in self.parameters.values():
             value = parameter.detach().to("cpu" if offload else self.device, self.values_dtype)
@@ -84,13 +83,16 @@ class AllParameters(ParameterSpace):
         return loss, self._filled(gradient, values) if into is None else None
 
     def descend(self, values: TensorSet, state: State, batch: Batch, optimizer: Optimizer) -> Tensor:
-        if not isinstance(optimizer, Sgd) or optimizer.clip is not None:
+        if self.keeps_full_gradient(optimizer):
             return super().descend(values, state, batch, optimizer)
 
         def move(name: str, grad: Tensor) -> None:
             add_(values[name][0], grad, alpha=-optimizer.rate(name))
 
         return self._backward(values, batch, move)
+
+    def keeps_full_gradient(self, optimizer: Optimizer) -> bool:
+        return not isinstance(optimizer, Sgd) or optimizer.clip is not None
 
     def hessian_vector_product(
         self, values: Mapping[str, Tensor], batch: Batch, vector: Mapping[str, Tensor]

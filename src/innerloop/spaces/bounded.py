@@ -24,7 +24,7 @@ class InParts(ParameterSpace):
     """`space`, with batches in host memory, of which at most `tokens` are in a forward, or one example of each task."""
 
     def __init__(self, space: ParameterSpace, *, tokens: int) -> None:
-        super().__init__(space.model, space.loss, space.device)
+        super().__init__(space.model, space.loss, space.device, space.dtype)
         self.space, self.tokens = space, tokens
         self.shared, self.limit = space.shared, space.limit
         self._last: tuple[Batch, list[Batch]] | None = None

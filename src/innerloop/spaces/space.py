@@ -48,16 +48,18 @@ class ParameterSpace(ABC):
 
     shared   name -> tensor (...); only the outer optimizer writes them
     limit    most tasks that fit one forward; None = any number
-    device   where forwards run; by default the model's
+    device, dtype   where forwards run, and in what; by default the model's
     """
 
     shared: TensorSet
     limit: int | None
 
-    def __init__(self, model: nn.Module, loss: TaskLoss, device: torch.device | None = None) -> None:
-        self.model = model
-        self.loss = loss
-        self.device = device or next(model.parameters()).device
+    def __init__(
+        self, model: nn.Module, loss: TaskLoss, device: torch.device | None = None, dtype: torch.dtype | None = None
+    ) -> None:
+        first = next(model.parameters())
+        self.model, self.loss = model, loss
+        self.device, self.dtype = device or first.device, dtype or first.dtype
 
     @abstractmethod
     def installed(self, values: Mapping[str, Tensor]) -> AbstractContextManager[nn.Module]:
@@ -89,6 +91,10 @@ class ParameterSpace(ABC):
         assert gradient is not None
         optimizer.step(values, gradient, state)
         return loss
+
+    def keeps_full_gradient(self, optimizer: Optimizer) -> bool:
+        """Whether an inner step keeps a gradient as large as the model, instead of running in the backward pass."""
+        return False
 
     def _hand_over(self, gradient: TensorSet, into: TensorSet | None) -> TensorSet | None:
         if into is None:

@@ -1,0 +1,97 @@
+"""The parts of a run, from its config and a model: a space, and the trainer of its shared values.
+
+make_space       a space at its starting values
+make_trainer     what takes outer steps on it
+lowest_trained   the layers below this one run once for each example
+companies_of     which examples go through those layers together
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+
+from innerloop.config.schema import RunConfig
+from innerloop.data.batches import token_key
+from innerloop.data.encoding import EncodedTask
+from innerloop.engine.hidden_states import HiddenStates
+from innerloop.engine.trainer import Trainer
+from innerloop.loading.architecture import decoder_layers
+from innerloop.spaces.compiled import CompiledLayers
+from innerloop.spaces.kinds import SpaceOptions
+from innerloop.spaces.lora import chosen_layers
+from innerloop.spaces.space import ParameterSpace
+from innerloop.spaces.trunk import TOGETHER, Companies, Example
+
+
+def make_space(
+    config: RunConfig,
+    model: Any,
+    *,
+    device: torch.device | None = None,
+    dtype: torch.dtype | None = None,
+    hidden: HiddenStates | None = None,
+    companies: Companies | None = None,
+    compiled: CompiledLayers | None = None,
+) -> ParameterSpace:
+    """A space at its starting values: the model's own weights, or a fresh LoRA.
+
+    device, dtype      of the forward, where the model's own aren't that: an earlier space may have moved its tensors
+    hidden, companies  states below the cut, and which examples are computed together: shared with other spaces
+    """
+    memory, cut, store = config.memory, lowest_trained(config, model), None
+    if cut:
+        hidden = HiddenStates() if hidden is None else hidden
+        store = hidden.below(model, cut, most=memory.trunk_cache_bytes)
+    options = SpaceOptions(
+        lora=config.method.lora_settings(),
+        seed=config.seed,
+        device=device,
+        dtype=dtype,
+        checkpointing=memory.checkpointing,
+        logit_rows=memory.logit_rows,
+        lean=memory.lean,
+        offload=memory.offload,
+        cut=cut,
+        store=store,
+        companies=companies,
+        compiled=compiled,
+    )
+    return config.method.row.space.make(model, options)
+
+
+def make_trainer(config: RunConfig, space: ParameterSpace, *, tasks_per_forward: int | None = None) -> Trainer:
+    """What takes outer steps on the space's shared values. tasks_per_forward: at most; None = all of a step's."""
+    return Trainer(
+        space,
+        config.method.build(),
+        config.outer.build_optimizer(eight_bit=config.memory.lean),
+        tasks_per_forward=tasks_per_forward,
+        seed=config.seed,
+        skip_non_finite=config.outer.on_non_finite == "skip",
+    )
+
+
+def lowest_trained(config: RunConfig, model: Any) -> int:
+    """Layers below this one run once for each example; 0 = none."""
+    lora = config.method.lora_settings()
+    if lora is None or not config.memory.trunk_cache:
+        return 0
+    return min(chosen_layers(lora.layers, len(decoder_layers(model))))
+
+
+def companies_of(
+    config: RunConfig, model: Any, tasks: Iterable[EncodedTask], *, device: torch.device, dtype: torch.dtype
+) -> Companies:
+    """Which examples go through the layers below the cut together; as many as there is room to keep.
+
+    device, dtype: of the forward.
+    """
+    width: int = model.get_input_embeddings().weight.shape[1]
+    kept = [
+        [Example(token_key(each.tokens), each.tokens) for each in some]
+        for task in {id(task): task for task in tasks}.values()
+        for some in (task.pool, task.test)
+    ]
+    room = config.memory.trunk_cache_bytes // (width * dtype.itemsize)
+    return Companies(kept, most=TOGETHER[device.type], room=room)
