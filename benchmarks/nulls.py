@@ -1,9 +1,10 @@
 """How often innerloop calls an arm better or worse that is neither: simulated comparisons, decided by its own test.
 
+    python benchmarks/nulls.py --output benchmarks/results/statistics.json    # half a minute
+
 The difference of two arms on task t from training seed s is a_t + b_s + e_ts, all normal with mean 0: what the task
 adds, what the seed adds to all tasks alike, and what is left (the two together, support draws, test examples).
 
-main          the command line of statistics.py
 rows          a row for each number of tasks and seeds and each spread
 controls      the same of one seed and a bootstrap over its tasks, as 0.1.0 decided
 nulls_table   a table of them for docs/measurements.md

@@ -1,4 +1,4 @@
-"""docs/measurements.md, of the committed results: `python docs/generate.py` writes it.
+"""docs/measurements.md, of the committed results: `python docs/generate.py` writes it, with tests/ on PYTHONPATH.
 
 page       the whole of it
 Section    a heading, what was done, and the tables of a result; "not yet measured" where there is none
@@ -11,15 +11,16 @@ from typing import Any, NamedTuple
 
 from bounds import bounds_table
 from demo import demo_tables
-from faults import faults_table
 from gpu import gpu_table
-from growth import growth_table
 from in_context import in_context_table
 from nulls import nulls_table
 from padding import padding_table
 from race import race_table
 from start import start_table
 from trunk_pass import trunk_table
+
+from robustness.faults import faults_table
+from robustness.growth import growth_table
 
 RESULTS = Path(__file__).parent / "results"
 FIGURE = "\n![Seconds a step against what grows](../benchmarks/results/growth.svg)"
@@ -44,7 +45,7 @@ examples of GSM8K each. What each contender is, and what the rows are: [race.py]
 FAULTS = """\
 What becomes of a run that is struck, and gone on with by `--resume auto` ([stopping and going on](resume.md)). `equal`:
 tensors byte for byte, metrics and manifest but for `timing` and `host`, as of a run that nothing happened to. `data
-lost` and `corrupt accepted` have to be 0. What each row does, and its name: [faults.py](../benchmarks/faults.py).
+lost` and `corrupt accepted` have to be 0. What each row does, and its name: [faults.py](../tests/robustness/faults.py).
 """
 
 
@@ -139,7 +140,7 @@ SECTIONS = [
     Section(
         "Verdicts on nulls",
         "statistics",
-        "python benchmarks/statistics.py --output benchmarks/results/statistics.json    # half a minute",
+        "python benchmarks/nulls.py --output benchmarks/results/statistics.json    # half a minute",
         "How often a [comparison](compare.md) calls two arms different that are not. Their difference on a task from\n"
         "a training seed is simulated with these standard deviations: what the task adds, what the seed adds to all\n"
         "tasks, and what is left. The test is the library's own.\n",
@@ -198,7 +199,8 @@ SECTIONS = [
     Section(
         "Growth",
         "growth",
-        "python benchmarks/growth.py --output benchmarks/results/growth.json    # a quarter of an hour",
+        "export PYTHONPATH=tests:benchmarks\n"
+        "python -m robustness.growth --output benchmarks/results/growth.json    # 12 minutes",
         "Seconds a step of `fomaml-lora` against what grows, the rest held. Llama shapes, random weights, float32.\n"
         "A slope of 1 is proportional.\n",
         lambda found: [*growth_table(found), FIGURE],
@@ -220,8 +222,9 @@ SECTIONS = [
     Section(
         "Faults",
         "faults",
-        "python benchmarks/faults.py --output benchmarks/results/faults.json    # an hour on one core\n"
-        "python benchmarks/faults.py --rows kills --output benchmarks/results/faults.json    # one row of it",
+        "export PYTHONPATH=tests:benchmarks\n"
+        "python -m robustness.faults --output benchmarks/results/faults.json    # an hour on one core\n"
+        "python -m robustness.faults --rows kills --output benchmarks/results/faults.json    # one row of it",
         FAULTS,
         faults_table,
     ),
@@ -236,7 +239,7 @@ SECTIONS = [
     Section(
         "Plans",
         "plan-cpu",
-        "python benchmarks/plan.py --output benchmarks/results/plan-cpu.json    # 15 minutes",
+        "PYTHONPATH=tests python benchmarks/plan.py --output benchmarks/results/plan-cpu.json    # 15 minutes",
         "Peak memory that a [plan](plan.md) says, against the resident set of a process that takes the step: every "
         "method, with and\nwithout checkpointing, models of 17 million parameters.\n",
         plan_table,
@@ -244,8 +247,12 @@ SECTIONS = [
     Section(
         "Plans on a GPU",
         "plan-cuda",
-        "python benchmarks/plan.py --cuda --output benchmarks/results/plan-cuda.json",
+        "PYTHONPATH=tests python benchmarks/plan.py --cuda --output benchmarks/results/plan-cuda.json",
         "The same on Llama-3.2-1B's shape at 8 x 512 tokens a pass, bfloat16.\n",
         plan_table,
     ),
 ]
+
+
+if __name__ == "__main__":
+    print(page(), end="")

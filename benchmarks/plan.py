@@ -1,5 +1,6 @@
 """What a plan says of memory, against what a process or a GPU then takes.
 
+    export PYTHONPATH=tests
     python benchmarks/plan.py --output benchmarks/results/plan-cpu.json           (about 15 minutes on two cores)
     python benchmarks/plan.py --cuda --output benchmarks/results/plan-cuda.json   (needs a GPU with 40 GB)
 
@@ -23,9 +24,7 @@ from record import header, write_result
 from innerloop.engine.parts import make_space, make_trainer
 from innerloop.learning.methods import METHODS
 from innerloop.machine import peak_memory, reset_peak_memory
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from rss_child import Case, measure, plan, shape, tasks  # pyright: ignore[reportMissingImports]
+from rss_child import Case, measure, plan, shape, tasks
 
 WIDTH = {
     "hidden_size": 384,

@@ -8,7 +8,9 @@ python docs/generate.py --check    write nothing; exit 1 where a page is not wha
 import argparse
 import inspect
 import json
+import os
 import re
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,7 +24,8 @@ from innerloop.learning.methods import METHODS, Method
 from innerloop.spaces.kinds import KINDS, SpaceOptions
 from innerloop.spaces.space import Trained
 
-DOCS = Path(__file__).parent
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
 WIDTH = 100  # columns of a --help screen
 
 # The shapes of SmolLM2-135M's tensors; counting needs no weights.
@@ -138,10 +141,11 @@ def pages() -> dict[str, str]:
 
 
 def measurements_page() -> str:
-    sys.path.insert(0, str(DOCS.parent / "benchmarks"))
-    from page import page  # pyright: ignore[reportMissingImports]
-
-    return page()
+    """Of benchmarks/page.py, which stands among the scripts whose tables it prints, and reads tests/robustness."""
+    paths = filter(None, [str(ROOT / "tests"), os.environ.get("PYTHONPATH")])
+    child = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    command = [sys.executable, str(ROOT / "benchmarks" / "page.py")]
+    return subprocess.run(command, env=child, check=True, capture_output=True, encoding="utf-8").stdout
 
 
 def stale(folder: Path, wanted: dict[str, str]) -> list[str]:

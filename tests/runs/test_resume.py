@@ -292,7 +292,7 @@ def test_the_command_begins_goes_on_and_says_when_it_is_done(cli: Cli, world: Wo
 
 
 def test_a_signal_saves_and_ends_with_75(world: World, tmp_path: Path) -> None:
-    """The other signals, and every phase: tests/test_faults.py."""
+    """The other signals, and every phase: tests/robustness/test_faults.py."""
     changes = {"outer.steps": 10**6, "save.every": 10**6}  # no processor is done before the signal
     path = config_file(world, tmp_path, "fomaml-lora", changes)
     command = [sys.executable, "-m", "innerloop", "train", str(path)]

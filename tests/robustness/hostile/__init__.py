@@ -1,0 +1,1 @@
+"""Hostile inputs, named and drawn: files, records and configs that nobody should trust."""
