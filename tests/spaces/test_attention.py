@@ -1,12 +1,12 @@
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from helpers import all_space, close, examples, lora_space, perturbed, untouched
 from innerloop.data.batches import collate
 from innerloop.data.tasks import Batch
 from innerloop.loading.architecture import base_model, packs
-from innerloop.spaces.attention import Attention, repack, unpack
+from innerloop.spaces.attention import attending, repack, unpack
 from innerloop.spaces.loss import AnswerLoss
 from tiny import FAMILIES, tiny_model
 
@@ -112,14 +112,17 @@ def test_the_model_itself_attends_as_before() -> None:
 def test_a_window_hides_what_lies_behind_it() -> None:
     """Of a row as long as two windows, the end doesn't change with the start."""
     model = tiny_model("gemma3", layers=1)
-    base = Attention().within(base_model(model))
+    base = base_model(model)
     generator = torch.Generator().manual_seed(0)
     tokens = torch.randint(3, 60, (1, 32), generator=generator)
     other = torch.cat([torch.randint(3, 60, (1, 8), generator=generator), tokens[:, 8:]], 1)
-    ends = [base(input_ids=row, use_cache=False).last_hidden_state[0, -8:] for row in (tokens, other)]
-    assert ends[0].equal(ends[1])
     near = torch.cat([tokens[:, :24], other[:, :1], tokens[:, 25:]], 1)
-    assert not base(input_ids=near, use_cache=False).last_hidden_state[0, -7:].equal(ends[0][1:])
+    with attending(base):
+        first, second, third = (
+            base(input_ids=row, use_cache=False).last_hidden_state[0] for row in (tokens, other, near)
+        )
+    assert first[-8:].equal(second[-8:])
+    assert not third[-7:].equal(first[-7:])
 
 
 def test_the_way_to_rows_and_back_is_its_own_transpose() -> None:
@@ -137,10 +140,14 @@ def test_the_way_to_rows_and_back_is_its_own_transpose() -> None:
     assert torch.autograd.gradgradcheck(lambda x: repack(x, packing), rows)
 
 
-def test_parts_without_a_config_are_shared() -> None:
+def test_a_model_attends_this_way_in_the_context_alone() -> None:
     base = base_model(tiny_model("llama"))
-    twin = Attention().within(base)
-    assert isinstance(base, nn.Module)
-    assert twin.layers[0].input_layernorm is base.layers[0].input_layernorm
-    assert twin.layers[0].self_attn is not base.layers[0].self_attn
-    assert twin.layers[0].self_attn.q_proj is base.layers[0].self_attn.q_proj
+
+    def interrupted() -> None:
+        with attending(base):
+            assert base.config._attn_implementation == "innerloop"
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert base.config._attn_implementation == "sdpa"

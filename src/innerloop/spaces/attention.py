@@ -4,14 +4,17 @@ Legend: N = rows of the model's input, M = tokens of one (packed; a task's, or t
 G = rows (examples and fillers), L = tokens of the longest of them, H = heads, C = channels of a head,
 W = width of a token's vector.
 
-Attention   transformers' own scaled-dot-product attention, on rows; made part of a model by `within`
+attending   a context in which a model attends this way, by transformers' own scaled-dot-product attention on rows
 unpack      (P, W) -> (G*L, W), zero where a row has no token
 repack      the other way
 
-No mask is built, and none is looked for: examples are padded on the right and attention is causal.
+No mask is built, and none is looked for: examples are padded on the right and attention is causal. The packing is a
+keyword of the model's forward, which every family that `packs` hands down to its attention
+(docs/design/0009-examples-side-by-side.md).
 """
 
-import copy
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
@@ -22,47 +25,23 @@ from innerloop.data.packing import Packing
 _NAME = "innerloop"  # in transformers' table of attention functions
 
 
-class Attention:
-    """packing: of the batch that goes through the model; None = one example a row."""
+@contextmanager
+def attending(base: nn.Module) -> Generator[None]:
+    """Inside, `base` takes `packing=` in its forward; outside, and so for its owner, it is as it was.
 
-    def __init__(self) -> None:
-        self.packing: Packing | None = None
+    A layer that is computed again in the backward pass has to be so in such a context, too.
+    """
+    from transformers import AttentionInterface
 
-    def within(self, base: nn.Module) -> nn.Module:
-        """A shallow copy of `base` that shares every weight and attends this way; `base` is left as it was."""
-        from transformers import AttentionInterface
-
-        cast(Any, AttentionInterface).register(_NAME, _attend)
-        config = copy.copy(cast(Any, base).config)
-        config._attn_implementation_internal = _NAME  # the setter would reach into parts that both configs share
-        return self._twin(base, config)
-
-    def _twin(self, module: nn.Module, config: Any) -> nn.Module:
-        if not any(hasattr(part, "config") for part in module.modules()):
-            return module
-        twin = copy.copy(module)
-        twin.__dict__["_modules"] = {
-            name: child if child is None else self._twin(child, config)
-            for name, child in module._modules.items()  # pyright: ignore[reportPrivateUsage]
-        }
-        if hasattr(module, "config"):
-            twin.config = config
-            twin.__dict__["within"] = self
-        return twin
-
-    def __call__(self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, **options: Any) -> Tensor:
-        """(N, H, M, C) queries, packed or padded -> the outputs, heads behind tokens."""
-        from transformers.integrations import sdpa_attention
-
-        packing = self.packing
-        if packing is not None:
-            query, key, value = (_rows(part, packing) for part in (query, key, value))
-        mask = _window(query.shape[2], options.get("sliding_window"), query.device)
-        out = cast(Any, sdpa_attention).sdpa_attention_forward(module, query, key, value, mask, **options)[0]
-        if packing is None:
-            return out
-        packed_rows = len(packing.source)
-        return repack(out.flatten(0, 1).flatten(1), packing).view(packed_rows, -1, *out.shape[2:])
+    cast(Any, AttentionInterface).register(_NAME, _attend)
+    model = cast(Any, base)
+    own: str = model.config._attn_implementation
+    # The setter of the config alone would not ask whether the family looks its attention up by name.
+    model.set_attn_implementation(_NAME)
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(own)
 
 
 def unpack(packed: Tensor, packing: Packing) -> Tensor:
@@ -98,11 +77,28 @@ class _Repack(torch.autograd.Function):
 
 
 def _attend(
-    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **options: Any
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    *,
+    packing: Packing | None = None,
+    **options: Any,
 ) -> tuple[Tensor, None]:
-    """What a family's attention calls."""
+    """What a family's attention calls: (N, H, M, C) queries, packed or padded -> the outputs, heads behind tokens."""
+    from transformers.integrations import sdpa_attention
+
     assert mask is None, "a mask for an attention that builds its own"
-    return cast(Any, module).within(module, query, key, value, **options), None
+    if packing is not None:
+        query, key, value = (_rows(part, packing) for part in (query, key, value))
+    window = _window(query.shape[2], options.get("sliding_window"), query.device)
+    out = cast(Any, sdpa_attention).sdpa_attention_forward(module, query, key, value, window, **options)[0]
+    if packing is None:
+        return out, None
+    # Back to packed tokens before anything else: a family's output projection sees no fillers of the rows.
+    packed_rows = len(packing.source)
+    return repack(out.flatten(0, 1).flatten(1), packing).view(packed_rows, -1, *out.shape[2:]), None
 
 
 def _rows(heads_NHMC: Tensor, packing: Packing) -> Tensor:

@@ -24,7 +24,6 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from innerloop.data.packing import Packing
-from innerloop.spaces.attention import Attention
 from innerloop.spaces.trunk import Forward
 
 _Pair = tuple[Tensor, Tensor]
@@ -76,22 +75,22 @@ class CompiledLayers:
         finally:
             self._values = None
 
-    def layer(self, layer: nn.Module, attention: Attention | None) -> Forward:
+    def layer(self, layer: nn.Module) -> Forward:
         """What is called in the layer's place."""
         slots: list[_Slot] = []
         twin = self._twin(layer, slots)
 
-        def forward(hidden_NSD: Tensor, *args: Any, **kwargs: Any) -> Any:
+        def forward(hidden_NSD: Tensor, *args: Any, packing: Packing | None = None, **kwargs: Any) -> Any:
+            keywords = kwargs if packing is None else {**kwargs, "packing": packing}
             values = self._values
             if values is None:
-                return layer.forward(hidden_NSD, *args, **kwargs)
+                return layer.forward(hidden_NSD, *args, **keywords)
             pairs = [(values[f"{slot.name}.lora_A"], values[f"{slot.name}.lora_B"]) for slot in slots]
-            packing = None if attention is None else attention.packing
             tasks = len(next(iter(values.values())))
             hidden_TBSD = _split(hidden_NSD, (tasks, -1))
             _free_sizes(hidden_TBSD, pairs, packing, (args, kwargs))
             run = self._kind(hidden_TBSD, packing)
-            return run(twin, slots, pairs, attention, packing, hidden_TBSD, args, kwargs)
+            return run(twin, slots, pairs, hidden_TBSD, args, keywords)
 
         return forward
 
@@ -125,8 +124,6 @@ def _run(
     layer: nn.Module,
     slots: list[_Slot],
     pairs: list[_Pair],
-    attention: Attention | None,
-    packing: Packing | None,
     hidden_TBSD: Tensor,
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
@@ -134,8 +131,6 @@ def _run(
     """What is compiled. Tensors found on a module would be recorded with their sizes: all that vary are arguments."""
     for slot, pair in zip(slots, pairs, strict=True):
         slot.pair, slot.rows = pair, (hidden_TBSD.shape[0], hidden_TBSD.shape[1])
-    if attention is not None:
-        attention.packing = packing
     out = layer.forward(hidden_TBSD.flatten(0, 1), *args, **kwargs)
     for slot in slots:
         slot.pair = None

@@ -7,8 +7,9 @@ Score        how good the answers are: nats, and whether greedy decoding gives t
 """
 
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +27,7 @@ from innerloop.loading.architecture import (
     too_long,
 )
 from innerloop.numerics.loss import CHUNK_ROWS, Head, plain_cross_entropy, score_rows, task_cross_entropy
-from innerloop.spaces.attention import Attention
+from innerloop.spaces.attention import attending
 from innerloop.spaces.compiled import CompiledLayers
 from innerloop.spaces.trunk import Companies, Forward, Progress, Store, Trunk, with_layers
 
@@ -67,23 +68,15 @@ class AnswerLoss:
     ) -> None:
         check_rotation(model)
         self.logit_rows, self.longest = logit_rows, longest_alone(model)
-        self.attention = Attention() if packs(model) else None
-        base = self.attention.within(base_model(model)) if self.attention else base_model(model)
-        layers = cast(nn.ModuleList, base.layers)
+        self.base, self.packs = base_model(model), packs(model)
         weight, bias = head(model)
         self.head = Head(weight, bias, logit_softcap(model))
-        self.trunk = Trunk(base, cut, {} if store is None else store, companies) if cut else None
-        self._hidden: Tensor | None = None
-        below: list[Forward | None] = [self._enter] * cut
-        above: list[Forward | None] = [
-            compiled.layer(layer, self.attention) if compiled else None for layer in layers[cut:]
-        ]
+        self.trunk = Trunk(self.base, cut, {} if store is None else store, companies) if cut else None
+        layers = list(cast(nn.ModuleList, self.base.layers))[cut:]
+        above: list[Forward | None] = [compiled.layer(layer) if compiled else None for layer in layers]
         if checkpointing:
-            above = [
-                partial(checkpoint, forward or layer, use_reentrant=False)
-                for forward, layer in zip(above, layers[cut:], strict=True)
-            ]
-        self.body = with_layers(base, below + above)
+            above = [self._checkpointed(forward or layer) for forward, layer in zip(above, layers, strict=True)]
+        self.above = above
 
     def __call__(self, batch: Batch, *, twice: bool = False) -> Tensor:
         """(T,) mean nats per scored token, or a part's share of that; `twice` where a second derivative is needed."""
@@ -118,16 +111,15 @@ class AnswerLoss:
         if self.longest is not None and batch.tokens.shape[-1] > self.longest:
             raise UserError(too_long(batch.tokens.shape[-1], self.longest, "the longest example of a batch"))
         tokens_NS, positions, scored = batch.tokens.flatten(0, 1), None, batch.scored_rows
-        if self.attention is not None:
-            self.attention.packing = None
-        if self.trunk is not None:
-            self._hidden = self.trunk.hidden(batch)
-        if self.attention is not None and (packing := batch.packing) is not None:
-            self.attention.packing = packing  # until the next batch: a recomputation in the backward wants it too
-            tokens_NS, positions, scored = tokens_NS.flatten()[packing.source], packing.positions, packing.scored
-            self._hidden = None if self._hidden is None else self._hidden.flatten(0, 1)[packing.source]
-        hidden = self.body(input_ids=tokens_NS, position_ids=positions, use_cache=False).last_hidden_state
-        self._hidden = None
+        packing = batch.packing if self.packs else None
+        keywords = {} if packing is None else {"packing": packing}
+        with self._attending():
+            below_NSD = None if self.trunk is None else self.trunk.hidden(batch)
+            if packing is not None:
+                tokens_NS, positions, scored = tokens_NS.flatten()[packing.source], packing.positions, packing.scored
+                below_NSD = None if below_NSD is None else below_NSD.flatten(0, 1)[packing.source]
+            body = self._body(below_NSD)
+            hidden = body(input_ids=tokens_NS, position_ids=positions, use_cache=False, **keywords).last_hidden_state
         return hidden.flatten(0, 1)[scored]
 
     def fill(self, drawn: Iterable[Sequence[bytes]], device: torch.device, on_company: Progress) -> None:
@@ -136,10 +128,28 @@ class AnswerLoss:
         on_company: told how many forwards are done of how many.
         """
         if self.trunk is not None:
-            if self.attention is not None:
-                self.attention.packing = None
-            self.trunk.fill(drawn, device, on_company)
+            with self._attending():
+                self.trunk.fill(drawn, device, on_company)
 
-    def _enter(self, *args: object, **kwargs: object) -> Tensor:
-        assert self._hidden is not None
-        return self._hidden
+    def _body(self, below_NSD: Tensor | None) -> nn.Module:
+        """The base model; above a cut, with these states in place of what the layers below would make of the tokens."""
+        if self.trunk is None and not any(self.above):
+            return self.base
+
+        def hand_on(*args: Any, **kwargs: Any) -> Tensor | None:
+            return below_NSD
+
+        below: list[Forward | None] = [hand_on] * (self.trunk.cut if self.trunk else 0)
+        return with_layers(self.base, below + self.above)
+
+    def _attending(self) -> AbstractContextManager[None]:
+        return attending(self.base) if self.packs else nullcontext()
+
+    def _checkpointed(self, layer: Forward) -> Forward:
+        """The layer, computed again in the backward pass: attending as in the forward."""
+
+        def attended(*args: Any, **kwargs: Any) -> Any:
+            with self._attending():
+                return layer(*args, **kwargs)
+
+        return cast(Forward, partial(checkpoint, attended, use_reentrant=False))

@@ -15,7 +15,7 @@ is asked for, its states are the same, bit for bit.
 import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from hashlib import blake2b
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -134,10 +134,7 @@ class Trunk:
     def __init__(self, base: nn.Module, cut: int, store: Store, companies: Companies | None = None) -> None:
         self.cut = cut
         self.store, self.companies = store, companies or Companies()
-        self._captured: Tensor | None = None
-        layers = base.layers
-        assert isinstance(layers, nn.ModuleList)
-        self._lower = with_layers(base, [None] * cut + [self._capture] + [_pass_on] * (len(layers) - cut - 1))
+        self.base = base
 
     def hidden(self, batch: Batch) -> Tensor:
         """(N, S, D) hidden states that enter layer `cut`: from the store, or computed and offered to it.
@@ -194,14 +191,18 @@ class Trunk:
 
     @torch.no_grad()
     def _run(self, tokens_NS: Tensor) -> Tensor:
-        self._lower(input_ids=tokens_NS, use_cache=False)
-        captured, self._captured = self._captured, None
-        assert captured is not None
-        return captured
+        """What enters layer `cut`; the layers from there on do nothing."""
+        entered: list[Tensor] = []
 
-    def _capture(self, hidden_NSD: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        self._captured = hidden_NSD
-        return hidden_NSD
+        def capture(hidden_NSD: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+            entered.append(hidden_NSD)
+            return hidden_NSD
+
+        above = len(cast(nn.ModuleList, self.base.layers)) - self.cut
+        with_layers(self.base, [None] * self.cut + [capture] + [_pass_on] * (above - 1))(
+            input_ids=tokens_NS, use_cache=False
+        )
+        return entered[0]
 
 
 def _pass_on(hidden_NSD: Tensor, *args: Any, **kwargs: Any) -> Tensor:
