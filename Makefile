@@ -1,6 +1,7 @@
 # make setup   a virtual environment with everything
 # make demo    meta-train a real 135M model on this machine, adapt it to unseen tasks, print what it bought
 # make quick   the fast part of the tests, for the inner loop of work: under a minute
+# make watch   the same each time that a Python file changes, what failed first
 # make test    everything that CI runs
 # make test-long   the same, with the rows that try once more what a shorter one tries
 # make test-cpus   the numeric tests as slower processors run them
@@ -22,7 +23,7 @@ NUMERIC := tests/numerics tests/spaces tests/learning tests/engine/test_trainer.
 	tests/evaluation/test_scoring.py tests/runs/test_learned.py tests/runs/test_learned_adapting.py \
 	tests/runs/test_learned_refusals.py tests/benchmarks/test_race.py
 
-.PHONY: setup demo test test-long test-cpus quick lint format types imports tests docs audit
+.PHONY: setup demo test test-long test-cpus quick watch lint format types imports tests docs audit
 
 setup: $(READY)
 
@@ -61,6 +62,10 @@ tests: $(READY)
 
 quick: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal $(QUICK)
+
+watch: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/watchfiles --filter python \
+		'$(BIN)/python -m pytest -n 2 --dist worksteal --failed-first --maxfail 1 $(QUICK)' src tests
 
 # The same verdicts whatever instructions there are: none of the vectors' kinds, AVX2, all; and one thread or two.
 test-cpus: $(READY)

@@ -23,7 +23,7 @@ def test_a_list_of_tests_names_tests_that_are_there(name: str) -> None:
 
 def test_what_is_said_of_a_target_is_said_of_one_that_is_there() -> None:
     said = re.findall(r"^# make ([\w-]+) ", MAKEFILE, re.MULTILINE)
-    assert {"setup", "test", "quick", "test-long", "test-cpus", "format", "audit"} <= set(said)
+    assert {"setup", "test", "quick", "watch", "test-long", "test-cpus", "format", "audit"} <= set(said)
     for target in said:
         assert re.search(rf"^{target}:", MAKEFILE, re.MULTILINE), target
 
