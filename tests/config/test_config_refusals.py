@@ -141,7 +141,7 @@ def test_lora_options_in_the_model_section_name_where_they_went(option: str, val
         assert f"{key}, with {right} as method.name" in fault
         assert f"model.{option}" in fault
         assert ("trains all parameters" in fault) == (method != right)
-    assert "fomaml-lora" in faults_of(minimal("unknown", model=model))[0]
+    assert "meta-lora" in faults_of(minimal("unknown", model=model))[0]
 
 
 def test_all_faults_come_together_with_their_lines(tmp_path: Path) -> None:

@@ -1,10 +1,11 @@
 """The sections: their keys, their defaults, and the objects they become."""
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import pytest
-from pydantic import ValidationError
+from pydantic import ValidationError, create_model
 
 from innerloop.config.schema import (
     ABSENT,
@@ -22,8 +23,10 @@ from innerloop.config.schema import (
     TasksSection,
     get,
     nested,
+    option_fields,
 )
 from innerloop.data.suites.drawing import DIFFICULTIES
+from innerloop.learning.methods import Fomaml, MetaLora, option
 from innerloop.loading.models import DTYPES
 from innerloop.numerics.optimizers import AdamW, Sgd
 from innerloop.spaces.lora import LoraSettings
@@ -115,3 +118,23 @@ def test_dotted_keys() -> None:
     assert get(tree, "a.c.d") is None
     assert get(tree, "a.c.x") is ABSENT
     assert get(tree, "e.x") is ABSENT
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Weighted(Fomaml):
+    """A rule from elsewhere."""
+
+    weight: float = option(0.5, means="number from 0 to 1", ge=0, le=1)
+    kind: Literal["mild", "strong"] = "mild"
+
+
+def test_a_rules_options_become_keys_of_their_types_and_limits() -> None:
+    section = create_model("Section", __base__=MethodSection, **option_fields([_Weighted, MetaLora, Fomaml]))
+    fields = section.model_fields
+    assert {"weight", "kind", "keep_task_adapters"} <= fields.keys()
+    assert (fields["weight"].description, fields["weight"].default) == ("number from 0 to 1", None)
+    given: dict[str, Any] = {"name": "fomaml", "weight": 1, "kind": "strong", "keep_task_adapters": True}
+    assert section.model_validate(given).model_dump(exclude_none=True) == given
+    for wrong in ({"weight": 1.5}, {"weight": "1"}, {"kind": "wild"}, {"keep_task_adapters": 1}, {"weigth": 0.5}):
+        with pytest.raises(ValidationError):
+            section.model_validate(given | wrong)

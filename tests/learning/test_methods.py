@@ -1,7 +1,7 @@
 """Laws 1 to 4: chunks of tasks change nothing, the limits of each method, every row = reference/naive.py."""
 
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -22,7 +22,7 @@ from helpers import (
 )
 from innerloop.data.tasks import TaskBatch
 from innerloop.learning.inner_loop import InnerLoop
-from innerloop.learning.methods import METHODS, Fomaml, Maml, MetaLora, Method, Reptile
+from innerloop.learning.methods import METHODS, Fomaml, Joint, Maml, MetaLora, Method, Reptile, option, own_options
 from innerloop.numerics.optimizers import AdamW, Optimizer, Sgd
 from innerloop.numerics.tensors import TensorSet, per_task, zeros_like
 from innerloop.spaces.space import ParameterSpace
@@ -243,3 +243,31 @@ def test_the_table_names_a_rule_and_its_options() -> None:
     assert [name for name, row in METHODS.items() if row.one_task] == ["lora"]
     assert MetaLora.options() == {"inner", "keep_task_adapters"}
     assert Fomaml.options() == Reptile.options() == {"inner"}
+
+
+def test_traits_are_what_the_rules_do() -> None:
+    rules = {row.rule for row in METHODS.values()}
+    assert {rule for rule in rules if rule.second_order} == {Maml}
+    assert {rule for rule in rules if rule.from_difference} == {Reptile}
+    inner = InnerLoop(steps=1, optimizer=Sgd(lr=0.1))
+    for rule in rules:
+        made = [rule(**{"inner": inner} if "inner" in rule.options() else {})]
+        made += [MetaLora(inner=inner, keep_task_adapters=True)] if rule is MetaLora else []
+        assert [each.keeps_adapted for each in made] == [False, True][: len(made)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Weighted(Fomaml):
+    """A rule from elsewhere."""
+
+    weight: float = option(0.5, means="number from 0 to 1", ge=0, le=1)
+    kind: Literal["mild", "strong"] = "mild"
+    rounds: int = 3
+
+
+def test_a_rules_own_options_are_the_fields_of_its_dataclass() -> None:
+    weight, kind, rounds = own_options(_Weighted)
+    assert weight == ("weight", float, 0.5, "number from 0 to 1", {"ge": 0, "le": 1})
+    assert (kind.default, kind.means) == ("mild", "mild or strong")
+    assert (rounds.kind, rounds.means, rounds.limits) == (int, "whole number", {})
+    assert own_options(Fomaml) == own_options(Joint) == []

@@ -28,7 +28,6 @@ from innerloop.comparison.matrix import (
     BASE,
     COST,
     IN_CONTEXT,
-    STD,
     UNTRAINED,
     Cell,
     Matrix,
@@ -95,7 +94,7 @@ class _Run:
         output = self.place / "run"
         if not _is_done(output):
             config, done = self._config(self._steps()), _steps_behind(output)
-            total = config.outer.steps * (len(self.common.train) if self.cell.arm == STD else 1)
+            total = config.outer.steps * (len(self.common.train) if self.cell.one_task else 1)
 
             def on_step(*_: object) -> None:
                 nonlocal done
@@ -121,7 +120,7 @@ class _Run:
         return json.loads(note.read_text())["steps"]
 
     def _config(self, steps: int | None) -> RunConfig:
-        seen = [task.task.name for task in self.common.train] if self.cell.arm == STD else None
+        seen = [task.task.name for task in self.common.train] if self.cell.one_task else None
         return run_config(self.matrix, self.cell, output_dir=self.place / "run", steps=steps, seen=seen)
 
     # scoring
@@ -138,9 +137,12 @@ class _Run:
             score_pieces(place, pieces(protocol, hows=(), seen=True), self.measured, self.say)
             return []
         score_pieces(
-            place, pieces(protocol, hows=("own", "tuned"), seen=True, bare=arm != STD), self.measured, self.say
+            place,
+            pieces(protocol, hows=("own", "tuned"), seen=True, bare=not self.cell.one_task),
+            self.measured,
+            self.say,
         )
-        hows = ("own", "tuned") if arm == STD else ("none", "own", "tuned")
+        hows = ("own", "tuned") if self.cell.one_task else ("none", "own", "tuned")
         prompts, held_out = self.matrix.evaluation.forgetting_prompts, self.common.held_out
         options = {"protocol": protocol, "prompts": prompts, "hows": hows, "say": self.say}
         return forgotten(place, self.what, self.common.model, held_out, **options)
@@ -149,7 +151,7 @@ class _Run:
     def what(self) -> Initialization:
         """The shared values; for Std LoRA and the untrained arms a fresh LoRA, which is the base model."""
         arm, common = self.cell.arm, self.common
-        if arm in (*UNTRAINED, STD):
+        if arm in UNTRAINED or self.cell.one_task:
             space, model, own = self._fresh(), common.model, common.row.adaptation
         else:
             learned = load_run(self.place / "run")
@@ -161,7 +163,7 @@ class _Run:
         """The piece's scores, and whose they are."""
         what, protocol = self.what, self.protocol
         tasks = self.common.train if piece.table == "seen" else self.common.held_out
-        if self.cell.arm == STD and piece.table == "seen":
+        if self.cell.one_task and piece.table == "seen":
             parts = [measure(piece, self._own_adapter(what, task), [task], protocol) for task in tasks]
             scores = {name: score for part in parts for name, score in part["tasks"].items()}
             found = {**parts[0], "tasks": scores, "curve": []}
@@ -176,7 +178,7 @@ class _Run:
 
     def _fresh(self) -> ParameterSpace:
         """A LoRA at its starting values: Std LoRA's as its own adapters are."""
-        config = self._config(None) if self.cell.arm == STD else self.common.config
+        config = self._config(None) if self.cell.one_task else self.common.config
         return replace(self.common, config=config).space()
 
     def _own_adapter(self, what: Initialization, task: EncodedTask) -> Initialization:

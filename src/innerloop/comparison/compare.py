@@ -26,7 +26,6 @@ from innerloop.comparison.matrix import (
     COST,
     IN_CONTEXT,
     PLAN,
-    STD,
     UNTRAINED,
     Cell,
     Matrix,
@@ -34,6 +33,7 @@ from innerloop.comparison.matrix import (
     common_config,
     merged,
     run_config,
+    trains_one_task,
 )
 from innerloop.comparison.planned import planned
 from innerloop.comparison.reading import sound_part
@@ -261,7 +261,7 @@ def _check_budgets(matrix: Matrix, session: Session, faults: Faults) -> None:
     trained = [cell for cell in cells(matrix) if cell.arm not in UNTRAINED and cell.seed == matrix.seeds[0]]
     for (arm, costly), group in groupby(trained, key=lambda cell: (cell.arm, cell.budget == COST)):
         asked = list(group)
-        names = [task.task.name for task in session.train] if arm == STD else None
+        names = [task.task.name for task in session.train] if trains_one_task(arm) else None
         config = run_config(matrix, asked[0], output_dir=Path("unused"), seen=names)
         try:
             prepared = prepare(config, model=session.model)

@@ -11,7 +11,7 @@ docs/compare.md has a line for each key.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, get_args
 
@@ -22,10 +22,10 @@ from innerloop.config.schema import Section
 from innerloop.evaluation.protocol import Protocol
 from innerloop.learning.methods import METHODS
 from innerloop.results.schema import UNTRAINED
-from innerloop.spaces.kinds import KINDS, LORA, Grid
+from innerloop.spaces.kinds import KINDS, LORA, Grid, SpaceKind
 
 BASE, IN_CONTEXT = UNTRAINED
-STD, JOINT = "lora", "joint-lora"
+JOINT = "joint-lora"
 COST = "cost"  # in place of a budget: a few steps, for their cost alone
 PLAN = "matrix.json"
 ONE_TASK = {"outer": {"tasks_per_step": 1}}  # of Std LoRA, whatever the others take
@@ -55,15 +55,17 @@ class GridSection(Section):
         return Grid(tuple(self.lr), tuple(self.steps))
 
 
-# What "tuned" chooses from, by what an arm trains.
-GridsSection = create_model(
-    "GridsSection",
-    __base__=Section,
-    **{
-        name: (GridSection, GridSection(lr=list(kind.grid.lrs), steps=list(kind.grid.steps)))
-        for name, kind in KINDS.items()
-    },
-)
+def _by_kind(name: str, field: Callable[[SpaceKind], tuple[Any, Any]], **others: Any) -> Any:
+    """A section with a key for each kind of space."""
+    fields: dict[str, Any] = {kind.name: field(kind) for kind in KINDS.values()}
+    return create_model(name, __base__=Section, **others, **fields)
+
+
+def _grid(kind: SpaceKind) -> tuple[Any, Any]:
+    return GridSection, GridSection(lr=list(kind.grid.lrs), steps=list(kind.grid.steps))
+
+
+GridsSection: Any = _by_kind("GridsSection", _grid)  # what "tuned" chooses from, by what an arm trains
 
 
 class TargetsSection(Section):
@@ -92,12 +94,11 @@ class BudgetsSection(Section):
 
 
 _PART = "part of a run.yaml"
-# For every arm, and for those that train a kind of space.
-RunsSection = create_model(
+# Parts of run.yaml: for every arm, and for those that train a kind of space.
+RunsSection: Any = _by_kind(
     "RunsSection",
-    __base__=Section,
+    lambda _: (Fragment, Field(default={}, description=_PART)),
     every=(Fragment, Field(description=_PART)),
-    **{name: (Fragment, Field(default={}, description=_PART)) for name in KINDS},
 )
 
 
@@ -159,8 +160,17 @@ class Cell(NamedTuple):
     seed: int
 
     @property
+    def one_task(self) -> bool:
+        """Whether the arm trains an adapter for each task: those that the others train on, and no others."""
+        return trains_one_task(self.arm)
+
+    @property
     def name(self) -> str:
         return "-".join([self.arm, *([self.budget] if self.budget else []), str(self.seed)])
+
+
+def trains_one_task(arm: str) -> bool:
+    return arm in METHODS and METHODS[arm].one_task
 
 
 def cells(matrix: Matrix) -> list[Cell]:
@@ -187,7 +197,7 @@ def run_config(
     given: Fragment = {"method": {"name": cell.arm}, "seed": cell.seed, "output_dir": str(output_dir)}
     if costly or steps is not None:
         given["outer"] = {"steps": costly.steps if costly else steps}
-    if cell.arm == STD:
+    if cell.one_task:
         given = merged(given, ONE_TASK)
     if seen is not None:
         given["tasks"] = {"held_out": list(seen), "validation": []}
@@ -206,7 +216,7 @@ def common_config(matrix: Matrix, seed: int, *, trunk_cache: bool = True) -> Run
     if not trunk_cache:
         own["memory"] = {"trunk_cache": False}
     tree = merged(matrix.runs.every, matrix.runs.lora, own)
-    tree["method"].pop("inner", None)
+    tree["method"] = {key: part for key, part in tree["method"].items() if key in ("name", "lora")}
     return load_config(tree)
 
 

@@ -16,12 +16,12 @@ from innerloop.comparison.matrix import (
     BASE,
     COST,
     IN_CONTEXT,
-    STD,
     Cell,
     Fragment,
     Matrix,
     common_config,
     run_config,
+    trains_one_task,
 )
 from innerloop.config.document import Document
 from innerloop.config.loading import KEYS, RunConfig
@@ -106,7 +106,7 @@ class _Check:
             arm = getattr(named, key)
             if arm not in matrix.arms:
                 add("not an arm of this matrix", key, did_you_mean(arm, matrix.arms))
-            elif (arm == BASE and named.k) or (arm in (STD, IN_CONTEXT) and not named.k):
+            elif (arm == BASE and named.k) or ((arm == IN_CONTEXT or trains_one_task(arm)) and not named.k):
                 right = "k = 0" if arm == BASE else "a k above 0"
                 add(f"this arm is not scored at k = {named.k}", key, f"{right}, or another arm")
         if named.arm == named.against:

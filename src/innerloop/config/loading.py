@@ -31,7 +31,7 @@ from innerloop.config.schema import (
 )
 from innerloop.data.suites.hidden_rules import INSTANCES
 from innerloop.errors import Fault, Faults, UserError, did_you_mean
-from innerloop.learning.methods import METHODS
+from innerloop.learning.methods import METHODS, own_options
 from innerloop.numerics.optimizers import AdamW, Optimizer
 
 __all__ = [
@@ -42,8 +42,10 @@ __all__ = [
     "sound_part",
 ]
 
-# Of keys without a default; with this method every key is read.
-STAND_INS = {"model.name": "unnamed", "method.name": "meta-lora", "output_dir": Path("unnamed")}
+# The method that reads the most keys, so that as many as can be are checked where none is named.
+_READER = max(METHODS, key=lambda name: (METHODS[name].space.reads_lora, len(METHODS[name].rule.options())))
+# Of keys without a default.
+STAND_INS: dict[str, Any] = {"model.name": "unnamed", "method.name": _READER, "output_dir": Path("unnamed")}
 
 # How people abbreviate LoRA options, with or without "lora_" in front.
 _LORA_WORDS = {option.removeprefix("lora_"): option for option in LoraSection.model_fields} | {"rank": "r"}
@@ -154,7 +156,7 @@ class _Check:
             self.faults.add("unknown key", self.document.where(path), value, _suggestion(path))
             return
         name = _method(self.given)
-        method = lora_sibling(name) if name else "fomaml-lora"
+        method = lora_sibling(name or STAND_INS["method.name"])
         problem = "LoRA options belong to the method, not to the model"
         if name and name != method:
             problem += f'; "{name}" trains all parameters and reads none'
@@ -196,8 +198,8 @@ def _method(given: Mapping[str, Any]) -> str | None:
 
 def _defaults(given: Mapping[str, Any]) -> dict[str, Any]:
     """The default of every key that a run with the `given` keys reads, or would read if they were right."""
-    name = _method(given) or "meta-lora"  # reads every key, so that all of them are checked
-    row = METHODS[name]
+    name = _method(given) or STAND_INS["method.name"]
+    row, rules = METHODS[name], {other.rule for other in METHODS.values()}
     steps, inner = row.steps
     values = {
         **DEFAULTS,
@@ -210,7 +212,7 @@ def _defaults(given: Mapping[str, Any]) -> dict[str, Any]:
         "method.inner.steps": steps,
         "method.inner.clip": inner.clip,
         "method.inner.batch_size": given.get("tasks.support", DEFAULTS["tasks.support"]),
-        "method.keep_task_adapters": False,
+        **{f"method.{option.name}": option.default for rule in (*rules, row.rule) for option in own_options(rule)},
         "outer.tasks_per_step": 1 if row.one_task else DEFAULT_TASKS_PER_STEP,
         "memory.trunk_cache_gb": DEFAULT_TRUNK_CACHE_GB,
         **_optimizer("method.inner.optimizer", inner, given),

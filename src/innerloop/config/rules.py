@@ -10,7 +10,7 @@ Both look at a flat view of a config, dotted key -> value, with the defaults fil
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from innerloop.learning.methods import METHODS, Maml, Reptile
+from innerloop.learning.methods import METHODS
 
 Values = Mapping[str, Any]
 
@@ -119,7 +119,7 @@ def _size_conflicts(values: Values) -> Iterator[Objection]:
 def _method_conflicts(values: Values) -> Iterator[Objection]:
     name = values[METHOD]
     row = METHODS[name]
-    if issubclass(row.rule, Maml) and values.get(INNER_OPTIMIZER) == "adamw":
+    if row.rule.second_order and values.get(INNER_OPTIMIZER) == "adamw":
         problem = f'"{name}" differentiates through its inner steps, which have to be sgd'
         yield Objection((INNER_OPTIMIZER, METHOD), problem, "sgd")
     if row.space.limit is not None and values[A_FORWARD] != "auto" and values[A_FORWARD] > row.space.limit:
@@ -161,10 +161,10 @@ def _compile_conflicts(values: Values) -> Iterator[Objection]:
 
 def _lean_conflicts(values: Values) -> Iterator[Objection]:
     name = values[METHOD]
-    if METHODS[name].rule is Reptile:
+    if METHODS[name].rule.from_difference:
         problem = f'"{name}" learns from how far a few small steps went, which is below the spacing of bfloat16'
         yield Objection((LEAN, METHOD), problem, "false, or a method with a query set")
-    if issubclass(METHODS[name].rule, Maml):
+    if METHODS[name].rule.second_order:
         problem = f'"{name}" sums many small second-order terms, which bfloat16 would lose'
         yield Objection((LEAN, METHOD), problem, "false, or a first-order method")
     if values[DTYPE] != "bfloat16":

@@ -12,18 +12,18 @@ get, nested        from a tree to a dotted key's value, and from dotted keys to 
 docs/config.md has a line for each key.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, create_model
 from pydantic.fields import FieldInfo
 
 from innerloop.data.suites.drawing import Difficulty
 from innerloop.data.verifiers import VerifierName
 from innerloop.learning.inner_loop import InnerLoop
-from innerloop.learning.methods import METHODS, Method, Row
+from innerloop.learning.methods import METHODS, Method, Row, own_options
 from innerloop.numerics.loss import CHUNK_ROWS
 from innerloop.numerics.optimizers import AdamW, AdamW8bit, Optimizer, Sgd
 from innerloop.spaces.lora import ALL_LINEAR, LoraSettings
@@ -158,10 +158,11 @@ class LoraSection(Section):
 
 
 class MethodSection(Section):
+    """With a field for each option that a rule has of its own."""
+
     name: Annotated[str, AfterValidator(_known_method)] = _key(means="name of a method")
     inner: InnerSection | None = None
     lora: LoraSection | None = None
-    keep_task_adapters: bool | None = _key(None, means="true or false")
 
     @property
     def row(self) -> Row:
@@ -169,15 +170,28 @@ class MethodSection(Section):
 
     def build(self) -> Method:
         """The rule with the options that it reads."""
-        options: dict[str, Any] = {}
+        options: dict[str, Any] = {name: getattr(self, name) for name in self.row.rule.options()}
         if self.inner is not None:
             options["inner"] = self.inner.build()
-        if self.keep_task_adapters is not None:
-            options["keep_task_adapters"] = self.keep_task_adapters
         return self.row.rule(**options)
 
     def lora_settings(self) -> LoraSettings | None:
         return self.lora and LoraSettings(**self.lora.model_dump())
+
+
+def option_fields(rules: Iterable[type[Method]]) -> dict[str, Any]:
+    """The fields of a section for the options that the rules have of their own; None = isn't read."""
+    options = {each.name: each for rule in rules for each in own_options(rule)}
+    return {
+        name: (each.kind | None, _key(None, means=each.means, **each.limits)) for name, each in sorted(options.items())
+    }
+
+
+if TYPE_CHECKING:
+    _MethodSection = MethodSection
+else:
+    _rules = (row.rule for row in METHODS.values())
+    _MethodSection = create_model("MethodSection", __base__=MethodSection, **option_fields(_rules))
 
 
 class OuterSection(Section):
@@ -219,7 +233,7 @@ class RunConfig(Section):
 
     model: ModelSection
     tasks: TasksSection
-    method: MethodSection
+    method: _MethodSection
     outer: OuterSection
     memory: MemorySection
     save: SaveSection

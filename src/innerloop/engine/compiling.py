@@ -6,7 +6,6 @@ compile_layers   a session whose spaces run compiled layers from here on, or one
 import time
 
 from innerloop.engine.session import Session
-from innerloop.learning.methods import METHODS, Maml
 from innerloop.numerics.tensors import per_task
 from innerloop.spaces.compiled import CompiledLayers
 from innerloop.spaces.lora import find_targets
@@ -29,7 +28,7 @@ def compile_layers(session: Session, *, backend: str = "inductor") -> None:
         session.layers, session.compiled = None, f"no: {_in_a_line(error)}"
         return
     session.compiled = f"yes, {len(session.layers.recordings)} kinds of layer in {time.perf_counter() - started:.0f} s"
-    if issubclass(METHODS[session.config.method.name].rule, Maml):
+    if session.row.rule.second_order:
         session.compiled += "; Hessian-vector products run uncompiled"
 
 

@@ -8,14 +8,15 @@ examples with what is differentiated of it: a gradient, or a Hessian-vector prod
 table and the rules' docstrings.
 
 Method    a rule: how a set of tasks becomes a gradient of the shared values
+option    a field of a rule that a config may set: its default, and the values it takes
 METHODS   name -> Row: a rule times a kind of space. The command line, the config, the docs page and
           the laws' tests read this table: a new first-order method is about ten lines and one row.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import ClassVar, NamedTuple
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 from torch import Tensor
 
@@ -30,17 +31,38 @@ from innerloop.spaces.space import ParameterSpace
 
 class Outcome(NamedTuple):
     """loss: (T,) what the method's gradient was taken of; support_loss: (K, T) before each inner step;
-    adapted: (T, ...) stage-1 values of META-LORA, only with keep_task_adapters."""
+    adapted: (T, ...) values after the inner steps, where the rule keeps them."""
 
     loss: Tensor
     support_loss: Tensor | None = None
     adapted: TensorSet | None = None
 
 
+def option(default: Any, *, means: str = "", **limits: Any) -> Any:
+    """A rule's own option, `method.<its name>` in a config.
+
+    means   the values it takes, in words, where its type doesn't say it
+    limits  of a number: gt, ge, lt, le
+    """
+    return field(default=default, metadata={"means": means, **limits})
+
+
 class Method(ABC):
-    """A rule. Its dataclass fields are all the options it reads; reads_query: whether it needs query examples."""
+    """A rule. Its dataclass fields are all the options it reads: `inner`, and others that `option` makes.
+
+    reads_query      it needs query examples
+    second_order     it differentiates through all inner steps, which have to be SGD's
+    from_difference  its gradient is how far the inner steps moved the values
+    """
 
     reads_query: ClassVar[bool] = True
+    second_order: ClassVar[bool] = False
+    from_difference: ClassVar[bool] = False
+
+    @property
+    def keeps_adapted(self) -> bool:
+        """Whether an outcome has the adapted values of every task."""
+        return False
 
     @property
     def passes_a_step(self) -> int:
@@ -65,7 +87,7 @@ class Method(ABC):
 
     @classmethod
     def options(cls) -> frozenset[str]:
-        return frozenset(field.name for field in fields(cls))  # pyright: ignore[reportArgumentType]
+        return frozenset(each.name for each in fields(cls))  # pyright: ignore[reportArgumentType]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +120,7 @@ class Maml(Method):
     Passes: n * (K + 1) gradients, n * K Hessian-vector products, n * K gradients more with inner.clip.
     """
 
+    second_order: ClassVar[bool] = True
     inner: InnerLoop
 
     def __post_init__(self) -> None:
@@ -135,7 +158,11 @@ class MetaLora(Method):
     """
 
     inner: InnerLoop
-    keep_task_adapters: bool = False
+    keep_task_adapters: bool = option(False)
+
+    @property
+    def keeps_adapted(self) -> bool:
+        return self.keep_task_adapters
 
     def outer_gradient(
         self, space: ParameterSpace, start: Mapping[str, Tensor], tasks: TaskBatch, into: TensorSet
@@ -158,6 +185,7 @@ class Reptile(Method):
     """
 
     reads_query: ClassVar[bool] = False
+    from_difference: ClassVar[bool] = True
     inner: InnerLoop
 
     def outer_gradient(
@@ -189,6 +217,33 @@ class Joint(Method):
 def _query(tasks: TaskBatch) -> Batch:
     assert tasks.query is not None
     return tasks.query
+
+
+class Option(NamedTuple):
+    """kind: of its values, a type; means: those in words; limits: gt, ge, lt, le of a number."""
+
+    name: str
+    kind: Any
+    default: Any
+    means: str
+    limits: Mapping[str, Any]
+
+
+def own_options(rule: type[Method]) -> list[Option]:
+    """What a config may set of a rule beside its inner loop, from its dataclass."""
+    kinds, found = get_type_hints(rule), list[Option]()
+    for each in fields(rule):  # pyright: ignore[reportArgumentType]
+        if each.name != "inner":
+            limits = dict(each.metadata)
+            means = limits.pop("means", "") or _in_words(kinds[each.name])
+            found.append(Option(each.name, kinds[each.name], each.default, means, limits))
+    return found
+
+
+def _in_words(kind: Any) -> str:
+    if get_origin(kind) is Literal:
+        return " or ".join(map(str, get_args(kind)))
+    return {bool: "true or false", int: "whole number", float: "number"}.get(kind, "text")
 
 
 class Row(NamedTuple):

@@ -14,7 +14,7 @@ from innerloop.config.loading import RunConfig
 from innerloop.data.tasks import TaskBatch
 from innerloop.engine.dtypes import faster
 from innerloop.errors import Fault, UserError
-from innerloop.learning.methods import METHODS, Maml, Method
+from innerloop.learning.methods import Method
 from innerloop.planning.devices import Device
 from innerloop.planning.tracing import trace
 from innerloop.planning.tracking import PARTS, Footprint
@@ -73,7 +73,7 @@ class Forecast:
             return {"model": work.base_bytes} | running
         adapter = 4 * work.trained  # float32, whatever the model's dtype
         written = {"adapters" if work.adapters > 1 else "adapter": work.adapters * adapter}
-        if method.keep_task_adapters:  # beside them the outer gradient, of the same size
+        if method.build().keeps_adapted:  # beside them the outer gradient, of the same size
             written["task_adapters"] = (self.config.outer.tasks_per_step + 1) * adapter
         if work.cached_bytes:
             written["hidden_states"] = work.cached_bytes
@@ -208,7 +208,7 @@ def forecast(work: Workload, device: Device, *, config: RunConfig | None = None,
 def _shortened(config: RunConfig, chunk: TaskBatch) -> tuple[RunConfig, TaskBatch]:
     """One inner step instead of all, the largest: memory doesn't grow with them, except where a rule keeps them."""
     inner = config.method.inner
-    if inner is None or issubclass(METHODS[config.method.name].rule, Maml):
+    if inner is None or config.method.row.rule.second_order:
         return config, chunk
     largest = max(chunk.support, key=lambda batch: (batch.computed_tokens, len(batch.scored_rows)))
     method = config.method.model_copy(update={"inner": inner.model_copy(update={"steps": 1})})
