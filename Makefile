@@ -16,7 +16,7 @@ QUICK := tests/numerics tests/spaces/test_space.py tests/spaces/test_lora.py tes
 	tests/learning/test_inner_loop.py tests/learning/test_second_order.py tests/data/test_batches.py \
 	tests/data/test_encoding.py tests/data/test_packing.py tests/data/test_records.py tests/data/test_verifiers.py \
 	tests/evaluation/test_kshot.py tests/results/test_statistics.py tests/config/test_loading.py \
-	tests/config/test_config_refusals.py tests/config/test_rules.py tests/engine/test_session.py \
+	tests/config/test_loading_refusals.py tests/config/test_rules.py tests/engine/test_session.py \
 	tests/runs/test_learned_adapting.py tests/loading/test_architecture.py
 # What multiplies, rounds and compares numbers
 NUMERIC := tests/numerics tests/spaces tests/learning tests/engine/test_trainer.py tests/evaluation/test_kshot.py \

@@ -105,7 +105,7 @@ CHOICE = """\
    well.
 2. **Where the prompt tells the task, there may be nothing to gain.** One model can then serve all training
    tasks without adapting, and meta-training may settle on it
-   ([arXiv:1912.03820](https://arxiv.org/abs/1912.03820)); `tests/learning/test_controls.py` has both sides.
+   ([arXiv:1912.03820](https://arxiv.org/abs/1912.03820)); `tests/learning/test_methods_controls.py` has both sides.
 3. **An inner loop that hardly moves is joint training.** With an inner learning rate of 0, all first- and
    second-order methods follow the gradient of the query loss at the shared values. In `metrics.jsonl`,
    `support_loss_last` has to be below `support_loss_first`; where it is not, raise `method.inner.optimizer.lr`

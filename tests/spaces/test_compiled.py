@@ -1,7 +1,7 @@
 """Compiled layers give the numbers of those that aren't, are recorded once, and leave no trace.
 
 The recordings here are torch's own and run operator by operator (backend "eager"): generated code has its test in
-tests/config/test_every_key.py. One that would change a number is planted in the control.
+tests/config/test_schema_every_key.py. One that would change a number is planted in the control.
 """
 
 from collections.abc import Iterator

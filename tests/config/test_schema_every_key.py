@@ -129,11 +129,11 @@ EXCEPTIONS = {
     "memory.logit_rows": "law 5: it changes memory, and no number (tests/planning/test_forecast.py)",
     "memory.offload": "needs a GPU; tests/spaces/test_all_parameters.py has its numbers, and a plan its bytes",
     "outer.on_non_finite": "every number of these runs is finite (tests/engine/test_trainer.py)",
-    "save.every": "checkpoints are gone when a run is done (tests/runs/test_resume.py)",
+    "save.every": "checkpoints are gone when a run is done (tests/runs/test_resuming.py)",
     "save.keep": "checkpoints are gone when a run is done (tests/runs/test_checkpoint.py)",
     "output_dir": "the same run in another place",
     "model.hub_id": "a name in the export's config and card (tests/artifacts/test_card.py)",
-    "tasks.date": "read by chat templates that write a date (tests/engine/test_dates.py), and these tasks are texts",
+    "tasks.date": "read by chat templates that write a date (engine/test_sources_dates.py), and these tasks are texts",
 }
 NEEDS_A_GPU = {"memory.offload"}
 LAW_5 = {"model.compile"} | {

@@ -21,7 +21,7 @@ from innerloop.data.suites.drawing import DIFFICULTIES, Difficulty
 from innerloop.data.tasks import Task
 from innerloop.errors import UserError
 
-DOCS = Path(__file__).parents[3] / "docs" / "suites.md"
+DOCS = Path(__file__).parents[2] / "docs" / "suites.md"
 DIGEST = """
 import sys
 from innerloop.data.suites import SUITES, build_suite, suite_task_names
