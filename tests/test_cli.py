@@ -80,16 +80,18 @@ def test_set_changes_a_key(cli: Cli, world: World, trained: Path, tmp_path: Path
     assert 'did you mean "method.inner"' in wrong.err
 
 
-def test_a_dry_run_writes_nothing(cli: Cli, world: World, tmp_path: Path) -> None:
-    config = config_file(world, tmp_path)
-    said = cli("train", config, "--dry-run")
-    assert said.code == 0
-    assert "method   fomaml-lora" in said.out
-    assert "wrote" not in said.out
-    as_json = json.loads(cli("train", config, "--dry-run", "--json").out)
-    assert as_json["plan"]["trained"]["tensors"] == 28
-    assert "output_dir" not in as_json
-    assert list(files_of(tmp_path)) == ["run.yaml"]
+def test_a_run_of_over_a_minute_is_forecast_before_its_first_step(cli: Cli, world: World, tmp_path: Path) -> None:
+    wild = {"method.inner.optimizer": {"name": "sgd", "lr": 1e30}, "method.inner.clip": 1e30}  # which ends it there
+    config = config_file(world, tmp_path, changes=wild)
+    sets = (("long", 10**8), ("short", 10))
+    long, short = (
+        cli("train", config, "--set", f"outer.steps={steps}", "--set", f"output_dir={tmp_path / name}")
+        for name, steps in sets
+    )
+    assert (long.code, short.code) == (1, 1)
+    assert "together" in long.out
+    assert "steps each" not in long.out
+    assert "together" not in short.out
 
 
 def test_the_plan_stays_on_standard_output_beside_a_progress_bar(
@@ -226,7 +228,6 @@ def test_every_json_is_one_document(cli: Cli, world: World, trained: Path, examp
     config = config_file(world, tmp_path)
     for argv in (
         ["check", config],
-        ["train", config, "--dry-run"],
         ["train", config],
         ["adapt", trained, examples],
         ["export", trained],

@@ -20,7 +20,7 @@ from config_examples import OTHER
 from helpers import close, same
 from innerloop.config.loading import KEYS
 from innerloop.config.schema import ABSENT, get
-from innerloop.runs.header import Plan
+from innerloop.runs.header import Header
 from innerloop.runs.meta_train import meta_train
 from record_files import write
 from small_runs import NAMES, World, files_of, manifest_of, new_world, records, settings, tensors_of
@@ -177,10 +177,10 @@ def look(world: World, tmp_path_factory: pytest.TempPathFactory) -> Look:
 
 
 def look_at(tree: dict[str, Any], world: World, folder: Path) -> Seen:
-    plans: list[Plan] = []
+    plans: list[Header] = []
     output = folder / tree["output_dir"]
     model = world.model if tree["model"] == {"name": str(world.base)} else None
-    meta_train({**tree, "output_dir": str(output)}, model=model, on_plan=plans.append)
+    meta_train({**tree, "output_dir": str(output)}, model=model, on_header=plans.append)
     said = {name: value for name, value in manifest_of(output).items() if name not in ("host", "timing")}
     echo = said.pop("config") | {"output_dir": tree["output_dir"]}
     lines = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]

@@ -15,7 +15,7 @@ from innerloop.config.loading import load_config
 from innerloop.engine.compiling import compile_layers
 from innerloop.engine.session import prepare
 from innerloop.runs.adapters import fit
-from innerloop.runs.header import plan
+from innerloop.runs.header import header_of
 from small_runs import World, config_file, manifest_of, settings, small_run, tensors_of
 
 ASKED: dict[str, Any] = {
@@ -30,7 +30,7 @@ def test_one_adapter_a_task_is_recorded_once(world: World, tmp_path: Path) -> No
     session = prepare(load_config(settings(world, "lora", tmp_path / "run", ASKED)), model=world.model)
     compile_layers(session, backend="eager")
     recorded = counters["stats"]["unique_graphs"]
-    assert any(line.startswith("compiled yes") for line in plan(session).lines())
+    assert any(line.startswith("compiled yes") for line in header_of(session).lines())
     assert len(session.streams()) == 2
     for name, batches in session.streams():
         trainer = session.trainer(session.space(), batches)
@@ -60,7 +60,7 @@ def test_not_asked_nothing_said(world: World, tmp_path: Path) -> None:
     session = prepare(load_config(settings(world, "joint-lora", tmp_path / "run")), model=world.model)
     compile_layers(session)
     assert session.layers is None
-    assert not any(line.startswith("compiled") for line in plan(session).lines())
+    assert not any(line.startswith("compiled") for line in header_of(session).lines())
 
 
 @pytest.mark.parametrize(

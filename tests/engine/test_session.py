@@ -17,7 +17,7 @@ from innerloop.engine.session import Session, prepare, roles
 from innerloop.errors import UserError
 from innerloop.learning.methods import METHODS
 from innerloop.machine import chosen_device
-from innerloop.runs.header import plan
+from innerloop.runs.header import header_of
 from innerloop.spaces.compiled import CompiledLayers
 from innerloop.spaces.loss import AnswerLoss
 from record_files import write
@@ -292,13 +292,13 @@ def test_what_looks_wrong_in_the_data_is_said_before_training(world: World, tmp_
         asked = "ada" if name == "dee" else name
         write(tmp_path / f"{name}.jsonl", *({"question": f"{asked} {row}", "answer": a} for row, a in enumerate(rows)))
     session = session_of(world, "joint-lora", **{"tasks.folder": str(tmp_path), "tasks.verifier": "number"})
-    said = "\n".join(plan(session).lines())
+    said = "\n".join(header_of(session).lines())
     assert f"overlap  {TEST} of {TEST} test and {ROWS - TEST} of {ROWS - TEST} pool examples of task dee" in said
     assert "warning  wrong answers are taken for right: " in said
-    facts = json.loads(json.dumps(plan(session).facts()))
+    facts = json.loads(json.dumps(header_of(session).facts()))
     assert facts["overlaps"][0]["others"] == ["ada"]
     assert len(facts["warnings"]) == len(session.warnings) == 1
-    clean = plan(session_of(world, "joint-lora"))
+    clean = header_of(session_of(world, "joint-lora"))
     assert (clean.overlaps, clean.warnings) == ((), ())
 
 

@@ -18,6 +18,7 @@ from innerloop.engine.session import prepare
 from innerloop.errors import UserError
 from innerloop.planning.devices import ALLOCATOR_SLACK, DEVICES, Device, cpu
 from innerloop.planning.forecast import SLACK, Forecast, _shortened, duration, forecast, shown, significant
+from innerloop.planning.forecaster import Forecaster
 from innerloop.planning.tracing import trace
 from innerloop.planning.workload import look
 from innerloop.runs.meta_train import meta_train
@@ -158,7 +159,7 @@ def test_what_a_run_took_has_its_trunk_cache(world: World, tmp_path: Path) -> No
     changes = {"method.lora.layers": "last-1", "memory.trunk_cache": True, "outer.steps": 1}
     tree = settings(world, "fomaml-lora", tmp_path / "run", changes)
     store, said = HiddenStates(), list[Forecast]()
-    meta_train(tree, model=world.model, store=store, on_forecast=said.append)
+    meta_train(tree, model=world.model, store=store, forecaster=Forecaster(said.append, longer_than=0))
     manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
     for phase in ("inner", "query", "outer"):
         assert manifest["host"]["measured"]["phases"][phase]["cache"] == store.kept

@@ -13,7 +13,7 @@ from innerloop.engine.trainer import Metrics
 from innerloop.errors import RunError
 from innerloop.learning.methods import METHODS
 from innerloop.runs.adapters import fit
-from innerloop.runs.header import plan
+from innerloop.runs.header import header_of
 from innerloop.spaces.space import Trained
 from small_runs import World, settings
 
@@ -25,7 +25,7 @@ def session_of(world: World, method: str, **changes: Any) -> Session:
 @pytest.mark.parametrize("method", METHODS)
 def test_the_plan_names_what_is_trained(world: World, method: str) -> None:
     session = session_of(world, method)
-    what, space = plan(session), session.space()
+    what, space = header_of(session), session.space()
     trained = sum(value.numel() for value in space.shared.values())
     whole = sum(parameter.numel() for parameter in world.model.model.parameters())
     assert (what.trained.parameters, what.trained.model_parameters) == (trained, whole)
@@ -41,7 +41,7 @@ def test_the_plan_names_what_is_trained(world: World, method: str) -> None:
 
 def test_the_plan_says_both_loops_in_words(world: World) -> None:
     """And the facts, which are the manifest's."""
-    what = plan(session_of(world, "meta-lora", **{"method.inner.optimizer": {"name": "adamw", "lr": 1e-3}}))
+    what = header_of(session_of(world, "meta-lora", **{"method.inner.optimizer": {"name": "adamw", "lr": 1e-3}}))
     inner = "2 steps on all 3 support examples, adamw at lr 0.001, betas 0.9 and 0.99, eps 1e-08, unclipped"
     outer = (
         "adamw at lr 0.002, betas 0.9 and 0.999, eps 1e-08, gradients clipped to 1, the mean gradient of a step's tasks"
@@ -54,18 +54,18 @@ def test_the_plan_says_both_loops_in_words(world: World) -> None:
         "method.inner.optimizer": {"loraplus_lr_ratio": 4},
         "outer.optimizer.weight_decay": 0.1,
     }
-    what = plan(session_of(world, "fomaml-lora", **changes))
+    what = header_of(session_of(world, "fomaml-lora", **changes))
     assert what.inner == (
         "1 step on 2 support examples, sgd at lr 0.3, LoRA's B 4 times faster, gradients clipped to 1"
     )
     assert "weight decay 0.1 of matrices" in what.outer
-    without = plan(session_of(world, "joint-lora"))
+    without = header_of(session_of(world, "joint-lora"))
     assert without.inner is None
     assert not any(line.startswith("inner") for line in without.lines())
 
 
 def test_the_facts_are_json_with_names(world: World) -> None:
-    what = plan(session_of(world, "fomaml-lora"))
+    what = header_of(session_of(world, "fomaml-lora"))
     facts = json.loads(json.dumps(what.facts()))
     assert facts["trained"]["parameters"] == what.trained.parameters
     assert facts["trained"]["percent"] == pytest.approx(what.trained.percent)
@@ -84,12 +84,12 @@ def test_the_plan_counts_what_was_dropped_and_cached(world: World, tmp_path: Pat
         "tasks.max_length": 12,
         "tasks.on_too_long": "drop",
     }
-    what = plan(session_of(world, "fomaml-lora", **changes))
+    what = header_of(session_of(world, "fomaml-lora", **changes))
     assert what.dropped["repeated"] == 4
     assert what.dropped["too long"] > 0
     assert "cache    layers 0-0 run once for each example; at most 16 GB of hidden states are kept" in what.lines()
     assert f"dropped  {what.dropped['too long']} too long" in what.lines()
-    plain = plan(session_of(world, "fomaml-lora"))
+    plain = header_of(session_of(world, "fomaml-lora"))
     assert (plain.dropped, plain.cached_layers) == ({}, 0)
     assert not any(line.startswith(("cache", "dropped")) for line in plain.lines())
 
@@ -106,9 +106,9 @@ class Nothing(Session):
 
 def test_a_run_that_would_train_nothing_refuses_to_start(world: World) -> None:
     session = session_of(world, "fomaml-lora")
-    assert plan(replace(session)).trained.parameters > 0
+    assert header_of(replace(session)).trained.parameters > 0
     with pytest.raises(RunError, match="fomaml-lora would train nothing"):
-        plan(Nothing(**{field.name: getattr(session, field.name) for field in fields(session) if field.init}))
+        header_of(Nothing(**{field.name: getattr(session, field.name) for field in fields(session) if field.init}))
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_a_run_that_would_train_nothing_refuses_to_start(world: World) -> None:
 def test_the_plan_says_where_whole_gradients_are_kept(
     world: World, method: str, changes: dict[str, Any], kept: bool
 ) -> None:
-    what = plan(session_of(world, method, **changes))
+    what = header_of(session_of(world, method, **changes))
     assert what.whole_gradients == kept
     assert any("whole gradient is kept" in line for line in what.lines()) == kept
 

@@ -22,7 +22,7 @@ from innerloop.learning.methods import METHODS
 from innerloop.loading.models import load_model
 from innerloop.machine import environment
 from innerloop.numerics.tensors import accumulate, per_task, zeros_like
-from innerloop.runs.header import Plan, plan
+from innerloop.runs.header import Header, header_of
 from innerloop.runs.learned import load_run
 from innerloop.runs.meta_train import meta_train
 from small_runs import (
@@ -58,7 +58,7 @@ def test_the_folder_of_a_run(world: World, runs: Runs, method: str) -> None:
     assert said["status"] == "done"
     assert load_config(said["config"]) == config
     assert said["model"]["fingerprint"] == world.model.fingerprint
-    assert said["plan"] == json.loads(json.dumps(plan(session).facts()))
+    assert said["plan"] == json.loads(json.dumps(header_of(session).facts()))
     assert said["roles"] == roles(session)
     assert said["host"]["environment"] == environment()
     assert said["timing"]["seconds"] > 0
@@ -90,7 +90,7 @@ def test_a_config_may_be_a_mapping_a_file_or_a_run_config(world: World, tmp_path
     file = tmp_path / "run.yaml"
     file.write_text(to_yaml(of("file")))
     (tmp_path / "text.yaml").write_text(to_yaml(of("text")))
-    plans: list[Plan] = []
+    plans: list[Header] = []
     steps: list[int] = []
     sources = {
         "mapping": of("mapping"),
@@ -99,7 +99,7 @@ def test_a_config_may_be_a_mapping_a_file_or_a_run_config(world: World, tmp_path
         "config": load_config(of("config")),
     }
     for name, source in sources.items():
-        learned = innerloop.meta_train(source, on_plan=plans.append, on_step=lambda _, m: steps.append(m.step))
+        learned = innerloop.meta_train(source, on_header=plans.append, on_step=lambda _, m: steps.append(m.step))
         assert learned.folder == tmp_path / name
     assert plans == [plans[0]] * 4
     assert steps == [1, 2] * 4

@@ -17,7 +17,7 @@ from innerloop.errors import UserError
 from innerloop.files import LOCK, locked
 from innerloop.learning.methods import METHODS
 from innerloop.runs.meta_train import meta_train
-from innerloop.runs.resuming import Begun
+from innerloop.runs.resuming import Earlier
 from record_files import write
 from small_runs import Cli, World, config_file, files_of, manifest_of, new_world, records, settings
 
@@ -152,7 +152,7 @@ def test_what_is_damaged_is_passed_over_and_named(world: World, tmp_path: Path) 
         train(world, method, tmp_path / "run", changes, on_step=kill_after(3))
     newest = tmp_path / "run/checkpoints/step-00000003/state.safetensors"
     newest.write_bytes(newest.read_bytes()[:-1])
-    said: list[Begun] = []
+    said: list[Earlier] = []
     train(world, method, tmp_path / "run", changes, resume=True, on_resume=said.append)
     assert said[0].step == 2
     assert "skipped" in said[0].lines()[0]

@@ -11,13 +11,14 @@ from innerloop.errors import Fault, UserError
 from innerloop.progress import Busy, busy
 
 if TYPE_CHECKING:
+    from innerloop.engine.trainer import Metrics
     from innerloop.planning.forecast import Forecast
+    from innerloop.runs.header import Header
 
 
 def train(
     config: Config,
     set_: Sets = [],  # noqa: B006 (typer reads it, nothing writes it)
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be trained, and stop.")] = False,
     resume: Annotated[
         Literal["auto"] | None, typer.Option(help="auto: go on with what an earlier start left; else begin.")
     ] = None,
@@ -31,19 +32,18 @@ def train(
         raise UserError(Fault("read only with --resume auto", "--allow-change", ", ".join(allow_change)))
     go_on = "the same command with --resume auto goes on from there"
     with busy(f"reading {config}") as now, resumable(go_on, now.where), uncollected():
-        ended = _train(config, set_, now, dry_run, resume is not None, allow_change, json_)
+        ended = _train(config, set_, now, resume is not None, allow_change, json_)
     say(*ended, as_json=json_)
 
 
 def _train(
-    config: Path, set_: list[str], now: Busy, dry_run: bool, resume: bool, allow_change: list[str], json_: bool
+    config: Path, set_: list[str], now: Busy, resume: bool, allow_change: list[str], json_: bool
 ) -> tuple[dict[str, Any], str]:
     """What is said at the end, for programs and for people."""
-    from innerloop.config.loading import RunConfig, load_config
-    from innerloop.engine.groundwork import checked, groundwork
-    from innerloop.engine.session import prepare
+    from innerloop.config.loading import load_config
+    from innerloop.engine.groundwork import checked
+    from innerloop.planning.forecaster import Forecaster
     from innerloop.planning.outcome import beside
-    from innerloop.runs.header import plan
     from innerloop.runs.meta_train import is_done, meta_train
 
     said = dict[str, Any]()
@@ -54,10 +54,6 @@ def _train(
     else:
         what = checked(config, set_, fresh=True, say=now.say)
         settings = what.config
-    if dry_run:
-        ground = groundwork(what, say=now.say) if isinstance(what, RunConfig) else what
-        found = plan(prepare(settings, ground=ground, say=now.say))
-        return {"plan": found.facts()}, "\n".join(found.lines())
     steps, folder = settings.outer.steps, settings.output_dir
 
     def tell(key: str, value: Any, *lines: str) -> None:
@@ -65,23 +61,29 @@ def _train(
         if not json_:
             now.print(*lines)
 
-    def on_forecast(expected: "Forecast") -> None:
+    def on_header(header: "Header") -> None:
         collected_from_here()
+        tell("plan", header.facts(), *header.lines())
+
+    def on_forecast(expected: "Forecast") -> None:
         tell("forecast", expected.facts(), "", *expected.cost(), "")
+
+    def on_step(name: str, metrics: "Metrics") -> None:
+        now.step(name, metrics, steps)
 
     meta_train(
         what,
         resume=resume,
         allow_change=allow_change,
         on_stage=now.say,
-        on_resume=lambda begun: tell("resumed", begun.host()["restarts"][-1], *begun.lines(), ""),
-        on_plan=lambda plan: tell("plan", plan.facts(), *plan.lines()),
-        on_forecast=on_forecast,
-        on_step=lambda name, metrics: now.step(name, metrics, steps),
+        on_resume=lambda earlier: tell("resumed", earlier.host()["restarts"][-1], *earlier.lines(), ""),
+        on_header=on_header,
+        on_step=on_step,
+        forecaster=Forecaster(on_forecast, say=now.say),
     )
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     said |= {"output_dir": str(folder), "measured": manifest["host"].get("measured")}
-    taken = beside(manifest) if said["measured"] else []  # else Python began it, without a forecast
+    taken = beside(manifest) if said["measured"] else []  # else it was too short for a forecast
     return said, "\n".join([*taken, f"wrote {folder}: {_contents(folder)}"])
 
 
@@ -91,13 +93,13 @@ def check(config: Config, set_: Sets = [], json_: Json = False) -> None:  # noqa
         from innerloop.engine.groundwork import checked
         from innerloop.engine.inspection import shown
         from innerloop.engine.session import prepare
-        from innerloop.runs.header import plan
+        from innerloop.runs.header import header_of
 
         ground = checked(config, set_, fresh=True, say=now.say)
         session = prepare(ground.config, ground=ground, say=now.say)
-        what, example = plan(session), shown(session.train, session.model.tokenizer)
-    said = {"ok": True, "plan": what.facts(), "example": example._asdict()}
-    say(said, "\n".join([*what.lines(), *example.lines(), "no faults"]), as_json=json_)
+        header, example = header_of(session), shown(session.train, session.model.tokenizer)
+    said = {"ok": True, "plan": header.facts(), "example": example._asdict()}
+    say(said, "\n".join([*header.lines(), *example.lines(), "no faults"]), as_json=json_)
 
 
 def plan(

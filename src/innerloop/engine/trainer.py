@@ -22,6 +22,7 @@ from innerloop.learning.methods import Method, Outcome
 from innerloop.numerics.optimizers import Optimizer
 from innerloop.numerics.rounding import seeded
 from innerloop.numerics.tensors import TensorSet, clone, largest, norm, per_task, zeros_like
+from innerloop.spaces.phases import phase
 from innerloop.spaces.space import ParameterSpace
 
 GROWN = 1e3  # times the largest value at the start, which is taken to be 1 at least: beyond, training diverges
@@ -74,7 +75,7 @@ class Trainer:
         self._tokens = self._computed_tokens = 0  # that went through the model in the step at hand
         self._shared = {name: value.unsqueeze(0) for name, value in space.shared.items()}  # views with a task axis of 1
         self._sane = GROWN * max(1.0, float(largest(space.shared)))
-        self._gradient = zeros_like(space.shared)
+        self.gradient = zeros_like(space.shared)
         self._state = optimizer.init(self._shared)
 
     def step(self, tasks: TaskBatch, *, then: Callable[[Metrics], None] | None = None) -> Metrics:
@@ -87,9 +88,10 @@ class Trainer:
         with seeded(self.seed, self.steps, device=self.space.device):
             found, skipped = self._round(tasks)
             if self.last_round.adapters:
-                self.last_round.gradient = clone(self._gradient)
+                self.last_round.gradient = clone(self.gradient)
             with held():  # values, moments, the count and what is said about them go together
-                self.optimizer.step(self._shared, found.gradient, self._state)
+                with phase("outer"):
+                    self.optimizer.step(self._shared, found.gradient, self._state)
                 self.steps += 1
                 metrics = self._metrics(found, skipped)
                 if then:
@@ -153,8 +155,12 @@ class Trainer:
 
     def _measured(self, chunks: Sequence[TaskBatch]) -> "_Round":
         outcomes = self._outer_gradient(chunks)
-        names = [name for chunk in chunks for name in chunk.names]
-        gradient = {name: value.div_(len(names)).unsqueeze(0) for name, value in self._gradient.items()}
+        with phase("outer"):
+            return self._checked(outcomes, [name for chunk in chunks for name in chunk.names])
+
+    def _checked(self, outcomes: Sequence[Outcome], names: list[str]) -> "_Round":
+        """The mean over tasks, and whether it and all losses are finite."""
+        gradient = {name: value.div_(len(names)).unsqueeze(0) for name, value in self.gradient.items()}
         losses = torch.cat([outcome.loss for outcome in outcomes])
         supports = [outcome.support_loss for outcome in outcomes if outcome.support_loss is not None]
         support = torch.cat(supports, dim=1) if supports and len(supports[0]) else None
@@ -169,14 +175,14 @@ class Trainer:
         return _Round(gradient, gradient_norm, losses, support, names, broken, is_finite=all(flags))
 
     def _outer_gradient(self, chunks: Sequence[TaskBatch]) -> list[Outcome]:
-        """The sum over tasks in self._gradient, chunk by chunk."""
-        for value in self._gradient.values():
+        """The sum over tasks in self.gradient, chunk by chunk."""
+        for value in self.gradient.values():
             value.zero_()
         self.last_round = LastRound()
         outcomes: list[Outcome] = []
         for chunk in chunks:
             start = per_task(self.space.shared, len(chunk.names))
-            outcome = self.method.outer_gradient(self.space, start, chunk.to(self.space.device), self._gradient)
+            outcome = self.method.outer_gradient(self.space, start, chunk.to(self.space.device), self.gradient)
             self._tokens += self.method.tokens(chunk)
             self._computed_tokens += sum(batch.computed_tokens for batch in self.method.forwards(chunk))
             if outcome.adapted is not None:

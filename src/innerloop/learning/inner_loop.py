@@ -16,6 +16,7 @@ from torch import Tensor
 from innerloop.data.tasks import Batch
 from innerloop.numerics.optimizers import Optimizer
 from innerloop.numerics.tensors import TensorSet
+from innerloop.spaces.phases import phase
 from innerloop.spaces.space import ParameterSpace
 
 
@@ -48,13 +49,15 @@ class InnerLoop:
 
         before_step sees the values (in place: copy what you keep) and the batch of each step before it is taken.
         """
-        values = space.fork(start)
+        with phase("inner"):
+            values = space.fork(start)
         state = self.optimizer.init(values)
         losses: list[Tensor] = []
         for step in range(self.steps):
             batch = support[step % len(support)]
             if before_step is not None:
                 before_step(values, batch)
-            losses.append(space.descend(values, state, batch, self.optimizer))
+            with phase("inner"):
+                losses.append(space.descend(values, state, batch, self.optimizer))
         tasks = len(next(iter(values.values())))
         return Adapted(values, torch.stack(losses) if losses else torch.empty(0, tasks))

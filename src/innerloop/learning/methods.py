@@ -9,6 +9,7 @@ table and the rules' docstrings.
 
 Method    a rule: how a set of tasks becomes a gradient of the shared values
 option    a field of a rule that a config may set: its default, and the values it takes
+query_gradient   the pass on the query sets, as a phase of its own
 METHODS   name -> Row: a rule times a kind of space. The command line, the config, the docs page and
           the laws' tests read this table: a new first-order method is about ten lines and one row.
 """
@@ -26,6 +27,7 @@ from innerloop.learning.second_order import sweep
 from innerloop.numerics.optimizers import AdamW, Sgd
 from innerloop.numerics.tensors import TensorSet, accumulate, accumulate_difference, clone
 from innerloop.spaces.kinds import ALL_PARAMETERS, LORA, SpaceKind, Steps
+from innerloop.spaces.phases import phase
 from innerloop.spaces.space import ParameterSpace
 
 
@@ -106,7 +108,7 @@ class Fomaml(Method):
         self, space: ParameterSpace, start: Mapping[str, Tensor], tasks: TaskBatch, into: TensorSet
     ) -> Outcome:
         adapted = self.inner.adapt(space, start, tasks.support)
-        loss, _ = space.loss_and_gradient(adapted.values, _query(tasks), into=into)
+        loss, _ = query_gradient(space, adapted.values, tasks, into=into)
         return Outcome(loss, adapted.losses)
 
 
@@ -138,7 +140,7 @@ class Maml(Method):
         adapted = self.inner.adapt(
             space, start, tasks.support, before_step=lambda phi, batch: trajectory.append((clone(phi), batch))
         )
-        loss, gradient = space.loss_and_gradient(adapted.values, _query(tasks))
+        loss, gradient = query_gradient(space, adapted.values, tasks)
         assert gradient is not None
         assert isinstance(self.inner.optimizer, Sgd)
         accumulate(into, sweep(space, trajectory, self.inner.optimizer, gradient))
@@ -168,7 +170,7 @@ class MetaLora(Method):
         self, space: ParameterSpace, start: Mapping[str, Tensor], tasks: TaskBatch, into: TensorSet
     ) -> Outcome:
         adapted = self.inner.adapt(space, start, tasks.support)  # stage 1
-        loss, _ = space.loss_and_gradient(adapted.values, _query(tasks), into=into)  # stage 2
+        loss, _ = query_gradient(space, adapted.values, tasks, into=into)  # stage 2
         return Outcome(loss, adapted.losses, adapted.values if self.keep_task_adapters else None)
 
 
@@ -210,8 +212,16 @@ class Joint(Method):
     def outer_gradient(
         self, space: ParameterSpace, start: Mapping[str, Tensor], tasks: TaskBatch, into: TensorSet
     ) -> Outcome:
-        loss, _ = space.loss_and_gradient(start, _query(tasks), into=into)
+        loss, _ = query_gradient(space, start, tasks, into=into)
         return Outcome(loss)
+
+
+def query_gradient(
+    space: ParameterSpace, values: Mapping[str, Tensor], tasks: TaskBatch, *, into: TensorSet | None = None
+) -> tuple[Tensor, TensorSet | None]:
+    """`space.loss_and_gradient` of the query sets at `values` (T, ...)."""
+    with phase("query"):
+        return space.loss_and_gradient(values, _query(tasks), into=into)
 
 
 def _query(tasks: TaskBatch) -> Batch:

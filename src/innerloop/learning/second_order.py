@@ -16,6 +16,7 @@ from torch import Tensor
 from innerloop.data.tasks import Batch
 from innerloop.numerics.optimizers import Sgd
 from innerloop.numerics.tensors import TensorSet
+from innerloop.spaces.phases import phase
 from innerloop.spaces.space import ParameterSpace
 
 
@@ -29,7 +30,10 @@ def sweep(
     for phi, batch in reversed(trajectory):
         gradient = None
         if optimizer.clip is not None:  # clipping's Jacobian depends on the gradient it clipped
-            _, gradient = space.loss_and_gradient(phi, batch)
-        product = space.hessian_vector_product(phi, batch, optimizer.vjp(vector, gradient))
+            with phase("query"):
+                _, gradient = space.loss_and_gradient(phi, batch)
+        turned = optimizer.vjp(vector, gradient)
+        with phase("query"):
+            product = space.hessian_vector_product(phi, batch, turned)
         vector = {name: value - product[name] for name, value in vector.items()}
     return vector

@@ -11,8 +11,8 @@ each kind and, for each kind, one with a layer more are enough. The highest wind
 
 import copy
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
@@ -23,11 +23,11 @@ from innerloop.config.loading import RunConfig
 from innerloop.data.tasks import TaskBatch
 from innerloop.engine.hidden_states import HiddenStates
 from innerloop.engine.parts import make_space, make_trainer
-from innerloop.loading.architecture import decoder_layers
-from innerloop.numerics import eight_bit, rounding
+from innerloop.loading.architecture import decoder_layers, packs
 from innerloop.numerics.tensors import TensorSet
+from innerloop.planning.measuring import tracked
 from innerloop.planning.tracking import Footprint, Tracker, Window, footprint
-from innerloop.planning.watching import watched
+from innerloop.spaces.attention import attending
 from innerloop.spaces.lora import chosen_layers
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def _measure(
     tracker = Tracker(_DEVICE, fake=True, host_follows=config.memory.offload)
     whole = config.method.row.space.exported == "model"
     dtype = getattr(torch, config.model.dtype)
-    with FakeTensorMode(allow_non_fake_inputs=True), _taken_for_real(), _few_slices():
+    with FakeTensorMode(allow_non_fake_inputs=True):
         with tracker:
             model = _load(cut, dtype, tracker, on_cpu=on_cpu)
             tracker.part = "shared values"
@@ -128,7 +128,7 @@ def _measure(
             tracker.part = "meta-optimizer"
             trainer = make_trainer(config, space)
         _name_places(model, tracker, [str(kinds[index]) for index in layers])
-        with watched(trainer, tracker):
+        with _as_if_real(model), tracked(trainer, tracker):
             trainer.step(tasks)
             _save(space.shared, tracker, dtype=dtype if on_cpu and whole else None)
     return _table(tracker)
@@ -175,37 +175,10 @@ def _for_layers(config: RunConfig, kinds: Sequence[Kind], layers: Sequence[int])
     return config.model_copy(update={"method": config.method.model_copy(update={"lora": lora})})
 
 
-@contextmanager
-def _taken_for_real() -> Generator[None]:
-    """transformers takes the paths that real tensors take: for fake ones it builds masks that no run has."""
-    from transformers.utils import import_utils
-
-    asked = import_utils.is_fake_tensor
-    import_utils.is_fake_tensor = lambda x: False
-    try:
-        yield
-    finally:
-        import_utils.is_fake_tensor = asked
-
-
-@contextmanager
-def _few_slices() -> Generator[None]:
-    """Of a large tensor that is worked on slice by slice, the first and the last: those between take no more memory."""
-    whole = rounding.slices, eight_bit.windows
-    rounding.slices, eight_bit.windows = _ends(rounding.slices), _ends(eight_bit.windows)
-    try:
-        yield
-    finally:
-        rounding.slices, eight_bit.windows = whole
-
-
-def _ends(parts: Callable[..., Iterable[Any]]) -> Callable[..., Any]:
-    def ends(*args: Any) -> Generator[Any]:
-        first, *rest = parts(*args)
-        yield first
-        yield from rest[-1:]
-
-    return ends
+def _as_if_real(model: "PreTrainedModel") -> AbstractContextManager[None]:
+    """Inside, attention is that of real tensors: for fake ones transformers builds masks that no run has."""
+    masks = not packs(model) and model.config._attn_implementation == "sdpa"  # pyright: ignore[reportPrivateUsage]
+    return attending(model) if masks else nullcontext()
 
 
 def _name_places(model: nn.Module, tracker: Tracker, kinds: Sequence[str]) -> None:

@@ -32,6 +32,7 @@ from torch.utils.flop_counter import flop_registry
 
 PARTS = ("base", "fast weights", "shared values", "gradients", "meta-optimizer", "activations", "logits", "cache")
 PHASES = ("load", "inner", "query", "outer", "save")
+PASSES = ("forward", "backward")
 
 _aten = torch.ops.aten
 _where = torch.ops.prim.device.default
@@ -104,6 +105,7 @@ class Tracker(TorchDispatchMode):
         super().__init__()
         self.device, self.fake, self.host_follows = device, fake, host_follows
         self.window, self.part = Window("", "build"), "base"
+        self._is_named = False  # whether a phase of a step is open
         self.peaks: dict[Window, dict[str, int]] = {}
         self.flops: Counter[str] = Counter()
         self.host_peak: dict[str, int] = {}
@@ -120,6 +122,19 @@ class Tracker(TorchDispatchMode):
         """What happens from here on."""
         self.window = Window(phase or self.window.phase, stage or self.window.stage, place)
         self._note_peak()
+
+    def hear(self, name: str, begins: bool) -> None:
+        """A listener of `spaces.phases`. A phase lasts until the next one begins: what a rule computes between two
+        passes belongs to the first of them. A pass that a rule gave no phase to is of the query."""
+        if name in PASSES:
+            if begins:
+                self.at(phase=None if self._is_named else "query", stage=name)
+            return
+        self._is_named = begins
+        if begins:
+            self.at(phase=name, stage="between" if name == "outer" else "enter")
+        elif name != "outer":
+            self.at(stage="between")
 
     def adopt(self, part: str, tensors: Iterable[Tensor], *, host: bool = False) -> None:
         """Storages that exist already, or were taken for another part, are of this one."""

@@ -7,7 +7,6 @@ fit          runs outer steps
 
 import json
 import time
-from collections.abc import Callable
 from functools import partial
 from typing import Any, cast
 
@@ -24,19 +23,15 @@ from innerloop.errors import RunError
 from innerloop.files import file_digest, file_name, write_text, write_whole
 from innerloop.machine import peak_memory, reset_peak_memory
 from innerloop.numerics.tensors import TensorSet
-from innerloop.planning.outcome import Taken
-from innerloop.planning.tracking import Tracker, footprint
-from innerloop.planning.watching import watched
 from innerloop.runs.checkpoint import Checkpoints, State, fill, require_room, size_of
 from innerloop.runs.journal import Journal
 from innerloop.runs.learned import Learned
+from innerloop.runs.observers import Forecasting, OnStep
 from innerloop.spaces.loss import AnswerLoss
-
-OnStep = Callable[[str, Metrics], None]  # (adapter's name, what was measured)
 
 
 class MetaRun:
-    """start: what is gone on from; measure: bytes resident before the model was read, where the first step is measured.
+    """start: what is gone on from; forecaster: measures the first step, where there is one.
 
     adapter, trainer   the one at hand
     counts, weights, host, seconds   so far; the exported files with their digests; what this machine needed; active
@@ -48,11 +43,11 @@ class MetaRun:
         journal: Journal,
         *,
         start: State | None,
-        measure: int | None,
+        forecaster: Forecasting | None = None,
         on_step: OnStep | None = None,
         say: Say | None = None,
     ) -> None:
-        self.session, self.journal, self.measure = session, journal, measure
+        self.session, self.journal, self.forecaster = session, journal, forecaster
         self.on_step, self.say = on_step, say
         self.folder, self.save_every = session.config.output_dir, session.config.save.every
         self.checkpoints = Checkpoints(self.folder, keep=session.config.save.keep)
@@ -97,8 +92,10 @@ class MetaRun:
             exports = (len(streams) - self.adapter) * size_of(space.shared)
             require_room(self.folder, (self.checkpoints.keep + 1) * size_of(trainer.tensors) + exports)
             fill_trunk(trainer, batches, self.session.config.outer.steps, say=self.say)
-            if self.measure is not None and "measured" not in self.host and not trainer.steps:
-                self.host["measured"] = self._measured(trainer, batches, name).facts()
+            if self.forecaster and "measured" not in self.host and not trainer.steps:
+                with self.forecaster.first_step(self.session, trainer) as taken:
+                    fit(trainer, batches, 1, name=name, on_step=self._record)
+                self.host["measured"] = taken
             fit(trainer, batches, self.session.config.outer.steps, name=name, on_step=self._record)
             learned = Learned(self.session.config, self.session.model, space, self.folder, trainer.last_round)
             self._export(learned, name)
@@ -127,18 +124,6 @@ class MetaRun:
         fill(trainer.tensors, rest, self.folder)
         trainer.last_round = LastRound.from_tensors(round_, start.facts["query_ids"])
         trainer.go_on_from(start.facts["steps"])
-
-    def _measured(self, trainer: Trainer, batches: TaskBatches, name: str) -> Taken:
-        """Take the first step with an eye on every storage; it changes no number."""
-        assert self.measure is not None
-        tracker = Tracker(self.session.device)
-        with watched(trainer, tracker):
-            fit(trainer, batches, 1, name=name, on_step=self._record)
-        if self.session.config.outer.steps > 1:
-            reset_peak_memory()  # a watched backward adds up a tied head's gradients out of place
-        found, device = footprint(tracker.peaks, tracker.host_peak, tracker.flops), self.session.device
-        whole = found.with_cache(self.session.store.kept, on_host=device.type != "cpu")
-        return Taken(whole, self.measure)
 
     def _record(self, name: str, metrics: Metrics) -> None:
         trainer, last = self.trainer, self.session.config.outer.steps

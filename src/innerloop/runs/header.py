@@ -1,7 +1,7 @@
 """What a run says before its first step.
 
-Plan         what a run is going to do: printed, and written to the manifest
-plan         session -> Plan
+Header      what a run is going to do: printed, and written to the manifest
+header_of   session -> Header
 """
 
 from dataclasses import asdict, dataclass
@@ -16,7 +16,7 @@ from innerloop.spaces.space import Trained
 
 
 @dataclass(frozen=True)
-class Plan:
+class Header:
     """algorithm, faster, inner, outer: in words; dtype: of the forward; examples_per_task: of the smallest pool;
     adapters: one after the other;
     tokens_a_step: that go through the model in the first; cached_layers: the lowest, which run once for each example;
@@ -82,14 +82,14 @@ class Plan:
         return lines + [f"warning  {warning}" for warning in self.warnings]
 
 
-def plan(session: Session) -> Plan:
+def header_of(session: Session) -> Header:
     """What the session's run will do. Raises RunError where nothing would be trained."""
     config, streams = session.config, session.streams()
     space, inner, batches = session.space(), config.method.inner, streams[0][1]
     trained = space.trained()
     if not trained.parameters:
         raise RunError(f"{config.method.name} would train nothing")
-    return Plan(
+    return Header(
         method=config.method.name,
         algorithm=config.method.row.title,
         dtype=config.model.dtype,

@@ -23,16 +23,14 @@ from innerloop.engine.stopping import held, stoppable
 from innerloop.errors import Fault, Faults, ResumableError, RunError, UserError, redacted
 from innerloop.files import locked, remove_leftovers, write_text
 from innerloop.loading.models import LoadedModel
-from innerloop.machine import environment, peak_memory, reset_peak_memory
-from innerloop.planning.devices import chosen
-from innerloop.planning.forecast import Forecast, forecast
-from innerloop.planning.workload import of_session
-from innerloop.runs.adapters import MetaRun, OnStep
+from innerloop.machine import environment
+from innerloop.runs.adapters import MetaRun
 from innerloop.runs.checkpoint import Checkpoints, Found, newest
-from innerloop.runs.header import Plan, plan
+from innerloop.runs.header import Header, header_of
 from innerloop.runs.journal import Journal
 from innerloop.runs.learned import Learned
-from innerloop.runs.resuming import Begun, begun, inputs, same_config, same_inputs
+from innerloop.runs.observers import Forecasting, OnStep
+from innerloop.runs.resuming import Earlier, earlier_start, inputs, same_config, same_inputs
 
 DISK = (OSError, SafetensorError)  # what a disk that is full or broken raises
 
@@ -44,11 +42,11 @@ def meta_train(
     store: HiddenStates | None = None,
     resume: bool = False,
     allow_change: Iterable[str] = (),
-    on_plan: Callable[[Plan], None] | None = None,
-    on_forecast: Callable[[Forecast], None] | None = None,
-    on_resume: Callable[[Begun], None] | None = None,
+    on_header: Callable[[Header], None] | None = None,
+    on_resume: Callable[[Earlier], None] | None = None,
     on_step: OnStep | None = None,
     on_stage: Say | None = None,
+    forecaster: Forecasting | None = None,
 ) -> Learned:
     """Train as the config says and write what was learned to its output_dir.
 
@@ -57,18 +55,16 @@ def meta_train(
     resume        go on with what an earlier start left in output_dir, to the same numbers, bit for bit; where it left
                   nothing, begin
     allow_change  config keys, or model, data, tokenizer, that may differ from the earlier start; recorded
-    on_plan       called before the first step
-    on_forecast   called after it with what the run should take. Without it no forecast is made; with it the manifest
-                  has the forecast, and beside it what the first step was measured to take. Not called again on resume
-    on_resume     called before on_plan with what is gone on with
+    on_header     called before the first step with what the run is going to do
+    on_resume     called before on_header with what is gone on with
     on_step       called after each step
     on_stage      called with what comes next before the first step, and how much of how much of it is done
+    forecaster    a planning.forecaster.Forecaster: memory and time are predicted before the run begins, the first step
+                  is measured, and both go to the manifest
     In the main thread SIGINT, SIGTERM and SIGUSR1 save a checkpoint and raise KeyboardInterrupt.
     Raises UserError for a config or data that can't be used, before anything is written; RunError when a loss or
     gradient is not finite, and ResumableError where the disk is full and a checkpoint is there to go on from.
     """
-    reset_peak_memory()
-    resident_before = peak_memory()["rss"]
     _check_arguments(config, model, store)
     with stoppable(), ExitStack() as stack:
         if resume:
@@ -89,20 +85,18 @@ def meta_train(
             if on_resume:
                 on_resume(before)
         compile_layers(session)
-        what, expected = plan(session), None
-        if on_plan:
-            on_plan(what)
-        if on_forecast and not before:
-            say("forecasting the run", 0, 0)
-            expected = forecast(of_session(session), chosen(None, model_device=settings.model.device))
-            on_forecast(expected)
+        header = header_of(session)
+        if on_header:
+            on_header(header)
+        expected = forecaster.begins(session) if forecaster and not before else {}
         if not before:
             empty_folder(folder)
             stack.enter_context(locked(folder, "output_dir"))
         try:
             remove_leftovers(folder)
-            said = _said(session, what, expected, before)
-            run = _opened(session, said, before, resident_before, on_step=on_step, say=on_stage)
+            said = _said(session, header, expected, before)
+            measures = forecaster if "forecast" in said else None
+            run = _opened(session, said, before, forecaster=measures, on_step=on_step, say=on_stage)
             return _finished(run)
         except DISK as error:
             raise _refused(folder, error) from error
@@ -128,45 +122,45 @@ def is_done(config: RunConfig) -> bool:
     manifest = read_manifest(folder)
     if manifest is None or manifest["status"] != "done":
         return False
-    same_config(Begun(manifest, Found(None, None, []), 0), config)
+    same_config(Earlier(manifest, Found(None, None, []), 0), config)
     with locked(folder, "output_dir"):
         Checkpoints(folder, keep=1).remove()
         remove_leftovers(folder)
     return True
 
 
-def _opened(session: Session, said: dict[str, Any], before: Begun | None, resident: int, **told: Any) -> MetaRun:
+def _opened(session: Session, said: dict[str, Any], before: Earlier | None, **told: Any) -> MetaRun:
     """A run whose folder says what it is."""
     start = before.take() if before else None
     folder = session.config.output_dir
     journal = Journal(folder, said, metrics=start.metrics if start else "")
     write_text(folder / "run.yaml", to_yaml(session.config.resolved()))
-    run = MetaRun(session, journal, start=start, measure=resident if "forecast" in said else None, **told)
+    run = MetaRun(session, journal, start=start, **told)
     for damaged, _ in before.found.skipped if before else []:
         run.checkpoints.set_aside(damaged)
     return run
 
 
-def _begun(folder: Path, stack: ExitStack, allow_change: Iterable[str]) -> Begun | None:
+def _begun(folder: Path, stack: ExitStack, allow_change: Iterable[str]) -> Earlier | None:
     """What can be gone on with, the folder's lock taken."""
     if read_manifest(folder) is None:
         return None
     stack.enter_context(locked(folder, "output_dir"))
-    before = begun(folder, allowed=allow_change)
+    before = earlier_start(folder, allowed=allow_change)
     if before and before.is_done:
         raise UserError(Fault("this run is done", "output_dir", str(folder), "load_run, or another folder"))
     return before
 
 
-def _said(session: Session, what: Plan, expected: Forecast | None, before: Begun | None) -> dict[str, Any]:
+def _said(session: Session, header: Header, expected: Mapping[str, Any], before: Earlier | None) -> dict[str, Any]:
     """The manifest at the start."""
     loaded, earlier = session.model, before.manifest if before else {}
-    predicted = expected.facts() if expected else earlier.get("forecast")
+    predicted = expected or earlier.get("forecast")
     changes = [*earlier.get("changes", []), *(before.changes if before else [])]
     return {
         "config": session.config.resolved(),
         "model": {"name": loaded.name, "source": loaded.source, "fingerprint": loaded.fingerprint},
-        "plan": what.facts(),
+        "plan": header.facts(),
         **({"forecast": predicted} if predicted else {}),
         "roles": roles(session),
         "inputs": inputs(session),

@@ -1,10 +1,10 @@
 """Whether a run's folder may be gone on with: by what it was begun with, and by what is the same now.
 
-Begun        what an earlier start left in a run's folder
-begun        the folder -> Begun; None where there is nothing to go on with
-same_config  the config as the run was begun, or every difference in one error
-same_inputs  the same for weights, examples and tokens
-inputs       the digests that are compared
+Earlier        what an earlier start left in a run's folder
+earlier_start  the folder -> Earlier; None where there is nothing to go on with
+same_config    the config as the run was begun, or every difference in one error
+same_inputs    the same for weights, examples and tokens
+inputs         the digests that are compared
 """
 
 import hashlib
@@ -37,7 +37,7 @@ _NAMED = 5
 
 
 @dataclass
-class Begun:
+class Earlier:
     """manifest: as it was written; found: the newest sound checkpoint, of step `step`; changes: the allowed ones."""
 
     manifest: dict[str, Any]
@@ -77,7 +77,7 @@ class Begun:
         return [*skipped, f"resumed  from step {self.step} ({self.found.path})", *last_bits]
 
 
-def begun(folder: Path, *, allowed: Iterable[str] = ()) -> Begun | None:
+def earlier_start(folder: Path, *, allowed: Iterable[str] = ()) -> Earlier | None:
     """Raises UserError for a folder that holds something else, and for keys to allow that there are not."""
     faults = Faults()
     known = {*KEYS, *INPUTS}
@@ -90,12 +90,12 @@ def begun(folder: Path, *, allowed: Iterable[str] = ()) -> Begun | None:
     if "inputs" not in manifest:
         raise UserError(Fault("begun by an innerloop that could not go on", "output_dir", str(folder), "a new folder"))
     found = newest(folder)
-    return Begun(manifest, found, found.state.step if found.state else 0, frozenset(allowed))
+    return Earlier(manifest, found, found.state.step if found.state else 0, frozenset(allowed))
 
 
-def same_config(begun: Begun, config: RunConfig) -> RunConfig:
+def same_config(earlier: Earlier, config: RunConfig) -> RunConfig:
     """The config, with what the run resolved when it was begun. Raises UserError with each key that changed."""
-    before, now = begun.manifest["config"], config.resolved()
+    before, now = earlier.manifest["config"], config.resolved()
     faults = Faults()
     for key in KEYS:
         old, new = get(before, key), get(now, key)
@@ -106,18 +106,18 @@ def same_config(begun: Begun, config: RunConfig) -> RunConfig:
         elif key == _AUTO and new == "auto":
             config = config.model_copy(update={"memory": config.memory.model_copy(update={_LAST: old})})
         elif old != new and key not in FREE:
-            _changed(begun, faults, key, old, new)
+            _changed(earlier, faults, key, old, new)
     faults.raise_if_any()
     return config
 
 
-def same_inputs(begun: Begun, session: Session) -> None:
+def same_inputs(earlier: Earlier, session: Session) -> None:
     """Raises UserError with what is another model, example or tokenization than when the run was begun."""
-    before, now = begun.manifest["inputs"], inputs(session)
+    before, now = earlier.manifest["inputs"], inputs(session)
     faults = Faults()
-    weights, others = begun.manifest["model"]["fingerprint"], session.model.fingerprint
+    weights, others = earlier.manifest["model"]["fingerprint"], session.model.fingerprint
     if weights != others:
-        _changed(begun, faults, "model", weights, others)
+        _changed(earlier, faults, "model", weights, others)
     for kind in ("data", "tokenizer"):
         old, new = before[kind], now[kind]
         if kind == "tokenizer":  # other examples have other tokens
@@ -127,7 +127,7 @@ def same_inputs(begun: Begun, session: Session) -> None:
         if different:
             told = ", ".join(_told(task, old, new) for task in different[:_NAMED])
             more = f" and {len(different) - _NAMED} tasks more" if len(different) > _NAMED else ""
-            _changed(begun, faults, kind, ABSENT, told + more, text=_other_text(before, now, different))
+            _changed(earlier, faults, kind, ABSENT, told + more, text=_other_text(before, now, different))
     faults.raise_if_any()
 
 
@@ -147,10 +147,10 @@ def other_environment(host: Mapping[str, Any]) -> list[str]:
     return sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
 
 
-def _changed(begun: Begun, faults: Faults, key: str, old: Any, new: Any, *, text: bool = False) -> None:
+def _changed(earlier: Earlier, faults: Faults, key: str, old: Any, new: Any, *, text: bool = False) -> None:
     said = {name: None if value is ABSENT else value for name, value in (("before", old), ("now", new))}
-    if key in begun.allowed:
-        begun.changes.append({"step": begun.step, "key": key, **said})
+    if key in earlier.allowed:
+        earlier.changes.append({"step": earlier.step, "key": key, **said})
         return
     what = f"{INPUTS[key]} changed" if key in INPUTS else "changed"
     if key == "tokenizer" and text:

@@ -27,6 +27,7 @@ from innerloop.data.tasks import Batch
 from innerloop.numerics.optimizers import Optimizer, Sgd, State
 from innerloop.numerics.rounding import add_
 from innerloop.numerics.tensors import TensorSet
+from innerloop.spaces.phases import phase
 from innerloop.spaces.space import ParameterSpace, TaskLoss, Trained, gradients, math_attention
 
 
@@ -53,6 +54,7 @@ class AllParameters(ParameterSpace):
         super().__init__(model, loss, device, dtype)
         self.parameters = dict(model.named_parameters())
         self.values_dtype = self.dtype if lean else torch.float32
+        self.offload = offload
         for parameter in self.parameters.values():
             value = parameter.detach().to("cpu" if offload else self.device, self.values_dtype)
             parameter.data = value.pin_memory() if offload and self.device.type == "cuda" else value
@@ -128,7 +130,8 @@ class AllParameters(ParameterSpace):
             ]
             try:
                 loss = self.loss(batch)
-                torch.autograd.backward(loss.sum())
+                with phase("backward"):
+                    torch.autograd.backward(loss.sum())
             finally:
                 for handle in handles:
                     handle.remove()
@@ -141,7 +144,8 @@ class AllParameters(ParameterSpace):
         own = {name: (parameter.data, parameter.requires_grad) for name, parameter in self.parameters.items()}
         try:
             for name, parameter in self.parameters.items():
-                parameter.data = self._beside(values[name][0], self.dtype)
+                resting = self.offload and _shares_memory(values[name], self.shared[name])
+                parameter.data = self._beside(values[name][0], self.dtype, copy=resting)
                 parameter.requires_grad_(trained)
                 parameter.grad = None  # one that was left on the model would be added to ours
             yield
@@ -159,3 +163,7 @@ class AllParameters(ParameterSpace):
     def _filled(gradient: TensorSet, values: Mapping[str, Tensor]) -> TensorSet:
         """The gradient in the values' order, with zeros for a parameter the loss did not reach."""
         return {name: gradient[name] if name in gradient else torch.zeros_like(v) for name, v in values.items()}
+
+
+def _shares_memory(view: Tensor, value: Tensor) -> bool:
+    return view.untyped_storage()._cdata == value.untyped_storage()._cdata  # pyright: ignore[reportPrivateUsage]

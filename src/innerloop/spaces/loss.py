@@ -29,6 +29,7 @@ from innerloop.loading.architecture import (
 from innerloop.numerics.loss import CHUNK_ROWS, Head, plain_cross_entropy, score_rows, task_cross_entropy
 from innerloop.spaces.attention import attending
 from innerloop.spaces.compiled import CompiledLayers
+from innerloop.spaces.phases import phase
 from innerloop.spaces.trunk import Companies, Forward, Progress, Store, Trunk, with_layers
 
 
@@ -80,9 +81,10 @@ class AnswerLoss:
 
     def __call__(self, batch: Batch, *, twice: bool = False) -> Tensor:
         """(T,) mean nats per scored token, or a part's share of that; `twice` where a second derivative is needed."""
-        rows = self.scored_hidden(batch), self.head, batch.targets, batch.row_task, batch.tasks
-        mean_T = plain_cross_entropy(*rows) if twice else task_cross_entropy(*rows, chunk_rows=self.logit_rows)
-        return mean_T if batch.share is None else mean_T * batch.share
+        with phase("forward"):
+            rows = self.scored_hidden(batch), self.head, batch.targets, batch.row_task, batch.tasks
+            mean_T = plain_cross_entropy(*rows) if twice else task_cross_entropy(*rows, chunk_rows=self.logit_rows)
+            return mean_T if batch.share is None else mean_T * batch.share
 
     @torch.no_grad()
     def score(self, batch: Batch) -> Score:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from innerloop.data.tasks import Batch
 from innerloop.numerics.optimizers import Optimizer, State
 from innerloop.numerics.tensors import TensorSet, accumulate
+from innerloop.spaces.phases import phase
 
 
 class TaskLoss(Protocol):
@@ -112,4 +113,5 @@ def math_attention() -> AbstractContextManager[Any]:
 
 def gradients(outputs: Tensor, inputs: list[Tensor], *, create_graph: bool = False) -> tuple[Tensor, ...]:
     """d sum(outputs) / d inputs; zero where an input isn't used."""
-    return torch.autograd.grad(outputs.sum(), inputs, create_graph=create_graph, materialize_grads=True)
+    with phase("backward"):
+        return torch.autograd.grad(outputs.sum(), inputs, create_graph=create_graph, materialize_grads=True)

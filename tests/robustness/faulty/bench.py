@@ -156,7 +156,7 @@ class Bench:
 
     def start(self, case: Case, **options: Any) -> Trial:
         """options: of a request to the child."""
-        return self.server.start(case.argv(), forecast=str(case.home / "forecast"), **options)
+        return self.server.start(case.argv(), **options)
 
     def go_on(self, case: Case) -> Outcome:
         """`--resume auto` on what is there, judged."""
@@ -178,7 +178,7 @@ class Bench:
         return trial.ended()
 
     def _refer(self, case: Case) -> None:
-        options = {"forecast": str(case.home / "forecast"), "modules": str(case.home / "modules")}
+        options = {"modules": str(case.home / "modules")}
         for _ in range(2):
             self.clear(case)
             trial = self.server.start(case.argv(resume=False), **options)

@@ -8,7 +8,6 @@ It answers one request at a time on a socket, each one line of JSON:
     gate              [phase, occurrence]: the child stands there until a byte comes on that line
     shim              arguments of `shim.arm`
     traced            the child waits until somebody traces it
-    forecast          a file for `phases.forecast_once`
     modules           a file for the names of all modules that were imported at the end
 {"call": "module:function", "arguments": [...], "answer": file}    the same for a function, whose JSON goes to the file
 {"wait": pid}         answer: its exit code, negative for the signal that ended it
@@ -84,8 +83,6 @@ def _forked(line: socket.socket, request: dict[str, Any], descriptors: list[int]
             phases.observe(told, tuple(request["gate"]) if "gate" in request else None)
         while "traced" in request and "TracerPid:\t0" in Path("/proc/self/status").read_text():
             time.sleep(0.01)
-        if "forecast" in request:
-            phases.forecast_once(Path(request["forecast"]))
         code = _ended(lambda: _command(request["run"]) if "run" in request else _call(request))
         if "modules" in request:
             Path(request["modules"]).write_text(json.dumps(list(sys.modules)))

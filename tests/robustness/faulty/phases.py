@@ -2,7 +2,6 @@
 
 PHASES     in the order of their bytes
 observe    wraps the functions that phases consist of; they do what they did, and one of them waits at its begin
-forecast_once    keeps a run's forecast in a file, for the next run of the same config
 Interval   one stretch of a phase; timeline: those of a run that was observed
 
 A phase lasts from a function's call to its return, less the phases of what it calls. `starting` is what comes before
@@ -12,11 +11,8 @@ gradient without the adaptation; `finishing` is the manifest's last word and wha
 
 import functools
 import importlib
-import json
 import os
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 PHASES = ("starting", "loading", "tokenising", "inner", "query", "outer", "saving", "exporting", "finishing")
@@ -95,22 +91,6 @@ def observe(line: int, gate: Gate | None = None) -> None:
         for kind in kinds:
             holder = getattr(holder, kind)
         setattr(holder, last, teller.during(phase, getattr(holder, last)))
-
-
-def forecast_once(kept: Path) -> None:
-    """It takes as long as all the rest of a tiny run, and steps on tensors without data, which are no phase."""
-    import innerloop.runs.meta_train as module
-
-    compute = module.forecast
-
-    def forecast(*arguments: Any, **options: Any) -> Any:
-        if not kept.exists():
-            made = compute(*arguments, **options)
-            kept.write_text(json.dumps([made.facts(), made.cost()]))
-        facts, cost = json.loads(kept.read_text())
-        return SimpleNamespace(facts=lambda: facts, cost=lambda: cost)
-
-    module.forecast = forecast
 
 
 def timeline(marks: Sequence[tuple[str, float]], end: float) -> list[Interval]:
