@@ -13,7 +13,7 @@ import typer
 from innerloop.cli.common import Json, say
 from innerloop.cli.comparing import compare, report
 from innerloop.cli.looking import env, preview, recipes, runs, schema
-from innerloop.cli.running import check, plan, train
+from innerloop.cli.running import check, init, plan, train
 from innerloop.cli.using import adapt, evaluate, export
 from innerloop.engine.stopping import stoppable
 from innerloop.errors import ResumableError, RunError, UserError
@@ -62,6 +62,7 @@ def innerloop(
     """Meta-fine-tune language models: many small tasks in, an initialization that adapts in a few steps out."""
 
 
+app.command()(init)
 app.command()(train)
 app.command()(check)
 app.command()(plan)

@@ -1,5 +1,6 @@
 """What the verbs share: their options, what they print, and how they end.
 
+columns_of     --column arguments as a mapping
 say            the document for programs, or the lines for people
 resumable      a signal ends a verb with what goes on with it
 uncollected    no garbage is looked for while a verb imports and loads
@@ -15,7 +16,7 @@ from typing import Annotated, Any
 
 import typer
 
-from innerloop.errors import ResumableError
+from innerloop.errors import Fault, ResumableError, UserError
 from innerloop.progress import wrapped
 
 CHECK_FAILED = 3
@@ -48,6 +49,15 @@ def resumable(go_on: str, at: Callable[[], str] = str) -> Iterator[None]:
         yield
     except KeyboardInterrupt as stop:
         raise ResumableError(f"stopped by {stop}{at()}: {go_on}") from None
+
+
+def columns_of(given: list[str]) -> dict[str, str] | None:
+    """--column arguments, name by name; None where there are none."""
+    pairs = [text.partition("=") for text in given]
+    for text, (name, _, column) in zip(given, pairs, strict=True):
+        if not name or not column:
+            raise UserError(Fault("not a column", "--column", text, "field=column, such as question=Question"))
+    return {name: column for name, _, column in pairs} or None
 
 
 def say(data: Any, text: str, *, as_json: bool) -> None:

@@ -1,4 +1,4 @@
-"""The verbs of a run: train it, check it, plan it."""
+"""The verbs of a run: begin with its data, train it, check it, plan it."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from innerloop.cli.common import CHECK_FAILED, Config, Json, Sets, collected_from_here, resumable, say, uncollected
+from innerloop.cli.common import (
+    CHECK_FAILED,
+    Config,
+    Json,
+    Sets,
+    collected_from_here,
+    columns_of,
+    resumable,
+    say,
+    uncollected,
+)
 from innerloop.errors import Fault, UserError
 from innerloop.progress import Busy, busy
 
@@ -14,6 +24,36 @@ if TYPE_CHECKING:
     from innerloop.engine.trainer import Metrics
     from innerloop.planning.forecast import Forecast
     from innerloop.runs.header import Header
+
+
+def init(
+    folder: Annotated[
+        Path, typer.Argument(help="Your data: a folder with a file per task, or one file with a column task.")
+    ],
+    output: Annotated[Path, typer.Option(help="The file to write.")] = Path("run.yaml"),
+    model: Annotated[
+        str | None, typer.Option(help="A hub id, folder or packaged model; else a small packaged one.")
+    ] = None,
+    method: Annotated[str | None, typer.Option(help="One of innerloop methods; else meta-lora.")] = None,
+    column: Annotated[
+        list[str], typer.Option(help="Our field's name for a column: --column question=Question. Repeatable.")
+    ] = [],  # noqa: B006
+    json_: Json = False,
+) -> None:
+    """Look at your data and write a config for a first run of under three minutes. Nothing is overwritten."""
+    if output.exists():
+        raise UserError(
+            Fault("this file is there already", "--output", str(output), "another name; nothing is overwritten")
+        )
+    with busy(f"reading {folder}") as now, uncollected():
+        from innerloop.files import write_text
+        from innerloop.planning.first_config import METHOD, MODEL, first_config
+
+        how = {"model": model or MODEL, "method": method or METHOD, "columns": columns_of(column)}
+        found = first_config(folder, **how, say=now.say)
+        write_text(output, found.text)
+    lines = [*found.lines, f"wrote    {output}", f"next     innerloop train {output}"]
+    say({"written": str(output), "config": found.text, "chosen": list(found.lines)}, "\n".join(lines), as_json=json_)
 
 
 def train(

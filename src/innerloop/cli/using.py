@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from innerloop.cli.common import CHECK_FAILED, Json, Run, resumable, say, uncollected
-from innerloop.errors import Fault, Faults, UserError
+from innerloop.cli.common import CHECK_FAILED, Json, Run, columns_of, resumable, say, uncollected
+from innerloop.errors import Faults
 from innerloop.progress import busy
 
 TOLERANCE = 1e-4  # of a float32 logit, between our forward and PEFT's
@@ -31,7 +31,7 @@ def adapt(
         from innerloop.artifacts.finished import finished
         from innerloop.runs.learned import load_run
 
-        columns = _columns(column)
+        columns = columns_of(column)
         faults = Faults()
         if not examples.exists():
             faults.add("there is no such file", str(examples))
@@ -69,14 +69,6 @@ def adapt(
         *([f"wrote {output}"] if output else []),
     ]
     say(said, "\n".join(lines), as_json=json_)
-
-
-def _columns(given: list[str]) -> dict[str, str] | None:
-    pairs = [text.partition("=") for text in given]
-    for text, (name, _, column) in zip(given, pairs, strict=True):
-        if not name or not column:
-            raise UserError(Fault("not a column", "--column", text, "field=column, such as question=Question"))
-    return {name: column for name, _, column in pairs} or None
 
 
 def _prompt(text: str) -> Any:
