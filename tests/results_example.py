@@ -3,13 +3,17 @@
 Two budgets, seven held-out tasks; one arm wins, one ties, one loses; a cell failed, a cell is missing, two only tell
 their cost; and whoever named a task, or what failed, was no friend.
 
+read        such contents -> Results
 example     three training seeds, a primary contrast
 few_seeds   the same of one seed: no verdict on a method, no p
 """
 
+import json
 from typing import Any
 
 import numpy as np
+
+from innerloop.results.schema import Results
 
 HOSTILE_TASK = "<script>alert(1)</script>"
 MATH_TASK = "price in $x_1$ | 50% \\frac{"
@@ -36,6 +40,10 @@ outer: {steps: 60}
 seed: 1
 # ``` a fence, and </script> a tag
 """
+
+
+def read(given: dict[str, Any]) -> Results:
+    return Results.model_validate_json(json.dumps(given))
 
 
 def example() -> dict[str, Any]:
@@ -201,7 +209,8 @@ def _difference(score: dict[str, Any], reference: dict[str, Any], random: np.ran
     better = (mean < 0) == (score["metric"] == "nats")
     high = mean + wide * float(random.uniform(0.9, 1.1))
     verdict = "no detectable difference from joint-lora" if p > 0.05 else "better" if better else "worse"
-    about = {key: score[key] for key in ("table", "budget", "arm", "how", "k", "metric")} | {"reference": "joint-lora"}
+    about = {key: score[key] for key in ("table", "budget", "arm", "how", "k", "metric")}
+    about |= {"reference": "joint-lora", "reference_how": score["how"]}
     found = {"mean": mean, "low": mean - wide, "high": high, "p": p}
     return about | found | {"verdict": verdict, "tasks": tasks, "seeds": SEEDS}
 
@@ -305,6 +314,6 @@ def _training(random: np.random.Generator) -> list[dict[str, Any]]:
         inner = arm != "joint-lora"
         entry = {"budget": budget, "arm": arm, "seed": 1, "loss": loss.round(4).tolist()}
         entry |= {"tokens": (2060 * (steps + 1)).tolist(), "seconds": (0.9 * (steps + 1)).tolist()}
-        entry |= {"support_first": (loss + 0.3).round(4).tolist() if inner else None}
-        found.append(entry | {"support_last": (loss - gap).round(4).tolist() if inner else None})
+        adapted = {"support_first": loss + 0.3, "support_last": loss - gap} if inner else {}
+        found.append(entry | {name: values.round(4).tolist() for name, values in adapted.items()})
     return found

@@ -21,6 +21,7 @@ from innerloop.comparison.reading import sound_part
 from innerloop.config.document import to_yaml
 from innerloop.config.schema import ABSENT
 from innerloop.errors import Faults
+from innerloop.results.schema import Results
 from innerloop.results.summary import summarize
 from small_runs import NOTHING, Changes, World
 
@@ -41,7 +42,7 @@ class Compared(NamedTuple):
     file: Path
     folder: Path
     matrix: Matrix
-    results: dict[str, Any]
+    results: Results
 
     def cell(self, name: str) -> Path:
         return self.folder / "cells" / name

@@ -13,12 +13,13 @@ from peft import PeftModel
 from torch import nn
 
 from innerloop.comparison.cells import run_cell
-from innerloop.comparison.matrix import COST, cells, common_config
+from innerloop.comparison.matrix import cells, common_config
 from innerloop.data.encoding import Encoded
 from innerloop.engine.session import Session, prepare
 from innerloop.errors import UserError
 from innerloop.evaluation.kshot import draw_support
-from innerloop.results.schema import UNTRAINED, PieceFile, Result
+from innerloop.results.files import CellFile, PieceFile
+from innerloop.results.names import COST, UNTRAINED
 from reference import naive
 from small_matrices import HELD_OUT, TRAIN, Compared, K, matrix_file, run_here, scores_of
 from small_runs import World, files_of
@@ -78,14 +79,14 @@ def test_every_arm_scores_the_same_examples_of_the_same_tasks(whole: Compared, c
 
 def test_files_are_what_a_summary_reads(whole: Compared) -> None:
     for cell in cells(whole.matrix):
-        result = Result.model_validate_json((whole.cell(cell.name) / "result.json").read_bytes())
+        result = CellFile.model_validate_json((whole.cell(cell.name) / "result.json").read_bytes())
         assert (result.cell, result.status, result.cost_only) == (cell.name, "done", cell.budget == COST)
         for path in (whole.cell(cell.name) / "scores").glob("*.json"):
             piece = PieceFile.model_validate_json(path.read_bytes())
             assert (piece.arm, piece.budget, piece.seed) == cell
             assert path.stem == f"{piece.table}-k{piece.k}-draw{piece.draw}-{piece.how}"
-    assert whole.results["status"] == "done"
-    assert {row["status"] for row in whole.results["rows"]} == {"done"}
+    assert whole.results.status == "done"
+    assert {row.status for row in whole.results.rows} == {"done"}
 
 
 def test_an_arm_for_its_cost_is_never_scored(whole: Compared) -> None:
@@ -274,7 +275,7 @@ def test_seconds_are_a_budget_like_the_others(world: World, tmp_path: Path) -> N
         assert (noted["budget"], noted["amount"]) == ("seconds", 0.1)
         examples = json.loads((found.cell(f"{arm}-examples-1") / "steps.json").read_text())
         assert examples == {"budget": "examples", "amount": 20, "steps": 2}, "5 of 2 tasks, or of 2 adapters"
-    assert {row["budget"] for row in found.results["rows"]} == {"seconds", "examples", COST}
+    assert {row.budget for row in found.results.rows} == {"seconds", "examples", COST}
 
 
 def test_a_cell_that_can_not_be_run_says_why(copied: Compared) -> None:

@@ -10,14 +10,16 @@ import pytest
 
 from innerloop.comparison import compare as module
 from innerloop.comparison.cells import run_cell
-from innerloop.comparison.compare import Progress, begin, compare, read_results, spoken
+from innerloop.comparison.compare import Progress, begin, compare, read_results
 from innerloop.errors import UserError
+from innerloop.report.verdict import spoken
+from innerloop.results.schema import Results
 from small_matrices import Compared, matrix_file
 from small_runs import Cli, World, files_of
 
 
-def cells_of(results: dict[str, Any]) -> dict[str, str]:
-    return {row["arm"]: row["status"] for row in results["rows"]}
+def cells_of(contents: dict[str, Any]) -> dict[str, str]:
+    return {row["arm"]: row["status"] for row in contents["rows"]}
 
 
 def ignore(at: Progress) -> None: ...
@@ -96,7 +98,9 @@ def test_examples_that_are_in_tasks_of_two_roles_are_told_before_it_starts(world
         ("ada",),
     )
     assert [line for line in begun.lines() if line.startswith("overlap  ") and "task cy" in line]
-    assert read_results(tmp_path / "comparison")["overlaps"] == json.loads(json.dumps(begun.plan["overlaps"]))
+    assert read_results(tmp_path / "comparison").contents()["overlaps"] == json.loads(
+        json.dumps(begun.plan["overlaps"])
+    )
 
 
 def test_a_plan_says_where_its_numbers_come_from(world: World, tmp_path: Path) -> None:
@@ -146,9 +150,10 @@ def test_how_a_process_failed_is_the_reason(
     begun = begin(matrix_file(world, tmp_path, {"arms": {"base": {}, "joint-lora": {}}}), tmp_path / "comparison")
     monkeypatch.setattr(module.sys, "executable", fake_python(tmp_path, script))
     results = compare(begun, tmp_path / "comparison", ignore)
-    rows = {row["arm"]: row for row in results["rows"]}
-    assert {(row["status"], row["reason"]) for row in rows.values()} == {("failed", reason)}, "each is tried"
-    assert results["scores"] == []
+    assert {(row.status, row.reason) for row in results.rows} == {("failed", reason)}, "each is tried"
+    assert {row.arm for row in results.rows} >= {"base", "joint-lora"}
+    assert results.scores == []
+    assert Results.read(tmp_path / "comparison" / "results.json") == results
     again = begin(matrix_file(world, tmp_path, {"arms": {"base": {}, "joint-lora": {}}}), tmp_path / "comparison")
     assert again.missing == begun.missing, "a failed cell is tried again"
 
@@ -189,15 +194,15 @@ def test_what_it_found_with_one_seed_is_said_of_these_trained_values_alone(whole
     assert len(said) == 3, "own and tuned"
     assert all("no verdict on a method: there is 1 training seed" in line for line in said[1:])
     assert not [line for line in said if re.search(r"\b(better|worse)\b|\bp [<=]", line)]
-    assert {entry["verdict"] for entry in whole.results["differences"]} == {"these trained values"}
+    assert {entry.verdict for entry in whole.results.differences} == {"these trained values"}
 
 
 def test_what_cells_measure_reaches_the_summary(whole: Compared) -> None:
     """The nats of what ends an answer, and how many answers were cut off, of every arm and adaptation."""
     scores: dict[str, set[tuple[Any, ...]]] = {}
-    for entry in whole.results["scores"]:
-        scores.setdefault(entry["metric"], set()).add(tuple(entry[key] for key in ("table", "arm", "how", "k")))
-        assert ("cut" in entry) == (entry["metric"] == "accuracy")
+    for entry in whole.results.scores:
+        scores.setdefault(entry.metric, set()).add((entry.table, entry.arm, entry.how, entry.k))
+        assert (entry.cut is not None) == (entry.metric == "accuracy")
     assert scores["nats"] == scores["stop_nats"] == scores["accuracy"]
 
 

@@ -14,8 +14,10 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from innerloop.comparison.compare import Progress, begin, compare, read_results, spoken
+from innerloop.comparison.compare import Progress, begin, compare, read_results
 from innerloop.errors import UserError
+from innerloop.report.verdict import spoken
+from innerloop.results.schema import Results
 from small_matrices import matrix_file, run_here, scores_of
 from small_runs import Cli, World, files_of
 
@@ -43,7 +45,7 @@ def test_what_was_killed_goes_on_and_changes_no_number(
     assert json.loads(first[f"cells/{SECOND}/run/manifest.json"])["status"] == "interrupted"
     assert any("/checkpoints/step-" in name for name in first), "the cell's own process saved what it had reached"
     assert cells_of(partial) == {"base": "done", "meta-lora": "missing"}
-    assert partial["status"] == "partial"
+    assert partial.status == "partial"
     said = cli("report", folder, "--json")
     assert said.code == 0, said.err
     written = [Path(path) for path in json.loads(said.out)["written"]]
@@ -56,14 +58,14 @@ def test_what_was_killed_goes_on_and_changes_no_number(
     second = files_of(folder)
     assert {(at.cell, at.number, at.cells) for at in progress} == {(SECOND, 1, 1)}, "the first is done"
     assert cells_of(failed) == {"base": "done", "meta-lora": "failed"}
-    reasons = [row["reason"] for row in failed["rows"]]
+    reasons = [row.reason for row in failed.rows]
     assert reasons == ["", "its process was ended by SIGKILL, as when memory runs out"]
-    assert {score["arm"] for score in failed["scores"]} == {"base"}, "a failed cell's pieces are no scores"
-    assert json.loads(second["results.json"]) == failed
+    assert {score.arm for score in failed.scores} == {"base"}, "a failed cell's pieces are no scores"
+    assert json.loads(second["results.json"]) == failed.contents()
 
     said = cli("compare", file, "--output", folder)
     assert said.code == 0, said.err
-    results = json.loads((folder / "results.json").read_text())
+    results = Results.read(folder / "results.json")
     head, *lines = said.out.splitlines()
     assert head == "matrix   small: 2 cells, 1 to run"
     assert lines[-1 - len(spoken(results)) :] == [*spoken(results), f"wrote {folder / 'report.html'}"]
@@ -136,7 +138,7 @@ def kill_the_comparison(file: Path, folder: Path) -> None:
     wait_for(lambda: all(each.pid != cell or "Z" in each.state for each in processes()), seconds=10)
 
 
-def kill_the_second_cell(file: Path, folder: Path) -> tuple[dict[str, Any], list[Progress]]:
+def kill_the_second_cell(file: Path, folder: Path) -> tuple[Results, list[Progress]]:
     """In its scoring, behind the third piece. The results, and what was said on the way."""
     said: list[Progress] = []
     pid: int | None = None
@@ -153,15 +155,15 @@ def kill_the_second_cell(file: Path, folder: Path) -> tuple[dict[str, Any], list
     return compare(begin(file, folder), folder, on_progress), said
 
 
-def cells_of(results: dict[str, Any]) -> dict[str, str]:
-    return {row["arm"]: row["status"] for row in results["rows"]}
+def cells_of(results: Results) -> dict[str, str]:
+    return {row.arm: row.status for row in results.rows}
 
 
 def of_cell(files: dict[str, bytes], place: str) -> dict[str, bytes]:
     return {name: content for name, content in files.items() if name.startswith(f"cells/{place}/")}
 
 
-def numbers(results: Any, folder: Path) -> Any:
+def numbers(results: Results, folder: Path) -> Any:
     """All but times and places."""
 
     def untimed(value: Any) -> Any:
@@ -169,7 +171,7 @@ def numbers(results: Any, folder: Path) -> Any:
             return {name: untimed(inside) for name, inside in value.items() if name not in TIMES}
         return [untimed(each) for each in value] if isinstance(value, list) else value
 
-    return untimed(json.loads(json.dumps(results).replace(str(folder), "DIR")))
+    return untimed(json.loads(json.dumps(results.contents()).replace(str(folder), "DIR")))
 
 
 class Process(NamedTuple):

@@ -13,7 +13,7 @@ from innerloop.comparison.matrix import BASE, IN_CONTEXT
 from innerloop.config.loading import load_config
 from innerloop.engine.session import prepare
 from innerloop.learning.methods import METHODS
-from innerloop.results.schema import Result
+from innerloop.results.files import CellFile
 from small_runs import Runs, World, manifest_of, settings
 
 STEPS = 2  # of each adapter of `runs`
@@ -92,6 +92,6 @@ def test_an_untrained_arm_has_nothing_to_say(runs: Runs) -> None:
         found = untrained_facts(arm)
         assert found.keys() == trained.keys(), "rows of one table"
         assert Counter(value for value in found.values() if isinstance(value, int))[0] == 9
-        assert Result.model_validate(cell | found).trains == "nothing"
+        assert CellFile.model_validate(cell | found).trains == "nothing"
     assert untrained_facts(BASE)["algorithm"] != untrained_facts(IN_CONTEXT)["algorithm"]
-    assert Result.model_validate(cell | trained).parameters
+    assert CellFile.model_validate(cell | trained).parameters

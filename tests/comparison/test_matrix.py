@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from innerloop.comparison.matrix import COST, Cell, Matrix, cells, common_config, merged, read_plan, run_config
+from innerloop.comparison.matrix import Cell, Matrix, cells, common_config, merged, read_plan, run_config
 from innerloop.engine.session import prepare, roles
+from innerloop.results.names import COST
 from innerloop.spaces.kinds import Grid
 from small_matrices import HELD_OUT, TEST, TRAIN, VALIDATION, Compared, read_matrix, small
 from small_runs import World

@@ -1,4 +1,4 @@
-"""written   the report of `results_example`, made once: its folder, the paths that were returned, and the results"""
+"""written   the report of `results_example`, made once: its folder, the paths that were returned, and of what"""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -6,13 +6,15 @@ from typing import Any, NamedTuple
 import pytest
 
 from innerloop.report.report import write_report
-from results_example import example
+from innerloop.results.schema import Results
+from results_example import example, read
 
 
 class Written(NamedTuple):
     folder: Path
     paths: list[Path]
-    results: dict[str, Any]
+    contents: dict[str, Any]
+    results: Results
 
     @property
     def page(self) -> Path:
@@ -21,5 +23,5 @@ class Written(NamedTuple):
 
 @pytest.fixture(scope="session")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Written:
-    folder, results = tmp_path_factory.mktemp("report"), example()
-    return Written(folder, write_report(folder, results), results)
+    folder, results = tmp_path_factory.mktemp("report"), read(example())
+    return Written(folder, write_report(folder, results), example(), results)

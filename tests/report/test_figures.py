@@ -20,9 +20,10 @@ from innerloop.report.figures import draw
 from innerloop.report.figures_cost import pareto, trade
 from innerloop.report.figures_training import POINTS, _thin
 from innerloop.report.page import Absent, Figure
-from innerloop.results.lookup import METRICS, REFERENCE, Results
+from innerloop.report.words import MAIN_METRICS
+from innerloop.results.names import REFERENCE
 from report.conftest import Written
-from results_example import HELD_OUT, HOSTILE_TASK, KS, MATH_TASK, example
+from results_example import HELD_OUT, HOSTILE_TASK, KS, MATH_TASK, example, read
 
 ARMS = ("base", "in-context", *METHODS)
 
@@ -45,8 +46,7 @@ def small(**changes: Any) -> dict[str, Any]:
 
 
 def view(results: dict[str, Any], **changes: Any) -> View:
-    read = Results(results)
-    return View(read, looks(ARMS), "tokens", "own", **changes)
+    return View(read(results), looks(ARMS), "tokens", "own", **changes)
 
 
 def test_every_figure_is_an_svg_and_a_png(written: Written) -> None:
@@ -70,7 +70,7 @@ def test_the_same_results_are_the_same_bytes() -> None:
     nats = small()
     for key in ("scores", "differences"):
         nats[key] = [entry for entry in nats[key] if entry["metric"] == "nats"]
-    first, second = draw(Results(nats)), draw(Results(nats))
+    first, second = draw(read(nats)), draw(read(nats))
     assert first == second
     assert sum(isinstance(item, Figure) for item in first) == 8
     nats["scores"][0]["mean"] += 0.3
@@ -121,7 +121,7 @@ def test_failed_and_missing_arms_are_named_and_not_drawn(written: Written) -> No
     assert "fomaml-lora" not in shown
     assert {"failed", "not run yet"} <= set(texts((folder / "seconds-cost.svg").read_text("utf-8")))
     with style():
-        figure = figures_scores.curves(View(Results(example()), looks(ARMS), "seconds", "own"))
+        figure = figures_scores.curves(View(read(example()), looks(ARMS), "seconds", "own"))
     assert "lora (not run yet: interrupted at step 12 of 60); fomaml-lora (failed: out of memory" in figure.caption
 
 
@@ -132,8 +132,8 @@ def test_names_of_tasks_are_text(written: Written) -> None:
 
 def test_what_is_absent_is_a_sentence() -> None:
     nothing = {key: [] for key in ("scores", "differences", "adaptation", "training")}
-    rows = [{"arm": "meta-lora", "budget": "tokens", "status": "missing"}]
-    drawn = draw(Results({"format": 1, "rows": rows, **nothing}))
+    rows = [row | {"status": "missing"} for row in example()["rows"] if row["status"] == "missing"]
+    drawn = draw(read({**example(), "rows": rows, **nothing}))
     assert drawn
     assert all(isinstance(item, Absent) and item.sentence.startswith("No ") for item in drawn)
 
@@ -160,10 +160,10 @@ def test_the_front_is_of_cheaper_and_better_arms() -> None:
     assert REFERENCE not in figure.alt.partition("by seconds:")[2].partition(";")[0]
 
 
-@pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.name)
+@pytest.mark.parametrize("metric", MAIN_METRICS, ids=lambda metric: metric.name)
 def test_a_heat_map_prints_every_difference(written: Written, metric: Any) -> None:
     shown = texts((written.folder / "figures" / f"tokens-unseen-own-heat-{metric.name}.svg").read_text("utf-8"))
-    entries = [e for e in written.results["differences"] if e["metric"] == metric.name and e["k"] == 8]
+    entries = [e for e in written.contents["differences"] if e["metric"] == metric.name and e["k"] == 8]
     entries = [e for e in entries if (e["table"], e["budget"], e["how"]) == ("unseen", "tokens", "own")]
     expected = [metric.change(value) for e in entries for value in (*e["tasks"].values(), e["mean"])]
     assert len(expected) == 4 * (len(HELD_OUT) + 1)
@@ -172,7 +172,7 @@ def test_a_heat_map_prints_every_difference(written: Written, metric: Any) -> No
 
 def test_blue_is_better_in_both_metrics(written: Written) -> None:
     """Of the cells of the mean over tasks: meta-lora is better, in-context worse."""
-    for metric in METRICS:
+    for metric in MAIN_METRICS:
         svg = (written.folder / "figures" / f"tokens-unseen-own-heat-{metric.name}.svg").read_text("utf-8")
         fills = [found.lstrip("#") for found in re.findall(r"style=\"fill: (#[0-9a-f]{6}); stroke: #fefefe", svg)]
         hues = [colorsys.rgb_to_hsv(*(int(fill[i : i + 2], 16) / 255 for i in (0, 2, 4)))[0] for fill in fills[:4]]
@@ -218,7 +218,7 @@ def test_panels_that_share_a_scale_show_every_point_of_all_of_them() -> None:
     for score in (s for s in results["scores"] if s["metric"] == "accuracy"):
         score["tasks"] = {HELD_OUT[0]: 0.1 + score["k"] / 100, HELD_OUT[1]: 0.1 + score["k"] / 10}
     with style():
-        figure = figures_scores.tasks(view(results, metric=METRICS[1]))
+        figure = figures_scores.tasks(view(results, metric=MAIN_METRICS[1]))
     assert isinstance(figure, Figure)
     ticks = [float(text) for text in texts(figure.svg) if re.fullmatch(r"\d+", text) and int(text) not in KS]
     assert max(ticks) > 40, "of a point at 90 %; the first panel's end below 20 %"
@@ -239,7 +239,7 @@ def test_a_curve_of_equal_scores_does_not_magnify_rounding() -> None:
         noise = {"mean": 1e-17, "low": -1e-17, "high": 2e-17}
         score |= noise if score["metric"] == "accuracy" else {}
     with style():
-        figure = figures_scores.curves(view(results, metric=METRICS[1]))
+        figure = figures_scores.curves(view(results, metric=MAIN_METRICS[1]))
     assert isinstance(figure, Figure)
     ticks = [float(text.replace("−", "-")) for text in texts(figure.svg) if re.fullmatch(r"−?\d+(\.\d+)?", text)]
     assert max(ticks) - min(ticks) >= 4

@@ -7,9 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from innerloop.report.markdown import markdown
-from innerloop.report.page import Cell, Listing, Section, Table, say
+from innerloop.report.page import Listing, Part, Table, TableCell, say
 from innerloop.report.sections import sections
-from innerloop.results.lookup import Results
 from report.conftest import Written
 from results_example import CONFIG
 
@@ -25,7 +24,7 @@ def cells(line: str) -> list[str]:
 
 
 def test_the_tables_are_those_of_the_page(written: Written, text: str) -> None:
-    tables = [b for s in sections(Results(written.results), []) for b in s.blocks if isinstance(b, Table)]
+    tables = [b for s in sections(written.results, []) for b in s.blocks if isinstance(b, Table)]
     found = re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE)
     assert len(found) == len(tables) > 20
     for table, block in zip(tables, found, strict=True):
@@ -52,10 +51,12 @@ def test_a_fence_is_longer_than_any_in_the_config(text: str) -> None:
 
 
 def test_marks_are_kept() -> None:
-    table = Table(
-        "t", "c", ["a", "b"], [[Cell("x"), Cell("≈ 3 s", 3, mark="predicted")], [Cell("y"), Cell("1", 1, tag="better")]]
-    )
-    lines = markdown("t", [Section("s", "S", [say("one", style="item"), say("two", style="item"), table])])
+    rows = [
+        [TableCell("x"), TableCell("≈ 3 s", 3, mark="predicted")],
+        [TableCell("y"), TableCell("1", 1, tag="better")],
+    ]
+    table = Table("t", "c", ["a", "b"], rows)
+    lines = markdown("t", [Part("s", "S", [say("one", style="item"), say("two", style="item"), table])])
     assert "- one\n- two\n" in lines
     assert "| x | *≈ 3 s* |" in lines
     assert "| y | 1 **better** |" in lines
@@ -63,14 +64,16 @@ def test_marks_are_kept() -> None:
 
 @given(st.text(alphabet="a|\\`<>*_[]()#\n&$@~!", max_size=12))
 def test_any_name_is_one_cell(name: str) -> None:
-    lines = markdown("t", [Section("s", "S", [Table("t", "c", ["a", "b"], [[Cell(name), Cell("end")]])])]).splitlines()
+    lines = markdown(
+        "t", [Part("s", "S", [Table("t", "c", ["a", "b"], [[TableCell(name), TableCell("end")]])])]
+    ).splitlines()
     assert len(cells(lines[-1])) == 2
     assert "<" not in lines[-1]
 
 
 @given(st.text(alphabet="a`\n", max_size=12))
 def test_any_config_stays_in_its_fence(config: str) -> None:
-    lines = markdown("t", [Section("s", "S", [Listing("t", "", f"a{config}"), say("after")])]).splitlines()
+    lines = markdown("t", [Part("s", "S", [Listing("t", "", f"a{config}"), say("after")])]).splitlines()
     fences = [line for line in lines if line.startswith("```") and set(line.removesuffix("yaml")) == {"`"}]
     longest = max(fences, key=len).removesuffix("yaml")
     assert lines.index("</details>") > max(i for i, line in enumerate(lines) if line == longest)

@@ -5,15 +5,16 @@ from typing import Any
 import pytest
 
 from innerloop.report import tables, tables_adaptation
-from innerloop.report.page import Cell, Table
+from innerloop.report.page import Table, TableCell
 from innerloop.report.tables_matrix import matrix
-from innerloop.results.lookup import COST, METRICS, Results
-from results_example import KS, TRAIN, example
+from innerloop.report.words import MAIN_METRICS
+from innerloop.results.names import COST
+from results_example import KS, TRAIN, example, read
 
-RESULTS = Results(example())
+RESULTS = read(example())
 
 
-def column(table: Table, title: str) -> dict[str, Cell]:
+def column(table: Table, title: str) -> dict[str, TableCell]:
     place = list(table.columns).index(title)
     return {row[0].text: row[place] for row in table.rows}
 
@@ -22,7 +23,7 @@ def given(kind: str, **wanted: Any) -> list[dict[str, Any]]:
     return [entry for entry in example()[kind] if all(entry.get(key) == value for key, value in wanted.items())]
 
 
-@pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.name)
+@pytest.mark.parametrize("metric", MAIN_METRICS, ids=lambda metric: metric.name)
 @pytest.mark.parametrize("budget", ["tokens", "seconds"])
 def test_every_score_of_unseen_tasks_is_in_its_place(budget: str, metric: Any) -> None:
     table = tables.scores(RESULTS, budget, "own", metric)
@@ -38,7 +39,7 @@ def test_every_score_of_unseen_tasks_is_in_its_place(budget: str, metric: Any) -
 
 
 def test_a_score_shows_its_interval_and_the_worst_task_of_the_largest_k() -> None:
-    table = tables.scores(RESULTS, "tokens", "own", METRICS[1])
+    table = tables.scores(RESULTS, "tokens", "own", MAIN_METRICS[1])
     (entry,) = given("scores", table="unseen", budget="tokens", arm="meta-lora", how="own", k=8, metric="accuracy")
     cell = column(table, "k = 8")["meta-lora"]
     assert cell.text == f"{entry['mean'] * 100:.1f}"
@@ -48,7 +49,7 @@ def test_a_score_shows_its_interval_and_the_worst_task_of_the_largest_k() -> Non
 
 
 def test_differences_have_interval_p_and_verdict_and_no_reference() -> None:
-    table = tables.differences(RESULTS, "tokens", "own", METRICS[0])
+    table = tables.differences(RESULTS, "tokens", "own", MAIN_METRICS[0])
     assert "joint-lora" not in [row[0].text for row in table.rows]
     cells = column(table, "k = 8")
     for entry in given("differences", table="unseen", budget="tokens", how="own", k=8, metric="nats"):
@@ -62,10 +63,10 @@ def test_differences_have_interval_p_and_verdict_and_no_reference() -> None:
 
 def test_nats_of_stopping_have_a_column_beside_those_of_the_answer() -> None:
     title = "nats of stopping, largest k"
-    shown = column(tables.scores(RESULTS, "tokens", "own", METRICS[0]), title)["meta-lora"]
+    shown = column(tables.scores(RESULTS, "tokens", "own", MAIN_METRICS[0]), title)["meta-lora"]
     (entry,) = given("scores", table="unseen", budget="tokens", arm="meta-lora", how="own", k=8, metric="stop_nats")
     assert shown.value == entry["mean"]
-    assert title not in tables.scores(RESULTS, "tokens", "own", METRICS[1]).columns
+    assert title not in tables.scores(RESULTS, "tokens", "own", MAIN_METRICS[1]).columns
     wide, _ = matrix(RESULTS, "tokens", "own")
     assert column(wide, "nats of stopping, k = 8")["meta-lora"].value == entry["mean"]
     places = [list(wide.columns).index(f"{title}, k = 8") for title in ("nats an answer token", "nats of stopping")]
@@ -74,16 +75,16 @@ def test_nats_of_stopping_have_a_column_beside_those_of_the_answer() -> None:
     assert seen["meta-lora"].value == given("scores", table="seen", arm="meta-lora", metric="stop_nats")[0]["mean"]
     results = example()
     results["scores"] = [entry for entry in results["scores"] if entry["metric"] != "stop_nats"]
-    without = Results(results)
-    every = (tables.scores(without, "tokens", "own", METRICS[0]), tables.seen(without, "tokens"))
+    without = read(results)
+    every = (tables.scores(without, "tokens", "own", MAIN_METRICS[0]), tables.seen(without, "tokens"))
     assert not [title for table in every for title in table.columns if "stopping" in title]
 
 
 def test_cut_answers_are_counted_beside_the_accuracy() -> None:
-    shown = column(tables.scores(RESULTS, "tokens", "own", METRICS[1]), "answers cut off, all k")
+    shown = column(tables.scores(RESULTS, "tokens", "own", MAIN_METRICS[1]), "answers cut off, all k")
     assert (shown["meta-lora"].text, shown["meta-lora"].value) == ("10 of 1008", 10), "of k = 0, 2 and 8"
     assert shown["base"].text == "0 of 336"
-    assert "answers cut off, all k" not in tables.scores(RESULTS, "tokens", "own", METRICS[0]).columns
+    assert "answers cut off, all k" not in tables.scores(RESULTS, "tokens", "own", MAIN_METRICS[0]).columns
 
 
 def test_the_table_of_seen_tasks_holds_only_seen_tasks() -> None:
@@ -98,10 +99,10 @@ def test_the_table_of_seen_tasks_holds_only_seen_tasks() -> None:
 def test_the_matrix_has_a_row_for_each_method_of_its_budget() -> None:
     for budget in ("tokens", "seconds"):
         table, empty = matrix(RESULTS, budget, "own")
-        assert [row[0].text for row in table.rows] == [row["arm"] for row in RESULTS.rows_of(budget)]
+        assert [row[0].text for row in table.rows] == [row.arm for row in RESULTS.rows_of(budget)]
         assert {"peak memory, allocated", "peak memory, reserved"} == set(empty)
         tokens = {arm: cell.value for arm, cell in column(table, "tokens").items()}
-        assert tokens == {row["arm"]: row["tokens"] for row in RESULTS.rows_of(budget)}
+        assert tokens == {row.arm: row.tokens for row in RESULTS.rows_of(budget)}
     cost, empty = matrix(RESULTS, COST, "own")
     assert [row[0].text for row in cost.rows] == ["joint", "fomaml"]
     assert not [title for title in cost.columns if "k = " in title], "never scored"
@@ -128,13 +129,13 @@ def test_failed_and_missing_cells_are_shown_as_such() -> None:
     table, _ = matrix(RESULTS, "seconds", "own")
     methods = column(table, "method")
     assert (methods["fomaml-lora"].tag, methods["lora"].tag, methods["meta-lora"].tag) == ("failed", "not run yet", "")
-    scores = column(tables.scores(RESULTS, "seconds", "own", METRICS[0]), "k = 8")
+    scores = column(tables.scores(RESULTS, "seconds", "own", MAIN_METRICS[0]), "k = 8")
     assert (scores["fomaml-lora"].text, scores["lora"].text) == ("failed", "not run yet")
     assert scores["fomaml-lora"].value is None
 
 
 def test_contrasts_name_what_they_are_of() -> None:
-    table = tables.contrasts(given("contrasts"), "tokens")
+    table = tables.contrasts(RESULTS.contrasts, "tokens")
     assert [(row[1].text, row[-1].tag) for row in table.rows] == [
         ("meta-lora − fomaml-lora", "better than fomaml-lora"),
         ("meta-lora − fomaml-lora", "no detectable difference"),
@@ -146,7 +147,7 @@ def test_another_reference_has_a_table_of_its_own() -> None:
     results = example()
     entry = next(e for e in results["differences"] if e["arm"] == "meta-lora" and e["budget"] == "tokens")
     results["differences"].append({**entry, "reference": "joint", "verdict": "no detectable difference from joint"})
-    table = tables.others(Results(results), "tokens", entry["table"])
+    table = tables.others(read(results), "tokens", entry["table"])
     assert table
     assert [cell.text for cell in table.rows[0]][:2] == ["meta-lora", "joint"]
     assert table.rows[0][-1].tag == "no detectable difference"
@@ -165,6 +166,6 @@ def test_adaptation_targets_and_forgetting() -> None:
     assert table
     assert [row[0].text for row in table.rows] == ["joint-lora", "meta-lora"]
     assert column(table, "k = 8, own")["meta-lora"].text == "0.100"
-    empty = Results(example() | {"adaptation": [], "targets": [], "forgetting": []})
+    empty = read(example() | {"adaptation": [], "targets": [], "forgetting": []})
     builders = (tables_adaptation.adaptation, tables_adaptation.targets, tables_adaptation.forgetting)
     assert [build(empty, "tokens") for build in builders] == [None] * 3

@@ -27,6 +27,10 @@ PRIMARY = {"arm": "meta-lora", "against": "fomaml-lora", "budget": "tokens", "me
 Entry = Mapping[str, Any]
 
 
+def summarized(folder: Path) -> dict[str, Any]:
+    return summarize(folder).contents()
+
+
 @pytest.fixture(scope="module")
 def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("planted")
@@ -36,7 +40,7 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def found(planted: Path) -> dict[str, Any]:
-    return summarize(planted)
+    return summarized(planted)
 
 
 @pytest.fixture
@@ -103,7 +107,7 @@ class TestVerdicts:
             twin = Path(str(path).replace("fomaml-lora", "joint-lora").replace("own", "tuned"))
             scores = json.loads(twin.read_text())["tasks"]
             edit(path, lambda piece, scores=scores: piece.update(tasks=dict(reversed(scores.items()))))
-        results = summarize(tmp_path)
+        results = summarized(tmp_path)
         assert {each["how"] for each in results["differences"]} == {"none", "own", "tuned"}
         for each in results["differences"]:
             assert [each[name] for name in ("mean", "low", "high", "p")] == [0, 0, 0, 1]
@@ -129,18 +133,18 @@ class TestVerdicts:
         ]
         against = {**PRIMARY, "arm": "in-context", "against": "joint-lora", "adaptation": "tuned"}
         write_comparison(tmp_path, ARMS, tasks=3, examples=4, primary=against)
-        assert summarize(tmp_path)["primary"]["mean"] > 0, "an arm without adaptation counts in every one"
+        assert summarized(tmp_path)["primary"]["mean"] > 0, "an arm without adaptation counts in every one"
         shutil.rmtree(tmp_path / "cells")
-        assert summarize(tmp_path)["primary"] == against, "named, whatever has become of it"
+        assert summarized(tmp_path)["primary"] == against, "named, whatever has become of it"
         write_comparison(tmp_path, SMALL, tasks=3, examples=4)
-        assert summarize(tmp_path)["primary"] is None
+        assert summarized(tmp_path)["primary"] is None
 
     @pytest.mark.parametrize("seeds", [(1,), (1, 2)])
     def test_fewer_than_three_seeds_have_no_verdict_and_no_p(self, tmp_path: Path, seeds: tuple[int, ...]) -> None:
         write_comparison(
             tmp_path, SMALL, seeds=seeds, primary={**PRIMARY, "against": "joint-lora", "adaptation": "own"}
         )
-        results = summarize(tmp_path)
+        results = summarized(tmp_path)
         judged = [*results["differences"], *results["contrasts"]]
         assert {each["verdict"] for each in judged} == {"these trained values"}
         assert not [each for each in (*judged, results["primary"]) if "p" in each]
@@ -178,7 +182,7 @@ class TestNumbers:
         write_comparison(tmp_path, SMALL, tasks=3, examples=4, stopping=True)
         piece = cell_files(tmp_path, "meta-lora") / "scores" / f"unseen-k{K}-draw0-own.json"
         edit(piece, lambda content: content["tasks"]["task 0"].pop("stop_nats"))
-        lacking = entries(summarize(tmp_path), "scores", metric="stop_nats")
+        lacking = entries(summarized(tmp_path), "scores", metric="stop_nats")
         assert {(each["arm"], each["how"]) for each in lacking} == {
             ("joint-lora", "none"),
             ("joint-lora", "tuned"),
@@ -192,7 +196,7 @@ class TestNumbers:
             edit(path, lambda piece: [task.update(cut=1) for task in piece["tasks"].values()])
         some = next(tmp_path.glob(f"cells/meta-lora-tokens-1/scores/unseen-k{K}-*tuned.json"))
         edit(some, lambda piece: piece["tasks"]["task 0"].pop("cut"))
-        found = entries(summarize(tmp_path), "scores", arm="meta-lora", metric="accuracy")
+        found = entries(summarized(tmp_path), "scores", arm="meta-lora", metric="accuracy")
         assert {each["how"]: each.get("cut") for each in found} == {
             "none": None,
             "own": [3 * 2 * 3, 3 * 2 * 3 * 4],
@@ -212,7 +216,7 @@ class TestNumbers:
     def test_arms_that_nothing_trains_count_in_every_budget(self, tmp_path: Path) -> None:
         arms = {"base": Planted(), "in-context": Planted(), **SMALL}
         write_comparison(tmp_path, arms, budgets=("tokens", "seconds"), tasks=3, examples=4)
-        results = summarize(tmp_path)
+        results = summarized(tmp_path)
         base = by_example(tmp_path, "base", "nats", k=0)
         joint = by_example(tmp_path, "joint-lora", "nats", budget="seconds", k=0)
         pairs = task_means({key: base[key] - value for key, value in joint.items()})
@@ -226,7 +230,7 @@ class TestNumbers:
         write_comparison(tmp_path, SMALL, budgets=("tokens", "seconds"), tasks=3, examples=4)
         for path in tmp_path.glob("cells/meta-lora-seconds-*/result.json"):
             edit(path, lambda result: result["forgetting"][0].update(kl={"task 0": 9.0}))
-        results = summarize(tmp_path)
+        results = summarized(tmp_path)
         lost = {each["budget"]: each["kl"] for each in entries(results, "forgetting", arm="meta-lora")}
         assert lost == pytest.approx({"tokens": 0.2, "seconds": 9.0})
         for budget in lost:
@@ -242,7 +246,7 @@ class TestNumbers:
 
     def test_full_parameter_arms_are_compared_with_joint_too(self, tmp_path: Path) -> None:
         write_comparison(tmp_path, {**SMALL, "joint": Planted(), "fomaml": Planted(0.3)}, tasks=3, examples=4)
-        results = summarize(tmp_path)
+        results = summarized(tmp_path)
         pairs = {(each["arm"], each["reference"]) for each in results["differences"]}
         assert pairs == {(arm, "joint-lora") for arm in ("meta-lora", "joint", "fomaml")} | {("fomaml", "joint")}
         for each in entries(results, "differences", reference="joint"):
@@ -278,7 +282,7 @@ class TestNumbers:
 
     def test_it_is_json_and_the_same_again(self, planted: Path, found: dict[str, Any]) -> None:
         assert json.loads(json.dumps(found, allow_nan=False)) == found
-        assert summarize(planted) == found
+        assert summarized(planted) == found
         assert found["status"] == "done"
         assert found["notes"][0] == "planted"
         assert found["notes"][1].startswith("95 % intervals on unseen tasks cover other tasks and training seeds")
@@ -289,7 +293,7 @@ class TestUnfinished:
         for seed in (1, 2):
             result = cell_files(small, "meta-lora", seed) / "result.json"
             edit(result, lambda found: found.update(status="failed", reason="out of memory", seconds=None))
-        results = summarize(small)
+        results = summarized(small)
         row = entry(results, "rows", arm="meta-lora")
         assert (row["status"], row["seeds"]) == ("failed", [])
         assert row["reason"] == "seed 1: out of memory; seed 2: out of memory"
@@ -304,7 +308,7 @@ class TestUnfinished:
         ours, theirs = (by_example(small, arm, "nats", k=K, how="tuned", seed=1) for arm in ("meta-lora", "joint-lora"))
         (cell_files(small, lacking, 2) / "result.json").unlink()
         (cell_files(small, lacking, 2) / "scores" / "unseen-k0-draw0-none.json").write_text('{"tab')
-        results = summarize(small)
+        results = summarized(small)
         row = entry(results, "rows", arm=lacking)
         assert (results["status"], row["status"], row["reason"]) == ("partial", "missing", "seed 2: no result yet")
         difference = entry(results, "differences", how="tuned", k=K, metric="nats")
@@ -314,14 +318,14 @@ class TestUnfinished:
 
     def test_a_seed_without_all_its_draws_takes_no_part(self, small: Path) -> None:
         (cell_files(small, "meta-lora", 2) / "scores" / f"unseen-k{K}-draw1-own.json").unlink()
-        results = summarize(small)
+        results = summarized(small)
         assert results["status"] == "partial"
         assert entry(results, "scores", arm="meta-lora", how="own", k=K, metric="nats")["seeds"] == [1]
         assert entry(results, "scores", arm="meta-lora", how="tuned", k=K, metric="nats")["seeds"] == [1, 2]
 
     def test_a_cell_that_is_done_but_has_no_scores_is_unfinished(self, small: Path) -> None:
         shutil.rmtree(cell_files(small, "meta-lora") / "scores")
-        assert summarize(small)["status"] == "partial"
+        assert summarized(small)["status"] == "partial"
 
     def test_cells_for_cost_are_rows_and_nothing_else(self, small: Path) -> None:
         cost = {"budget": "cost", "cost_only": True}
@@ -329,15 +333,15 @@ class TestUnfinished:
             edit(small / "matrix.json", lambda matrix, index=index: matrix["cells"][index].update(cost))
         for seed in (1, 2):
             edit(cell_files(small, "meta-lora", seed) / "result.json", lambda found: found.update(cost))
-        results = summarize(small)
+        results = summarized(small)
         assert entry(results, "rows", arm="meta-lora")["cost_only"]
         assert {each["arm"] for each in results["scores"]} == {"joint-lora"}
         assert {each["arm"] for each in results["training"]} == {"joint-lora"}
         shutil.rmtree(cell_files(small, "meta-lora"))
-        assert summarize(small)["status"] == "done", "cost figures are no scores"
+        assert summarized(small)["status"] == "done", "cost figures are no scores"
 
     def test_nothing_done_is_no_error(self, small: Path) -> None:
         shutil.rmtree(small / "cells")
-        results = summarize(small)
+        results = summarized(small)
         assert [row["status"] for row in results["rows"]] == ["missing", "missing"]
         assert results["scores"] == results["differences"] == results["targets"] == []

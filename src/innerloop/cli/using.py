@@ -95,14 +95,16 @@ def evaluate(
     go_on = "what was scored is kept, and the same command goes on from there"
     with busy(f"reading {run}") as now, resumable(go_on, now.where), uncollected():
         from innerloop.artifacts.finished import finished
-        from innerloop.comparison.evaluate import evaluate, lines, protocol_of, to_score
+        from innerloop.comparison.eval import evaluate, protocol_of, to_score
+        from innerloop.report.terminal import one_run
         from innerloop.runs.learned import load_run
 
         protocol = protocol_of(finished(run).config, k=k, draws=draws, max_new_tokens=max_new_tokens)
         ground = to_score(run, protocol, say=now.say)
         now.say("loading the model")
-        found = evaluate(load_run(run), protocol, now.say, ground=ground)
-    say(found, "\n".join(lines(found)), as_json=json_)
+        folder, results = evaluate(load_run(run), protocol, now.say, ground=ground)
+    lines = [*one_run(results), f"every score is in {folder}/"]
+    say({"folder": str(folder), **results.contents()}, "\n".join(lines), as_json=json_)
 
 
 def export(

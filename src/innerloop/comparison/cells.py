@@ -22,19 +22,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from innerloop.comparison.evaluate import Say, forgotten, score_pieces, tuned
 from innerloop.comparison.facts import run_facts, untrained_facts
 from innerloop.comparison.matrix import (
     BASE,
-    COST,
     IN_CONTEXT,
-    UNTRAINED,
     Cell,
     Matrix,
     common_config,
     read_plan,
     run_config,
 )
+from innerloop.comparison.measuring import Say, forgotten, score_pieces, tuned
 from innerloop.comparison.steps import budget_steps, timed_steps
 from innerloop.config.loading import RunConfig
 from innerloop.config.output_dir import read_manifest
@@ -47,6 +45,7 @@ from innerloop.evaluation.in_context import in_context_task
 from innerloop.evaluation.kshot import draw_support
 from innerloop.evaluation.protocol import Initialization, Piece, Protocol, measure, pieces
 from innerloop.files import write_json
+from innerloop.results.names import COST, UNTRAINED
 from innerloop.runs.checkpoint import newest
 from innerloop.runs.learned import load_run, task_adapter
 from innerloop.runs.meta_train import meta_train

@@ -3,7 +3,6 @@
 compare    a matrix file -> DIR with matrix.json, cells/ and results.json; goes on where it was stopped
 begin      checks everything and writes DIR/matrix.json -> Begun
 read_results  what a folder comes to as far as it has come
-spoken     what it found, in sentences
 Begun      what is going to be run, and the effect that it can detect
 Progress   what a caller is told while a cell runs
 """
@@ -23,10 +22,8 @@ import torch
 
 from innerloop.comparison.cells import RESULT, identity
 from innerloop.comparison.matrix import (
-    COST,
     IN_CONTEXT,
     PLAN,
-    UNTRAINED,
     Cell,
     Matrix,
     cells,
@@ -53,11 +50,9 @@ from innerloop.files import write_json
 from innerloop.loading.architecture import positions_of
 from innerloop.loading.models import LoadedModel, load
 from innerloop.machine import chosen_device
-from innerloop.report.verdict import headline, primary
-from innerloop.results.lookup import Results
+from innerloop.results.names import COST, UNTRAINED
+from innerloop.results.schema import RESULTS, Results
 from innerloop.results.summary import summarize
-
-RESULTS = "results.json"
 
 
 class Progress(NamedTuple):
@@ -129,29 +124,22 @@ def begin(path: Path, folder: Path, say: Say | None = None) -> Begun:
     return Begun(matrix, plan, missing)
 
 
-def compare(begun: Begun, folder: Path, on_progress: Callable[[Progress], None]) -> dict[str, Any]:
+def compare(begun: Begun, folder: Path, on_progress: Callable[[Progress], None]) -> Results:
     """Runs the missing cells in turn, then sums up. A cell that fails is written down as failed; the others go on."""
     with _locked(folder):
         for number, cell in enumerate(begun.missing, 1):
             for said in _run(folder, cell):
                 on_progress(Progress(number=number, cells=len(begun.missing), **said))
         results = summarize(folder)
-        write_json(folder / RESULTS, results)
+        results.write(folder / RESULTS)
     return results
 
 
-def read_results(folder: Path) -> dict[str, Any]:
+def read_results(folder: Path) -> Results:
     """What the comparison comes to as far as it has come. Raises UserError where there is none."""
     if not (folder / PLAN).is_file():
         raise UserError(Fault("no comparison here", str(folder), expected="the --output of innerloop compare"))
     return summarize(folder)
-
-
-def spoken(results: dict[str, Any]) -> list[str]:
-    """The primary contrast, then a sentence for each budget and adaptation; the page has the rest."""
-    read = Results(results)
-    found = [headline(read, budget, how) for budget in read.budgets for how in read.hows(budget)]
-    return ["".join(span.text for span in prose.spans) for prose in (primary(read), *found)]
 
 
 def _run(folder: Path, cell: Cell) -> Generator[dict[str, Any]]:

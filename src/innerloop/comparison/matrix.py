@@ -21,12 +21,11 @@ from innerloop.config.loading import RunConfig, load_config
 from innerloop.config.schema import Section
 from innerloop.evaluation.protocol import Protocol
 from innerloop.learning.methods import METHODS
-from innerloop.results.schema import UNTRAINED
+from innerloop.results.names import COST, NO_BUDGET, UNTRAINED
 from innerloop.spaces.kinds import KINDS, LORA, Grid, SpaceKind
 
 BASE, IN_CONTEXT = UNTRAINED
 JOINT = "joint-lora"
-COST = "cost"  # in place of a budget: a few steps, for their cost alone
 PLAN = "matrix.json"
 ONE_TASK = {"outer": {"tasks_per_step": 1}}  # of Std LoRA, whatever the others take
 Budget = Literal["tokens", "examples", "seconds"]
@@ -178,7 +177,7 @@ def cells(matrix: Matrix) -> list[Cell]:
     found: list[Cell] = []
     for seed in matrix.seeds:
         for arm in matrix.arms:
-            budgets = [""] if arm in UNTRAINED else list(matrix.given_budgets)
+            budgets = [NO_BUDGET] if arm in UNTRAINED else list(matrix.given_budgets)
             found += [Cell(arm, budget, seed) for budget in budgets]
     costly = matrix.cost_only.arms if matrix.cost_only else {}
     return found + [Cell(arm, COST, matrix.seeds[0]) for arm in costly]

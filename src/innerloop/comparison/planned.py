@@ -1,11 +1,13 @@
 """What a comparison is going to be, as matrix.json has it: its tasks, its cells, and which effect it can detect.
 
 planned   a matrix and the session of its first seed -> matrix.json
+protocol_facts   what of it a comparison of one run has too
 ASSUMED   the spreads that the effect is computed for
 """
 
 import math
 import shlex
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -27,36 +29,31 @@ ASSUMED = {
 
 
 def planned(matrix: Matrix, session: Session, path: Path, folder: Path) -> dict[str, Any]:
-    names = {role: [task.task.name for task in getattr(session, role)] for role in ("train", "validation", "held_out")}
-    counts = {
-        "tasks": len(session.held_out),
-        "seeds": len(matrix.seeds),
-        "draws": matrix.evaluation.draws,
-        "examples": len(session.held_out[0].test),
-    }
-    few = counts["tasks"] < FEW_TASKS
-    notes = [f"{counts['tasks']} held-out tasks: valid for these tasks only"] if few else []
-    notes += session.warnings
+    part = matrix.evaluation
     return {
         "name": matrix.name,
         "command": shlex.join(["innerloop", "compare", str(path), "--output", str(folder)]),
         "matrix_yaml": path.read_text(encoding="utf-8"),
         "matrix": matrix.model_dump(mode="json"),
+        **protocol_facts(session, k=part.k, draws=part.draws, seeds=matrix.seeds),
+        "primary": matrix.primary_contrast,
+        "targets": part.targets.model_dump(),
+        "cells": [identity(cell) for cell in cells(matrix)],
+    }
+
+
+def protocol_facts(session: Session, *, k: Sequence[int], draws: int, seeds: Sequence[int]) -> dict[str, Any]:
+    """Where and on what everything is scored, and which effect that can detect."""
+    names = {role: [task.task.name for task in getattr(session, role)] for role in ("train", "validation", "held_out")}
+    tests, tasks = len(session.held_out[0].test), len(session.held_out)
+    notes = [f"{tasks} held-out tasks: valid for these tasks only"] if tasks < FEW_TASKS else []
+    return {
         "environment": {**environment(), "commit": commit()},
         "started": datetime.now(UTC).date().isoformat(),
-        "protocol": {
-            "k": sorted(matrix.evaluation.k),
-            "draws": counts["draws"],
-            "seeds": matrix.seeds,
-            "test_examples": counts["examples"],
-            **names,
-        },
-        "notes": notes,
+        "protocol": {"k": sorted(k), "draws": draws, "seeds": list(seeds), "test_examples": tests, **names},
+        "notes": [*notes, *session.warnings],
         "overlaps": [overlap._asdict() for overlap in session.overlaps],
-        "detectable": _detectable(tasks=counts["tasks"], seeds=counts["seeds"]),
-        "primary": matrix.primary_contrast,
-        "targets": matrix.evaluation.targets.model_dump(),
-        "cells": [identity(cell) for cell in cells(matrix)],
+        "detectable": _detectable(tasks=tasks, seeds=len(seeds)),
     }
 
 

@@ -14,7 +14,6 @@ from pydantic import BaseModel, ValidationError
 
 from innerloop.comparison.matrix import (
     BASE,
-    COST,
     IN_CONTEXT,
     Cell,
     Fragment,
@@ -28,7 +27,7 @@ from innerloop.config.loading import KEYS, RunConfig
 from innerloop.config.schema import ABSENT, get
 from innerloop.errors import Faults, UserError, did_you_mean
 from innerloop.learning.methods import METHODS
-from innerloop.results.schema import UNTRAINED
+from innerloop.results.names import COST, NO_BUDGET, UNTRAINED
 
 OURS = ("method.name", "seed", "output_dir", "outer.steps")
 SECTIONS = {"model", "tasks", "method", "outer", "memory"}
@@ -126,7 +125,7 @@ class _Check:
         elif arm in UNTRAINED and fragment:
             self.faults.add("this arm trains nothing", where, fragment, "{}")
         else:
-            cell = Cell(arm, "" if section == "arms" else COST, self.matrix.seeds[0])
+            cell = Cell(arm, NO_BUDGET if section == "arms" else COST, self.matrix.seeds[0])
             config = partial(run_config, self.matrix, cell, output_dir=Path("unused"))
             return arm in UNTRAINED or self._loads(f"arm {arm}", config)
         return False

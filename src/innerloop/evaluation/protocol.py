@@ -12,7 +12,7 @@ A piece depends on the initialization, the seed and itself alone, so pieces may 
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from innerloop.data.encoding import EncodedTask
 from innerloop.evaluation.kshot import Chunk, TaskScore, adapt, choose, draw_support, score
@@ -21,11 +21,9 @@ from innerloop.learning.inner_loop import InnerLoop
 from innerloop.loading.models import LoadedModel
 from innerloop.numerics.optimizers import AdamW
 from innerloop.numerics.tensors import TensorSet
+from innerloop.results.names import How, TaskSet
 from innerloop.spaces.kinds import LORA, Grid
 from innerloop.spaces.space import ParameterSpace
-
-Table = Literal["unseen", "seen"]  # held-out tasks and k examples, or training tasks and none
-How = Literal["none", "own", "tuned"]
 
 TUNED_WITH = AdamW(lr=3e-3, betas=(0.9, 0.99), clip=1.0)  # its lr and steps come from the grid
 
@@ -45,7 +43,7 @@ class Protocol:
 
 
 class Piece(NamedTuple):
-    table: Table
+    table: TaskSet
     k: int
     draw: int
     how: How

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 
 from innerloop.report.figure_style import MUTED, Look, render
 from innerloop.report.page import Absent, Figure
-from innerloop.results.lookup import METRICS, Entry, Metric, Results, budget_title, how_title
+from innerloop.report.words import MAIN_METRICS, Metric, absence, budget_title, how_title
+from innerloop.results.names import How, TaskSet
+from innerloop.results.schema import Difference, Results, Score
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
@@ -21,9 +23,9 @@ class View:
     results: Results
     looks: dict[str, Look]
     budget: str
-    how: str = "none"
-    metric: Metric = METRICS[0]
-    table: str = "unseen"  # or "seen", or "" for what has no score
+    how: How = "none"
+    metric: Metric = MAIN_METRICS[0]
+    table: TaskSet | None = "unseen"  # None: of what has no score
 
     def of(self, metric: Metric) -> "View":
         return replace(self, metric=metric)
@@ -36,7 +38,7 @@ class View:
     @property
     def subject(self) -> str:
         """Where the numbers come from, as a figure's heading."""
-        if self.table == "":
+        if self.table is None:
             parts = ["training", budget_title(self.budget)]
         elif self.table == "seen":
             parts = ["T1 seen tasks", "shared adapter, k = 0", budget_title(self.budget)]
@@ -48,27 +50,28 @@ class View:
     def arms(self) -> list[str]:
         return self.results.arms(self.budget)
 
-    def score(self, arm: str) -> Entry | None:
+    def score(self, arm: str) -> Score | None:
         """At the largest k that the arm was scored at."""
         if self.table == "seen":
             return self.results.score(self.budget, arm, self.how, 0, self.metric.name, self.table)
         return next(reversed(self.results.curve(self.budget, arm, self.how, self.metric.name)), None)
 
-    def difference(self, arm: str) -> Entry | None:
+    def difference(self, arm: str) -> Difference | None:
+        assert self.table is not None
         return self.results.difference(self.budget, arm, self.how, self.k, self.metric.name, self.table)
 
-    def tell(self, entry: Entry) -> str:
-        """A score with its interval, in words."""
-        middle = self.metric.plain(entry["mean"])
-        if entry.get("low") is None or entry.get("high") is None:
+    def tell(self, score: Score) -> str:
+        """With its interval, in words."""
+        middle = self.metric.plain(score.mean)
+        if score.low is None or score.high is None:
             return middle
-        return f"{middle} ({self.metric.plain(entry['low'])} to {self.metric.plain(entry['high'])})"
+        return f"{middle} ({self.metric.plain(score.low)} to {self.metric.plain(score.high)})"
 
     def left_out(self, shown: Iterable[str], *, without: str = "") -> str:
         """ "Left out: joint (cost only, not scored).", or nothing. without: what an arm that has a score lacks."""
         missing = [arm for arm in self.arms() if arm not in set(shown)]
         why = {
-            arm: without if without and self.score(arm) else self.results.absence(self.budget, arm) for arm in missing
+            arm: without if without and self.score(arm) else absence(self.results, self.budget, arm) for arm in missing
         }
         return f" Left out: {'; '.join(f'{arm} ({reason})' for arm, reason in why.items())}." if why else ""
 

@@ -1,4 +1,4 @@
-"""Every figure of a report, drawn from results.json alone: each of one budget, one table and one adaptation.
+"""Every figure of a report, drawn from its Results alone: each of one budget, one table and one adaptation.
 
 draw   the figures that the results have the numbers for, and a sentence for each that they have not
 
@@ -12,7 +12,9 @@ from innerloop.report import figures_cost, figures_scores, figures_training
 from innerloop.report.figure_style import looks, style
 from innerloop.report.figure_view import View
 from innerloop.report.page import Absent, Figure
-from innerloop.results.lookup import COST, METRICS, Results, group, unique
+from innerloop.report.words import MAIN_METRICS
+from innerloop.results.names import COST
+from innerloop.results.schema import Results, unique
 
 
 def draw(results: Results) -> list[Figure | Absent]:
@@ -22,16 +24,16 @@ def draw(results: Results) -> list[Figure | Absent]:
 
 
 def _draw(results: Results) -> Iterator[Figure | Absent]:
-    costs = [COST] if any(group(row) == COST for row in results.rows) else []
+    costs = [COST] if any(row.cost_only for row in results.rows) else []
     budgets = [*results.budgets, *costs]
     look = looks(unique(arm for budget in budgets for arm in results.arms(budget)))
     for budget in results.budgets:
         for how in results.hows(budget):
             yield from _unseen(View(results, look, budget, how))
         yield from _seen(View(results, look, budget, table="seen"))
-        yield figures_training.training(View(results, look, budget, table=""))
+        yield figures_training.training(View(results, look, budget, table=None))
     for budget in budgets:
-        yield figures_cost.bars(View(results, look, budget, table=""))
+        yield figures_cost.bars(View(results, look, budget, table=None))
 
 
 def _unseen(view: View) -> Iterator[Figure | Absent]:
@@ -43,11 +45,11 @@ def _unseen(view: View) -> Iterator[Figure | Absent]:
         figures_cost.trade,
     )
     for drawing in drawings:
-        yield from (drawing(view.of(metric)) for metric in METRICS)
+        yield from (drawing(view.of(metric)) for metric in MAIN_METRICS)
     yield figures_training.adaptation(view)
 
 
 def _seen(view: View) -> Iterator[Figure | Absent]:
     if view.results.holds("seen", view.budget):
         for drawing in (figures_scores.differences, figures_scores.heat):
-            yield from (drawing(view.of(metric)) for metric in METRICS)
+            yield from (drawing(view.of(metric)) for metric in MAIN_METRICS)

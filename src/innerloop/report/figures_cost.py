@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from innerloop.report.figure_style import INK, MUTED, PAPER, add_legend, marks, new_figure
 from innerloop.report.figure_view import View
-from innerloop.report.page import PREDICTED, Absent, Figure, listed, short, shortened, size
-from innerloop.results.lookup import COST, Entry, is_predicted, unique
+from innerloop.report.page import NOTHING, PREDICTED, Absent, Figure, listed, short, shortened, size
+from innerloop.report.words import NOT_DONE
+from innerloop.results.names import COST
+from innerloop.results.schema import ArmRow, Score, unique
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,25 +24,25 @@ class Quantity(NamedTuple):
 
     title: str
     field: str
-    value: Callable[[Entry], float | None]
+    value: Callable[[ArmRow], float | None]
     show: Callable[[float], str]
     unit: tuple[float, str] = (1, "")
 
 
-def memory(rows: Sequence[Entry]) -> Quantity:
+def memory(rows: Sequence[ArmRow]) -> Quantity:
     """GPU memory where every trained row has it, else resident memory: one kind in one figure."""
-    trained = [row for row in rows if row.get("peak_bytes") and row.get("tokens")]
-    kind = "allocated" if trained and all("allocated" in row["peak_bytes"] for row in trained) else "rss"
+    trained = [row for row in rows if row.peak_bytes and row.tokens]
+    kind = "allocated" if trained and all("allocated" in row.peak_bytes for row in trained) else "rss"
     title = "peak GPU memory (allocated)" if kind == "allocated" else "peak memory (resident)"
     gib = (float(1 << 30), ", GiB")
-    return Quantity(title, f"peak_bytes.{kind}", lambda row: (row.get("peak_bytes") or {}).get(kind), size, gib)
+    return Quantity(title, f"peak_bytes.{kind}", lambda row: row.peak_bytes.get(kind), size, gib)
 
 
-def quantities(rows: Sequence[Entry]) -> list[Quantity]:
+def quantities(rows: Sequence[ArmRow]) -> list[Quantity]:
     return [
-        Quantity("parameters trained", "parameters", lambda row: row.get("parameters"), short),
-        Quantity("tokens", "tokens", lambda row: row.get("tokens"), short),
-        Quantity("seconds", "seconds", lambda row: row.get("seconds"), short),
+        Quantity("parameters trained", "parameters", lambda row: row.parameters, short),
+        Quantity("tokens", "tokens", lambda row: row.tokens, short),
+        Quantity("seconds", "seconds", lambda row: row.seconds, short),
         memory(rows),
     ]
 
@@ -55,7 +57,7 @@ def pareto(costs: Sequence[float], goods: Sequence[float]) -> list[int]:
 def trade(view: View) -> Figure | Absent:
     """Score at the largest k against tokens, seconds and memory of the training; a panel for each."""
     scores = {arm: score for arm in view.arms() if (score := view.score(arm))}
-    rows = {arm: view.results.row(view.budget, arm) for arm in scores}
+    rows = {arm: row for arm in scores if (row := view.results.row(view.budget, arm))}
     panels_of = {
         q: {a: v for a, r in rows.items() if (v := q.value(r)) is not None} for q in quantities([*rows.values()])[1:]
     }
@@ -70,7 +72,7 @@ def trade(view: View) -> Figure | Absent:
     ]
     panels[0].set_title(f"{view.metric.title}{' %' if view.metric.unit == 'points' else ''} ({view.metric.better})")
     add_legend(canvas, {arm: view.looks[arm] for arm in shown}, [_ring()], lines=False)
-    unadapted = [arm for arm in shown if int(scores[arm]["k"]) != view.k]
+    unadapted = [arm for arm in shown if scores[arm].k != view.k]
     caption = (
         f"At k = {view.k}{f' ({listed(unadapted)}: k = 0)' if unadapted else ''}; vertical lines are 95 % intervals. "
         "Ringed and joined: the Pareto front, arms that no other arm beats in both, by their means alone. "
@@ -84,7 +86,7 @@ def trade(view: View) -> Figure | Absent:
 
 def bars(view: View) -> Figure | Absent:
     """A bar for each method and cost; one that failed says so in its place."""
-    rows = {str(row.get("arm")): row for row in view.results.rows_of(view.budget)}
+    rows = {row.arm: row for row in view.results.rows_of(view.budget)}
     panels_of = [q for q in quantities([*rows.values()]) if any(q.value(row) is not None for row in rows.values())]
     if not panels_of:
         return view.absent("cost", "No costs are in these results.")
@@ -94,7 +96,7 @@ def bars(view: View) -> Figure | Absent:
         _bars(axes, view, quantity, rows)
     for axes in panels[len(panels_of) :]:
         axes.set_axis_off()
-    steps = unique(str(row.get("steps")) for row in rows.values() if row.get("steps") is not None)
+    steps = unique(str(row.steps) for row in rows.values() if row.steps is not None)
     about = (
         f"Runs of {listed(steps)} steps, for these figures only, never scored. "
         if view.budget == COST and steps
@@ -110,25 +112,25 @@ def bars(view: View) -> Figure | Absent:
 
 
 def _scatter(
-    axes: "Axes", view: View, quantity: Quantity, scores: Mapping[str, Entry], costs: Mapping[str, float]
+    axes: "Axes", view: View, quantity: Quantity, scores: Mapping[str, Score], costs: Mapping[str, float]
 ) -> list[str]:
     """Draws the points and returns the arms of the front."""
 
     metric, arms, (unit, suffix) = view.metric, [*costs], quantity.unit
-    goods = [scores[arm]["mean"] * (-1 if metric.lower_is_better else 1) for arm in arms]
+    goods = [scores[arm].mean * (-1 if metric.lower_is_better else 1) for arm in arms]
     front = [arms[i] for i in pareto([costs[arm] for arm in arms], goods)]
-    at = {arm: (costs[arm] / unit, scores[arm]["mean"] * metric.scale) for arm in arms}
+    at = {arm: (costs[arm] / unit, scores[arm].mean * metric.scale) for arm in arms}
     axes.plot(
         *zip(*(at[arm] for arm in front), strict=True), drawstyle="steps-post", color=MUTED, linewidth=1, zorder=1
     )
     axes.plot(*zip(*(at[arm] for arm in front), strict=True), **_RING, zorder=2)
     for arm in arms:
         look, score = view.looks[arm], scores[arm]
-        if score.get("low") is not None and score.get("high") is not None:
-            ends = score["low"] * metric.scale, score["high"] * metric.scale
+        if score.low is not None and score.high is not None:
+            ends = score.low * metric.scale, score.high * metric.scale
             axes.vlines(at[arm][0], *ends, color=look.color, linewidth=1, alpha=0.7, zorder=3)
         axes.plot(*at[arm], color=look.color, linestyle="none", zorder=4, **marks(look))
-        if is_predicted(view.results.row(view.budget, arm), quantity.field):
+        if (row := view.results.row(view.budget, arm)) and row.is_predicted(quantity.field):
             axes.annotate(PREDICTED.strip(), at[arm], (5, 4), textcoords="offset points", style="italic")
     axes.set_xlabel(quantity.title + suffix)
     axes.margins(x=0.07, y=0.12)
@@ -153,17 +155,17 @@ def _ring() -> Any:
     return Line2D([], [], label="Pareto front", **_RING)
 
 
-def _bars(axes: "Axes", view: View, quantity: Quantity, rows: Mapping[str, Entry]) -> None:
+def _bars(axes: "Axes", view: View, quantity: Quantity, rows: Mapping[str, ArmRow]) -> None:
     values = {arm: quantity.value(row) for arm, row in rows.items()}
     largest = max((value for value in values.values() if value), default=1.0)
     for place, (arm, row) in enumerate(rows.items()):
         value, look = values[arm], view.looks[arm]
-        predicted = is_predicted(row, quantity.field)
+        predicted = row.is_predicted(quantity.field)
         if value is not None:
             hatch = "/////" if predicted else ""
             fill, edge = (PAPER, look.color) if predicted or look.hollow else (look.color, INK)
             axes.barh(place, value, 0.62, facecolor=fill, edgecolor=edge, hatch=hatch, linewidth=0.6)
-        word = {"failed": "failed", "missing": "not run yet"}.get(str(row.get("status")), "–")
+        word = NOT_DONE.get(row.status, NOTHING)
         text = word if value is None else f"{PREDICTED if predicted else ''}{quantity.show(value)}"
         style = "italic" if predicted else "normal"
         axes.annotate(
@@ -179,5 +181,5 @@ def _bars(axes: "Axes", view: View, quantity: Quantity, rows: Mapping[str, Entry
     axes.tick_params(length=0)
 
 
-def _any_predicted(rows: Mapping[str, Entry], shown: Any) -> bool:
-    return any(is_predicted(row, quantity.field) for row in rows.values() for quantity in shown)
+def _any_predicted(rows: Mapping[str, ArmRow], shown: Any) -> bool:
+    return any(row.is_predicted(quantity.field) for row in rows.values() for quantity in shown)

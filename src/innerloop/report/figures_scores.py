@@ -22,7 +22,9 @@ from innerloop.report.figure_style import (
 )
 from innerloop.report.figure_view import View
 from innerloop.report.page import Absent, Figure, counted, shortened
-from innerloop.results.lookup import REFERENCE, Entry, how_title
+from innerloop.report.words import how_title
+from innerloop.results.names import REFERENCE
+from innerloop.results.schema import Difference
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -38,18 +40,18 @@ def curves(view: View) -> Figure | Absent:
     canvas, (axes,) = new_figure(3.5)
     for arm in shown:
         points = view.results.curve(view.budget, arm, view.how, view.metric.name)
-        _line(axes, view, arm, [(p["k"], p["mean"], p.get("low"), p.get("high")) for p in points])
+        _line(axes, view, arm, [(p.k, p.mean, p.low, p.high) for p in points])
     _k_axis(axes, view.results.ks)
     axes.set_ylim(*_spanning(axes.get_ylim(), view.metric.least))
     axes.set_xlabel("k: examples of the unseen task")
     axes.set_title(_metric_title(view))
     add_legend(canvas, {arm: view.looks[arm] for arm in shown})
     caption = (
-        f"Mean over {counted(len(view.results.tasks(view.table)), 'held-out task')}, {how_title(view.how)}; "
+        f"Mean over {counted(len(view.results.tasks('unseen')), 'held-out task')}, {how_title(view.how)}; "
         "bands are 95 % intervals. Arms are compared in pairs, example by example, so bands may overlap where a "
         f"difference is certain: read differences below.{view.left_out(shown)}"
     )
-    told = "; ".join(f"{arm} {view.tell(score)} at k = {score['k']}" for arm in shown if (score := view.score(arm)))
+    told = "; ".join(f"{arm} {view.tell(score)} at k = {score.k}" for arm in shown if (score := view.score(arm)))
     title = f"{view.metric.title.capitalize()} against k"
     return view.finish(canvas, f"curves-{view.metric.name}", title=title, caption=caption, alt=f"{title}: {told}.")
 
@@ -57,8 +59,8 @@ def curves(view: View) -> Figure | Absent:
 def tasks(view: View) -> Figure | Absent:
     """Score against k, a panel for each task."""
     series = {arm: view.results.curve(view.budget, arm, view.how, view.metric.name) for arm in view.arms()}
-    shown = [arm for arm, points in series.items() if any(point.get("tasks") for point in points)]
-    names = view.results.tasks(view.table)
+    shown = [arm for arm, points in series.items() if any(point.tasks for point in points)]
+    names = view.results.tasks("unseen")
     if not shown:
         return view.absent("curves", f"No curves of {view.metric.name} for each task: no score of a task is there.")
     rows = -(-len(names) // 2)
@@ -67,8 +69,8 @@ def tasks(view: View) -> Figure | Absent:
     for axes, task in zip(panels, names, strict=False):
         axes.set_title(shortened(task, 30), fontsize=7.5)
         for arm in shown:
-            points = [p for p in series[arm] if task in (p.get("tasks") or {})]
-            _line(axes, view, arm, [(p["k"], p["tasks"][task], None, None) for p in points], size=3.5)
+            points = [p for p in series[arm] if task in p.tasks]
+            _line(axes, view, arm, [(p.k, p.tasks[task], None, None) for p in points], size=3.5)
         _k_axis(axes, view.results.ks)
     for axes in panels[: len(names)]:  # with all drawn: the first limits that are set are kept by all who share them
         axes.set_ylim(*_spanning(axes.get_ylim(), view.metric.least))
@@ -101,26 +103,28 @@ def differences(view: View) -> Figure | Absent:
         f"At k = {view.k}: means over tasks, seeds, draws and examples; lines are 95 % intervals, each for its own "
         f"comparison alone. The line at 0 is {REFERENCE}."
     )
-    if smallest := (view.results.given.get("detectable") or {}).get(metric.name):
+    if smallest := getattr(view.results.detectable, metric.name):
         axes.set_xlim(*axes.get_xlim())  # a shade wider than the panel must not squeeze what it is about
         axes.axvspan(-smallest * metric.scale, smallest * metric.scale, color=MUTED, alpha=0.13, linewidth=0, zorder=0)
         caption += f" Shaded: differences below {metric.size(smallest)} {metric.unit}, which this comparison may miss."
     caption += _not_compared(view, found)
     title = f"Difference from {REFERENCE} in {metric.name}"
-    told = [f"{arm} {metric.words(entry['mean'])}" for arm, entry in found.items()]
+    told = [f"{arm} {metric.words(entry.mean)}" for arm, entry in found.items()]
     alt = f"{title} at k = {view.k}: {'; '.join(told)}."
     return view.finish(canvas, f"differences-{metric.name}", title=title, caption=caption, alt=alt)
 
 
 def heat(view: View) -> Figure | Absent:
     """Arm minus joint-lora for each task, the value in its cell; the first row is the mean over tasks."""
-    found = {arm: entry for arm in view.arms() if (entry := view.difference(arm)) and entry.get("tasks")}
+    found = {arm: entry for arm in view.arms() if (entry := view.difference(arm))}
     if not found:
         sentence = f"No differences in {view.metric.name} for each task are in these results."
         return view.absent("heat", sentence)
-    names = [task for task in view.results.tasks(view.table) if any(task in e["tasks"] for e in found.values())]
+    names = [
+        task for task in view.results.tasks(view.table or "unseen") if any(task in e.tasks for e in found.values())
+    ]
     table_NA = np.array(
-        [[e["mean"] for e in found.values()], *([e["tasks"].get(t, np.nan) for e in found.values()] for t in names)],
+        [[e.mean for e in found.values()], *([e.tasks.get(t, np.nan) for e in found.values()] for t in names)],
         dtype=float,
     )  # N = tasks and their mean, A = arms
     canvas, (axes,) = new_figure(1.15 + 0.27 * len(table_NA))
@@ -137,7 +141,7 @@ def heat(view: View) -> Figure | Absent:
         f"{'negative' if view.metric.lower_is_better else 'positive'}. One cell is one task's few examples and has no "
         f"interval here: read rows and columns, not cells.{_not_compared(view, found)}"
     )
-    told = "; ".join(f"{arm} {view.metric.change(entry['mean'])} over all tasks" for arm, entry in found.items())
+    told = "; ".join(f"{arm} {view.metric.change(entry.mean)} over all tasks" for arm, entry in found.items())
     return view.finish(canvas, f"heat-{view.metric.name}", title=title, caption=caption, alt=f"{title}: {told}.")
 
 
@@ -146,7 +150,7 @@ def _metric_title(view: View) -> str:
     return f"{view.metric.title} ({unit}{view.metric.better})"
 
 
-def _not_compared(view: View, found: Mapping[str, Entry]) -> str:
+def _not_compared(view: View, found: Mapping[str, Difference]) -> str:
     return view.left_out({*found, REFERENCE}, without=f"not compared at k = {view.k}")
 
 
@@ -180,13 +184,13 @@ def _k_axis(axes: "Axes", ks: Sequence[int]) -> None:
     axes.grid(axis="x", visible=False)
 
 
-def _forest(axes: "Axes", view: View, found: Mapping[str, Entry]) -> None:
+def _forest(axes: "Axes", view: View, found: Mapping[str, Difference]) -> None:
     scale = view.metric.scale
     for row, (arm, entry) in enumerate(found.items()):
         look = view.looks[arm]
-        if entry.get("low") is not None and entry.get("high") is not None:
-            axes.hlines(row, entry["low"] * scale, entry["high"] * scale, color=look.color, linewidth=1.8)
-        axes.plot(entry["mean"] * scale, row, linestyle="none", color=look.color, **marks(look))
+        if entry.low is not None and entry.high is not None:
+            axes.hlines(row, entry.low * scale, entry.high * scale, color=look.color, linewidth=1.8)
+        axes.plot(entry.mean * scale, row, linestyle="none", color=look.color, **marks(look))
     axes.axvline(0, color=INK, linewidth=0.9)
     axes.set_xlim(*_spanning(axes.get_xlim(), view.metric.least))
     axes.set_yticks(range(len(found)), [shortened(arm, 22) for arm in found])

@@ -12,7 +12,8 @@ import numpy as np
 from innerloop.report.figure_style import INK, MUTED, add_legend, marks, new_figure
 from innerloop.report.figure_view import View
 from innerloop.report.page import Absent, Figure, listed, short
-from innerloop.results.lookup import Entry
+from innerloop.report.words import absence
+from innerloop.results.schema import Curves
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,22 +24,22 @@ POINTS = 150  # of a curve; longer ones are means of neighbouring steps, and the
 
 def training(view: View) -> Figure | Absent:
     """For each trained arm and seed: losses on the left, query minus adapted support loss on the right."""
-    runs: dict[str, list[Entry]] = {}
-    for entry in view.results.entries("training"):
-        if entry.get("budget") == view.budget and entry.get("loss"):
-            runs.setdefault(str(entry["arm"]), []).append(entry)
+    runs: dict[str, list[Curves]] = {}
+    for entry in view.results.training:
+        if entry.budget == view.budget and entry.loss:
+            runs.setdefault(entry.arm, []).append(entry)
     if not runs:
         return view.absent("training", "No training curves are in these results.")
     canvas, panels = new_figure(0.75 + 1.2 * len(runs), len(runs), 2, sharex=True)
     for (arm, entries), (left, right) in zip(runs.items(), zip(panels[::2], panels[1::2], strict=True), strict=True):
         _training_row(left, right, view, arm, entries)
     panels[1].set_title("gap: query − adapted support", fontsize=7.5)
-    by_tokens = all(entry.get("tokens") for entries in runs.values() for entry in entries)
+    by_tokens = all(entry.tokens for entries in runs.values() for entry in entries)
     for axes in panels[-2:]:
         axes.set_xlabel("tokens" if by_tokens else "outer steps")
     canvas.supylabel("nats an answer token", fontsize=8, color=MUTED)
     add_legend(canvas, {}, _training_handles())
-    width = max(-(-len(entry["loss"]) // POINTS) for entries in runs.values() for entry in entries)
+    width = max(-(-len(entry.loss) // POINTS) for entries in runs.values() for entry in entries)
     caption = (
         "Solid: the loss whose gradient trains, on query examples where the method has an inner loop, on all examples "
         "where it has none. Dotted and dashed: loss on the support examples before and after the inner loop. A gap "
@@ -53,9 +54,9 @@ def adaptation(view: View) -> Figure | Absent:
     """Mean test loss after each inner step at the largest k that has a curve."""
     from matplotlib.ticker import MaxNLocator
 
-    entries = [e for e in view.results.of("adaptation", view.budget) if e.get("how") == view.how and e.get("curve")]
-    k = max((int(entry["k"]) for entry in entries), default=0)
-    lines = {str(entry["arm"]): entry["curve"] for entry in entries if int(entry["k"]) == k}
+    entries = [e for e in view.results.adaptation if (e.budget, e.how) == (view.budget, view.how) and e.curve]
+    k = max((entry.k for entry in entries), default=0)
+    lines = {entry.arm: entry.curve for entry in entries if entry.k == k}
     if not lines:
         return view.absent("adaptation", f"No curves over inner steps are in these results ({view.subject}).")
     canvas, (axes,) = new_figure(3.1)
@@ -74,16 +75,14 @@ def adaptation(view: View) -> Figure | Absent:
     return view.finish(canvas, "adaptation", title=title, caption=caption, alt=f"{title}: {told} nats.")
 
 
-def _training_row(left: "Axes", right: "Axes", view: View, arm: str, entries: Sequence[Entry]) -> None:
+def _training_row(left: "Axes", right: "Axes", view: View, arm: str, entries: Sequence[Curves]) -> None:
     look = view.looks[arm]
     for entry in entries:
-        loss = _thin(entry["loss"])
-        x = _thin(entry.get("tokens") or range(1, len(entry["loss"]) + 1))
-        last = _thin(entry.get("support_last"), len(loss))
+        loss = _thin(entry.loss)
+        x = _thin(entry.tokens or range(1, len(entry.loss) + 1))
+        last = _thin(entry.support_last, len(loss))
         left.plot(x, loss, color=look.color, linewidth=1.3, alpha=0.9)
-        left.plot(
-            x, _thin(entry.get("support_first"), len(loss)), color=look.color, linewidth=0.9, linestyle=(0, (1, 1.5))
-        )
+        left.plot(x, _thin(entry.support_first, len(loss)), color=look.color, linewidth=0.9, linestyle=(0, (1, 1.5)))
         left.plot(x, last, color=look.color, linewidth=0.9, linestyle=(0, (4, 2)))
         right.plot(x, loss - last, color=look.color, linewidth=1.1)
     if not any(np.isfinite(np.asarray(line.get_ydata(), dtype=float)).any() for line in right.lines):
@@ -117,6 +116,6 @@ def _thin(values: Any, length: int = 0) -> np.ndarray:
 
 
 def _untrained(view: View, runs: Mapping[str, Any]) -> str:
-    trained = [arm for arm in view.arms() if view.results.row(view.budget, arm).get("budget")]
-    missing = [f"{arm} ({view.results.absence(view.budget, arm)})" for arm in trained if arm not in runs]
+    trained = [arm for arm in view.arms() if (row := view.results.row(view.budget, arm)) and row.budget]
+    missing = [f"{arm} ({absence(view.results, view.budget, arm)})" for arm in trained if arm not in runs]
     return f" Left out: {'; '.join(missing)}." if missing else ""

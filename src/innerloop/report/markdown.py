@@ -7,12 +7,12 @@ import re
 from collections.abc import Iterator, Sequence
 from itertools import zip_longest
 
-from innerloop.report.page import Block, Cell, Figure, Heading, Listing, Prose, Section, Span, Table
+from innerloop.report.page import Block, Figure, Heading, Listing, Part, Prose, Span, Table, TableCell
 
 _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "$": "&#36;", "@": "&#64;"}
 
 
-def markdown(title: str, sections: Sequence[Section]) -> str:
+def markdown(title: str, sections: Sequence[Part]) -> str:
     lines = [f"# {_escape(title)}", ""]
     for section in sections:
         lines += [f"## {_escape(section.title)}", ""]
@@ -60,7 +60,7 @@ def _listing(listing: Listing) -> Iterator[str]:
     yield from ("", "</details>")
 
 
-def _cell(cell: Cell) -> str:
+def _cell(cell: TableCell) -> str:
     text = _escape(cell.text)
     text = f"*{text}*" if cell.mark == "predicted" and text else text
     details = " ".join(_escape(line) for line in cell.detail)

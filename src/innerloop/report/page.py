@@ -2,12 +2,12 @@
 
 Span      a piece of a sentence, with a mark
 Prose     a paragraph
-Cell      one value of a table: text, what it sorts by, a second line, a mark
+TableCell      one value of a table: text, what it sorts by, a second line, a mark
 Table     columns and rows of cells
 Figure    a drawing as SVG and PNG, with words for those who can't see it
 Absent    why a figure isn't there
 Listing   a file or command, folded away
-Section   a heading and its blocks
+Part   a heading and its blocks
 
 Marks: "predicted", "better", "worse", "null" (no detectable difference), "failed", "strong", or "".
 """
@@ -37,7 +37,7 @@ class Prose:
     kind: str = field(default="prose", init=False)
 
 
-class Cell(NamedTuple):
+class TableCell(NamedTuple):
     """value: a number or text to sort by, None sorts last; detail: further lines; tag: a verdict, marked by `mark`."""
 
     text: str
@@ -55,7 +55,7 @@ class Table:
     name: str
     caption: str
     columns: Sequence[str]
-    rows: Sequence[Sequence[Cell]]
+    rows: Sequence[Sequence[TableCell]]
     wide: bool = False
     kind: str = field(default="table", init=False)
 
@@ -101,7 +101,7 @@ Block = Prose | Table | Figure | Listing | Heading
 
 
 @dataclass(frozen=True)
-class Section:
+class Part:
     """Blocks under a heading. name: its anchor."""
 
     name: str
@@ -113,12 +113,12 @@ def say(*pieces: str | Span, style: str = "", arm: str = "") -> Prose:
     return Prose(tuple(piece if isinstance(piece, Span) else Span(piece) for piece in pieces), style, arm)
 
 
-def cell(value: Any, shown: str | None = None, *, detail: tuple[str, ...] = (), mark: str = "") -> Cell:
+def cell(value: Any, shown: str | None = None, *, detail: tuple[str, ...] = (), mark: str = "") -> TableCell:
     """A number or a text, or a dash where there is none; a predicted one begins with ≈."""
     if value is None or value == "":
-        return Cell(NOTHING)
+        return TableCell(NOTHING)
     text = str(value) if shown is None else shown
-    return Cell(PREDICTED + text if mark == "predicted" else text, value, detail, mark)
+    return TableCell(PREDICTED + text if mark == "predicted" else text, value, detail, mark)
 
 
 def whole(value: float | None) -> str:

@@ -1,13 +1,12 @@
 """A comparison as one HTML page that needs no network, its figures as PNG and SVG, and its tables as Markdown.
 
-write_report   results.json's contents -> report.html, report.md and figures/, in a folder
+write_report   Results -> report.html, report.md and figures/, in a folder
 inline         a figure's SVG as a part of the page: its own ids, the page's colours, a title
 """
 
 import base64
 import hashlib
 import re
-from collections.abc import Mapping
 from importlib.util import find_spec
 from itertools import groupby
 from pathlib import Path
@@ -17,9 +16,10 @@ from xml.etree import ElementTree
 from innerloop.errors import Fault, UserError
 from innerloop.files import write_text
 from innerloop.report.markdown import markdown
-from innerloop.report.page import Figure, Section, counted, glued
+from innerloop.report.page import Figure, Part, counted, glued
 from innerloop.report.sections import sections
-from innerloop.results.lookup import Results
+from innerloop.report.words import printable
+from innerloop.results.schema import Results
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -27,18 +27,18 @@ if TYPE_CHECKING:
 NEEDED = ("matplotlib", "jinja2")
 
 
-def write_report(folder: Path, results: Mapping[str, Any]) -> list[Path]:
+def write_report(folder: Path, results: Results) -> list[Path]:
     """Everything that a comparison says, from `results` alone; the files written, the page first.
 
-    results: the contents of a comparison's results.json. The same results give the same bytes. Raises UserError for
-    another format, a folder that can't be written to, or when matplotlib or jinja2 is missing.
+    The same results give the same bytes. Raises UserError for a folder that can't be written to, or when matplotlib or
+    jinja2 is missing.
     """
     if missing := [name for name in NEEDED if find_spec(name) is None]:
         problem = f"a report needs {' and '.join(missing)}"
         raise UserError(Fault(problem, expected='pip install "innerloop[report]"'))
     from innerloop.report.figures import draw
 
-    read = Results(results)
+    read = printable(results)
     drawn = draw(read)
     parts = sections(read, drawn)
     figures = [item for item in drawn if isinstance(item, Figure)]
@@ -56,7 +56,7 @@ def write_report(folder: Path, results: Mapping[str, Any]) -> list[Path]:
     return [folder / name for name in (*texts, *paths)]
 
 
-def page(results: Results, parts: list[Section]) -> str:
+def page(results: Results, parts: list[Part]) -> str:
     """The HTML page. Its policy allows no connection and no script but its own."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
@@ -69,7 +69,7 @@ def page(results: Results, parts: list[Section]) -> str:
     )
     script, css = (Path(__file__).with_name("templates") / name for name in ("report.js", "report.css"))
     code = script.read_text("utf-8")
-    arms = {str(row.get("arm")) for row in results.rows} | {arm for b in results.budgets for arm in results.arms(b)}
+    arms = {row.arm for row in results.rows} | {score.arm for score in results.scores}
     return environment.get_template("report.html.j2").render(
         name=results.name,
         facts=_facts(results),
@@ -116,11 +116,10 @@ def inline(figure: Figure) -> "Markup":
 
 def _facts(results: Results) -> list[str]:
     """What stands under the title."""
-    given, protocol = results.given, results.protocol
-    facts = [f"Started {given['started']}"] if given.get("started") else []
-    facts.append("Finished" if given.get("status") == "done" else "Not finished")
-    counts = (("seeds", "seed"), ("held_out", "held-out task"))
-    return facts + [counted(len(protocol[key]), noun) for key, noun in counts if protocol.get(key)]
+    facts = [f"Started {results.started}"] if results.started else []
+    facts.append("Finished" if results.status == "done" else "Not finished")
+    counts = ((results.protocol.seeds, "seed"), (results.protocol.held_out, "held-out task"))
+    return facts + [counted(len(found), noun) for found, noun in counts if found]
 
 
 def _own(value: str, key: str, name: str) -> str:

@@ -8,40 +8,42 @@ contrasts        the two named comparisons
 overlaps         examples that tasks of two roles share
 name_cell        an arm and its key
 score_cell       a mean and its interval, or why there is none
+worst_cell       the worst task and its score
 difference_cell  arm minus joint-lora, its interval and verdict
 """
 
 from collections.abc import Sequence
-from typing import Any
 
-from innerloop.report.page import NOTHING, Cell, Table, cell, chance
+from innerloop.report.page import NOTHING, Table, TableCell, cell, chance
 from innerloop.report.verdict import judged
-from innerloop.results.lookup import (
+from innerloop.report.words import (
+    MAIN_METRICS,
     METRIC,
-    METRICS,
-    REFERENCE,
+    NOT_DONE,
     STOPPING,
-    Entry,
     Metric,
-    Results,
     budget_title,
     how_title,
+    metrics_of,
     unequal,
 )
+from innerloop.results.files import Overlapping
+from innerloop.results.names import REFERENCE, How, TaskSet
+from innerloop.results.schema import Contrast, Difference, Judged, Results, Score
 
 UNITS = {"nats": "nats an answer token", "accuracy": "accuracy, %", "stop_nats": "nats of stopping"}
 CHANGES = {"nats": "nats", "accuracy": "points", "stop_nats": "nats of stopping"}
 
 
-def scores(results: Results, budget: str, how: str, metric: Metric) -> Table:
+def scores(results: Results, budget: str, how: How, metric: Metric) -> Table:
     """Unseen tasks: mean over tasks at each k, and the worst task at the largest."""
     rows = []
     for arm in results.arms(budget):
         found = [results.score(budget, arm, how, k, metric.name) for k in results.ks]
-        worst = next((entry for entry in reversed(found) if entry and entry.get("worst")), None)
+        worst = next((score for score in reversed(found) if score), None)
         cells = [score_cell(results, budget, arm, metric, entry) for entry in found]
         beside = [*_stopping(results, budget, how, arm, metric), *_cut(results, metric, found)]
-        rows.append([name_cell(arm), *cells, *beside, _worst(worst, metric)])
+        rows.append([name_cell(arm), *cells, *beside, worst_cell(worst, metric)])
     beside = [f"{STOPPING.title}, largest k"] if _stops(results, metric) else []
     beside += ["answers cut off, all k"] if _cuts(results, metric) else []
     columns = ["method", *(f"k = {k}" for k in results.ks), *beside, "worst task, largest k"]
@@ -49,7 +51,7 @@ def scores(results: Results, budget: str, how: str, metric: Metric) -> Table:
     return Table(f"{budget}-{how}-{metric.name}", title, columns, rows)
 
 
-def differences(results: Results, budget: str, how: str, metric: Metric) -> Table:
+def differences(results: Results, budget: str, how: How, metric: Metric) -> Table:
     """Unseen tasks: arm minus joint-lora at each k."""
     rows = []
     for arm in results.arms(budget):
@@ -62,14 +64,13 @@ def differences(results: Results, budget: str, how: str, metric: Metric) -> Tabl
     return Table(f"{budget}-{how}-{metric.name}-differences", title, columns, rows)
 
 
-def others(results: Results, budget: str, table: str) -> Table | None:
+def others(results: Results, budget: str, table: TaskSet) -> Table | None:
     """Differences from another arm than joint-lora: of full training from full joint training."""
     rows = []
     for entry in results.others(budget, table):
-        metric = METRIC[entry["metric"]]
-        about = [cell(entry["reference"]), cell(entry["how"]), cell(entry["k"]), cell(metric.title)]
-        change = difference_cell(results, budget, str(entry["arm"]), metric, entry)
-        rows.append([name_cell(str(entry["arm"])), *about, change])
+        metric = METRIC[entry.metric]
+        about = [cell(entry.reference), cell(entry.how), cell(entry.k), cell(metric.title)]
+        rows.append([name_cell(entry.arm), *about, difference_cell(results, budget, entry.arm, metric, entry)])
     columns = ["method", "minus", "adaptation", "k", "metric", "difference"]
     title = (
         f"{'T2' if table == 'unseen' else 'T1'} · differences from other arms · {budget_title(budget)} · exploratory"
@@ -80,7 +81,7 @@ def others(results: Results, budget: str, table: str) -> Table | None:
 def seen(results: Results, budget: str) -> Table:
     """T1: the tasks of training, other examples, no adaptation."""
     rows, columns = [], ["method"]
-    for metric in results.metrics:
+    for metric in metrics_of(results):
         columns += [
             UNITS[metric.name],
             f"{CHANGES[metric.name]} minus {REFERENCE}",
@@ -88,14 +89,14 @@ def seen(results: Results, budget: str) -> Table:
         ]
     for arm in seen_arms(results, budget):
         row = [name_cell(arm)]
-        for metric in results.metrics:
+        for metric in metrics_of(results):
             score = results.score(budget, arm, "none", 0, metric.name, "seen")
             change = results.difference(budget, arm, "none", 0, metric.name, "seen")
             row += [
                 score_cell(results, budget, arm, metric, score),
                 difference_cell(results, budget, arm, metric, change),
             ]
-            row.append(_worst(score, metric))
+            row.append(worst_cell(score, metric))
         rows.append(row)
     title = f"T1 · seen tasks, shared adapter, no adaptation · {budget_title(budget)}"
     return Table(f"{budget}-seen", title, columns, rows, wide=True)
@@ -104,43 +105,42 @@ def seen(results: Results, budget: str) -> Table:
 def seen_arms(results: Results, budget: str) -> list[str]:
     """The arms that have a score of T1, or failed to: an arm without a shared adapter has no place there."""
     arms = results.arms(budget)
-    scored = {a for a in arms for m in METRICS if results.score(budget, a, "none", 0, m.name, "seen")}
-    return [a for a in arms if a in scored or results.row(budget, a).get("status") in ("failed", "missing")]
+    scored = {a for a in arms for m in MAIN_METRICS if results.score(budget, a, "none", 0, m.name, "seen")}
+    return [a for a in arms if a in scored or ((row := results.row(budget, a)) and row.status in NOT_DONE)]
 
 
-def contrasts(entries: Sequence[Entry], budget: str) -> Table:
+def contrasts(entries: Sequence[Contrast], budget: str) -> Table:
     rows = []
     for entry in entries:
-        metric = METRIC[entry["metric"]]
-        mark, words = judged(
-            {**entry, "reference": str(entry.get("of", "")).rpartition(" - ")[2]}, "no detectable difference"
-        )
+        metric = METRIC[entry.metric]
+        mark, words = judged(entry, entry.pair[1])
+        told = words.partition(" from ")[0]
         rows.append(
             [
-                cell(entry["name"]),
-                cell(_minus(entry.get("of"))),
+                cell(entry.name),
+                cell(" − ".join(entry.pair)),
                 cell(metric.title),
-                cell(entry.get("k")),
-                cell({"none": "none"}.get(str(entry.get("how")), entry.get("how"))),
-                cell(entry["mean"], f"{metric.change(entry['mean'])} {metric.unit}", detail=_interval(metric, entry)),
-                cell(entry.get("p"), chance(entry.get("p"))),
-                Cell("", words, mark=mark, tag=words),
+                cell(entry.k),
+                cell(entry.how),
+                cell(entry.mean, f"{metric.change(entry.mean)} {metric.unit}", detail=_interval(metric, entry)),
+                cell(entry.p, chance(entry.p)),
+                TableCell("", told, mark=mark, tag=told),
             ]
         )
     columns = ["contrast", "difference of", "metric", "k", "adaptation", "difference", "p", "verdict"]
     return Table(f"{budget}-contrasts", f"Contrasts · {budget_title(budget)} · exploratory", columns, rows, wide=True)
 
 
-def overlaps(entries: Sequence[Entry]) -> Table:
+def overlaps(entries: Sequence[Overlapping]) -> Table:
     """A row for each task and other role that has some of its examples."""
     rows = [
         [
-            cell(entry["task"]),
-            cell(entry["role"].replace("_", "-")),
-            cell(entry["test"], f"{entry['test']} of {entry['of_test']}"),
-            cell(entry["pool"], f"{entry['pool']} of {entry['of_pool']}"),
-            cell(f"{entry['role_of']}: {', '.join(entry['others'])}"),
-            cell(entry["used"]),
+            cell(entry.task),
+            cell(entry.role.replace("_", "-")),
+            cell(entry.test, f"{entry.test} of {entry.of_test}"),
+            cell(entry.pool, f"{entry.pool} of {entry.of_pool}"),
+            cell(f"{entry.role_of}: {', '.join(entry.others)}"),
+            cell(entry.used),
         ]
         for entry in entries
     ]
@@ -148,43 +148,41 @@ def overlaps(entries: Sequence[Entry]) -> Table:
     return Table("overlaps", "Examples in tasks of two roles, equal prompt and answer", columns, rows, wide=True)
 
 
-def name_cell(arm: str) -> Cell:
-    return Cell(arm, arm, arm=arm)
+def name_cell(arm: str) -> TableCell:
+    return TableCell(arm, arm, arm=arm)
 
 
-def score_cell(results: Results, budget: str, arm: str, metric: Metric, entry: Entry | None) -> Cell:
+def score_cell(results: Results, budget: str, arm: str, metric: Metric, entry: Score | None) -> TableCell:
     if entry is None:
         return _no_score(results, budget, arm)
-    return cell(entry["mean"], metric.plain(entry["mean"]), detail=_interval(metric, entry, plain=True))
+    return cell(entry.mean, metric.plain(entry.mean), detail=_interval(metric, entry, plain=True))
 
 
 def difference_cell(
-    results: Results, budget: str, arm: str, metric: Metric, entry: Entry | None, *, p: bool = True
-) -> Cell:
+    results: Results, budget: str, arm: str, metric: Metric, entry: Difference | None, *, p: bool = True
+) -> TableCell:
     if entry is None:
-        return Cell("reference") if arm == REFERENCE else _no_score(results, budget, arm)
-    mark, words = judged(entry)
-    chances = (f"p {chance(entry['p'])}",) if p and entry.get("p") is not None else ()
+        return TableCell("reference") if arm == REFERENCE else _no_score(results, budget, arm)
+    mark, words = judged(entry, entry.reference)
+    chances = (f"p {chance(entry.p)}",) if p and entry.p is not None else ()
     other = (unequal(entry),) if unequal(entry) else ()
     first = ("primary contrast",) if results.is_primary(entry) else ()
     tag = words.partition(" than ")[0].partition(" from ")[0]
     details = (*_interval(metric, entry), *chances, *other, *first)
-    return Cell(metric.change(entry["mean"]), entry["mean"], details, mark, tag)
+    return TableCell(metric.change(entry.mean), entry.mean, details, mark, tag)
 
 
-def _no_score(results: Results, budget: str, arm: str) -> Cell:
-    status = results.row(budget, arm).get("status")
-    return Cell(
-        {"failed": "failed", "missing": "not run yet"}.get(str(status), NOTHING),
-        mark="failed" if status != "done" else "",
-    )
+def _no_score(results: Results, budget: str, arm: str) -> TableCell:
+    row = results.row(budget, arm)
+    word = NOT_DONE.get(row.status, NOTHING) if row else NOTHING
+    return TableCell(word, mark="" if row and row.status == "done" else "failed")
 
 
 def _stops(results: Results, metric: Metric) -> bool:
-    return metric is METRICS[0] and STOPPING in results.metrics
+    return metric is MAIN_METRICS[0] and STOPPING in metrics_of(results)
 
 
-def _stopping(results: Results, budget: str, how: str, arm: str, metric: Metric) -> list[Cell]:
+def _stopping(results: Results, budget: str, how: How, arm: str, metric: Metric) -> list[TableCell]:
     """Beside the nats of the answer, those of what ends it."""
     if not _stops(results, metric):
         return []
@@ -193,35 +191,33 @@ def _stopping(results: Results, budget: str, how: str, arm: str, metric: Metric)
 
 
 def _cuts(results: Results, metric: Metric) -> bool:
-    return any(entry.get("cut") for entry in results.entries("scores") if entry["metric"] == metric.name)
+    return any(score.cut for score in results.scores if score.metric == metric.name)
 
 
-def _cut(results: Results, metric: Metric, found: Sequence[Entry | None]) -> list[Cell]:
+def _cut(results: Results, metric: Metric, found: Sequence[Score | None]) -> list[TableCell]:
     """Answers that were ended by their length and not by themselves: what they lack can't be right."""
     if not _cuts(results, metric):
         return []
-    known = [entry["cut"] for entry in found if entry and entry.get("cut")]
+    known = [score.cut for score in found if score and score.cut]
     if not known:
-        return [Cell(NOTHING)]
+        return [TableCell(NOTHING)]
     cut, answers = (sum(counts) for counts in zip(*known, strict=True))
     return [cell(cut, f"{cut} of {answers}")]
 
 
-def _worst(entry: Entry | None, metric: Metric) -> Cell:
-    task, value = (entry or {}).get("worst") or (None, None)
-    return Cell(NOTHING) if task is None or value is None else cell(value, metric.plain(value), detail=(str(task),))
+def worst_cell(score: Score | None, metric: Metric) -> TableCell:
+    if score is None:
+        return TableCell(NOTHING)
+    task, value = score.worst
+    return cell(value, metric.plain(value), detail=(task,))
 
 
-def _interval(metric: Metric, entry: Entry, *, plain: bool = False) -> tuple[str, ...]:
-    if entry.get("low") is None or entry.get("high") is None:
+def _interval(metric: Metric, entry: Score | Judged, *, plain: bool = False) -> tuple[str, ...]:
+    if entry.low is None or entry.high is None:
         return ()
     show = metric.plain if plain else metric.change
-    return (f"[{show(entry['low'])}, {show(entry['high'])}]",)
+    return (f"[{show(entry.low)}, {show(entry.high)}]",)
 
 
 def _sign(metric: Metric) -> str:
     return "below 0 is better" if metric.lower_is_better else "above 0 is better"
-
-
-def _minus(of: Any) -> str:
-    return str(of or "").replace(" - ", " − ")

@@ -1,45 +1,64 @@
 """The tables of adapting to a task, each of one budget.
 
+one_arm      scores of one arm, with what they took
 adaptation   inner steps, rates, support and test loss, and their gap
 targets      the fewest examples and inner steps that reach a score
 forgetting   how far the answers to other prompts moved
 """
 
-from innerloop.report.page import NOTHING, Cell, Table, cell, number
-from innerloop.report.tables import name_cell
-from innerloop.results.lookup import METRICS, Entry, Results, budget_title, signed, unique
+from innerloop.report.page import NOTHING, Table, TableCell, cell, number
+from innerloop.report.tables import UNITS, name_cell, score_cell, worst_cell
+from innerloop.report.words import METRIC, budget_title, metrics_of, signed
+from innerloop.results.names import NO_BUDGET
+from innerloop.results.schema import Forgetting, Results, Target, unique
+
+
+def one_arm(results: Results, budget: str, arm: str) -> Table:
+    """Unseen tasks: a row for each k and adaptation."""
+    metrics = metrics_of(results)
+    took = {(entry.k, entry.how): entry for entry in results.adaptation if entry.arm == arm}
+    scored = dict.fromkeys((each.k, each.how) for each in results.scores if (each.table, each.arm) == ("unseen", arm))
+    rows = []
+    for k, how in sorted(scored, key=lambda key: key[0]):
+        entry = took.get((k, how))
+        steps, lr, gap = (entry.steps, entry.lr, entry.gap) if entry else (0, None, None)
+        found = [results.score(budget, arm, how, k, metric.name) for metric in metrics]
+        scores = [score_cell(results, budget, arm, *pair) for pair in zip(metrics, found, strict=True)]
+        begin = [cell(k), cell(how), cell(steps, number(steps)), cell(lr, _rate(lr))]
+        rows.append([*begin, *scores, cell(gap, _nats(gap)), worst_cell(found[0], metrics[0])])
+    titles = (UNITS[metric.name] for metric in metrics)
+    columns = ["k", "adapted", "inner steps", "learning rate", *titles, "gap", "worst task"]
+    return Table(f"{budget}-{arm}", f"T2 · {arm} · {budget_title(budget)}", columns, rows, wide=True)
 
 
 def adaptation(results: Results, budget: str) -> Table | None:
-    found = results.of("adaptation", budget)
     rows = [
         [
-            name_cell(str(entry["arm"])),
-            cell(entry.get("how")),
-            cell(entry.get("k")),
-            cell(entry.get("steps"), number(entry.get("steps"))),
-            cell(entry.get("lr"), _rate(entry.get("lr"))),
-            *(cell(entry.get(key), _nats(entry.get(key))) for key in ("support_nats", "test_nats", "gap")),
+            name_cell(entry.arm),
+            cell(entry.how),
+            cell(entry.k),
+            cell(entry.steps, number(entry.steps)),
+            cell(entry.lr, _rate(entry.lr)),
+            *(cell(value, _nats(value)) for value in (entry.support_nats, entry.test_nats, entry.gap)),
         ]
-        for entry in found
+        for entry in results.adaptation
+        if entry.budget in (budget, NO_BUDGET)
     ]
     columns = ["method", "adaptation", "k", "inner steps", "learning rate", "support nats", "test nats", "gap"]
-    return (
-        Table(f"{budget}-adaptation", f"Adaptation gap · {budget_title(budget)}", columns, rows, wide=True)
-        if rows
-        else None
-    )
+    title = f"Adaptation gap · {budget_title(budget)}"
+    return Table(f"{budget}-adaptation", title, columns, rows, wide=True) if rows else None
 
 
 def targets(results: Results, budget: str) -> Table | None:
     """A row for each method and adaptation; two columns for each target."""
-    found = {(str(e["arm"]), str(e.get("how")), _goal(e)): e for e in results.of("targets", budget)}
+    counted = [entry for entry in results.targets if entry.budget in (budget, NO_BUDGET)]
+    found = {(entry.arm, entry.how, _goal(entry)): entry for entry in counted}
     goals = unique(goal for _, _, goal in found)
     rows = []
     for arm, how in dict.fromkeys((arm, how) for arm, how, _ in found):
         entries = [found.get((arm, how, goal)) for goal in goals]
-        cells = [_reached(entry, key) for entry in entries for key in ("k", "steps")]
-        rows.append([name_cell(arm), cell(how), *cells])
+        reached = [_reached(entry, field) for entry in entries for field in ("k", "steps")]
+        rows.append([name_cell(arm), cell(how), *reached])
     columns = ["method", "adaptation", *(f"{what} to {goal}" for goal in goals for what in ("examples", "inner steps"))]
     title = f"Fewest examples and inner steps to a target · {budget_title(budget)}"
     return Table(f"{budget}-targets", title, columns, rows, wide=True) if rows else None
@@ -47,7 +66,8 @@ def targets(results: Results, budget: str) -> Table | None:
 
 def forgetting(results: Results, budget: str) -> Table | None:
     """A row for each method, a column for each adaptation."""
-    found = {(str(e["arm"]), int(e["k"]), str(e.get("how"))): e for e in results.of("forgetting", budget)}
+    counted = [entry for entry in results.forgetting if entry.budget in (budget, NO_BUDGET)]
+    found = {(entry.arm, entry.k, entry.how): entry for entry in counted}
     adapted = sorted({(k, how) for _, k, how in found})
     rows = [
         [name_cell(arm), *(_divergence(found.get((arm, k, how))) for k, how in adapted)]
@@ -58,24 +78,24 @@ def forgetting(results: Results, budget: str) -> Table | None:
     return Table(f"{budget}-forgetting", title, columns, rows) if rows else None
 
 
-def _goal(entry: Entry) -> str:
-    metric = next((m for m in METRICS if m.name == entry.get("metric")), METRICS[0])
+def _goal(entry: Target) -> str:
+    metric = METRIC[entry.metric]
     sign, unit = ("≤", "") if metric.lower_is_better else ("≥", " %")
-    return f"{metric.name} {sign} {metric.plain(entry['target'])}{unit}"
+    return f"{metric.name} {sign} {metric.plain(entry.target)}{unit}"
 
 
-def _reached(entry: Entry | None, key: str) -> Cell:
+def _reached(entry: Target | None, field: str) -> TableCell:
     if entry is None:
-        return Cell(NOTHING)
-    return Cell("not reached") if entry.get(key) is None else cell(entry[key], number(entry[key]))
+        return TableCell(NOTHING)
+    value = getattr(entry, field)
+    return TableCell("not reached") if value is None else cell(value, number(value))
 
 
-def _divergence(entry: Entry | None) -> Cell:
+def _divergence(entry: Forgetting | None) -> TableCell:
     if entry is None:
-        return Cell(NOTHING)
-    low, high = entry.get("low"), entry.get("high")
-    interval = () if low is None or high is None else (f"[{_nats(low)}, {_nats(high)}]",)
-    return cell(entry.get("kl"), _nats(entry.get("kl")), detail=interval)
+        return TableCell(NOTHING)
+    interval = () if entry.low is None else (f"[{_nats(entry.low)}, {_nats(entry.high)}]",)
+    return cell(entry.kl, _nats(entry.kl), detail=interval)
 
 
 def _rate(value: float | None) -> str:

@@ -3,7 +3,7 @@
 Legend: S = training seeds, D = support draws, E = test examples of a task; cell = one arm, budget and seed.
 
 Key               what the scores of one line of a table have in common
-Piece             scores of one seed and draw
+ScoredPiece       scores of one seed and draw
 Scores            the pieces of a key, as arrays (S, D, E)
 Comparison        all of a folder
 read_comparison   folder -> Comparison; names every file that is damaged or doesn't fit the others
@@ -13,34 +13,20 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar, get_args
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
 from innerloop.errors import Faults, did_you_mean
-from innerloop.results.schema import (
-    ARMS,
-    UNTRAINED,
-    Cell,
-    How,
-    Matrix,
-    Metric,
-    Number,
-    PieceFile,
-    Record,
-    Result,
-    Table,
-)
-
-FAULTS_A_FILE = 5
+from innerloop.results.files import CellFile, PieceFile, PlanFile, PlannedCell
+from innerloop.results.names import ARMS, NO_BUDGET, UNTRAINED, How, MetricName, Number, TaskSet, read_record
 
 Values = NDArray[np.float64]
 
 
 class Key(NamedTuple):
-    table: Table
+    table: TaskSet
     budget: str
     arm: str
     how: How
@@ -48,13 +34,17 @@ class Key(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Piece:
-    """ids: task -> test examples, sorted; values: metric -> task -> (E,), in that order; cut: answers that were."""
+class ScoredPiece:
+    """ids: task -> test examples, sorted; values: metric -> task -> (E,), in that order.
+
+    cut, unchecked: how many answers were.
+    """
 
     path: Path
     ids: Mapping[str, tuple[str, ...]]
-    values: Mapping[Metric, Mapping[str, Values]]
+    values: Mapping[MetricName, Mapping[str, Values]]
     cut: int | None
+    unchecked: int
     support: Mapping[str, Number]
     steps: Number
     lr: Number
@@ -65,14 +55,14 @@ class Piece:
 class Scores:
     """Pieces by (seed, draw). seeds: those with every draw; the others take no part."""
 
-    pieces: Mapping[tuple[int, int], Piece]
+    pieces: Mapping[tuple[int, int], ScoredPiece]
     seeds: tuple[int, ...]
     draws: int
 
     @property
-    def metrics(self) -> list[Metric]:
+    def metrics(self) -> list[MetricName]:
         """Those that every piece has."""
-        return [metric for metric in get_args(Metric) if all(metric in piece.values for piece in self.chosen)]
+        return [metric for metric in get_args(MetricName) if all(metric in piece.values for piece in self.chosen)]
 
     @property
     def cut(self) -> tuple[int, int] | None:
@@ -82,10 +72,10 @@ class Scores:
         return (sum(cuts), answers) if len(cuts) == len(self.chosen) else None
 
     @property
-    def chosen(self) -> list[Piece]:
+    def chosen(self) -> list[ScoredPiece]:
         return [self.pieces[seed, draw] for seed in self.seeds for draw in range(self.draws)]
 
-    def array(self, metric: Metric, seeds: Sequence[int]) -> dict[str, Values]:
+    def array(self, metric: MetricName, seeds: Sequence[int]) -> dict[str, Values]:
         """Task -> (S, D, E), seeds in the order given."""
         rows = [[self.pieces[seed, draw].values[metric] for draw in range(self.draws)] for seed in seeds]
         return {task: np.array([[piece[task] for piece in row] for row in rows]) for task in rows[0][0]}
@@ -95,8 +85,8 @@ class Scores:
 class Comparison:
     """results: by the cell's name; a cell that has none yet is absent."""
 
-    matrix: Matrix
-    results: Mapping[str, Result]
+    matrix: PlanFile
+    results: Mapping[str, CellFile]
     scores: Mapping[Key, Scores]
 
     @property
@@ -113,13 +103,13 @@ class Comparison:
         return ended and all({seed for seed, _ in each.pieces} == set(each.seeds) for each in self.scores.values())
 
 
-_Pieces = dict[Key, dict[tuple[int, int], Piece]]
+_Pieces = dict[Key, dict[tuple[int, int], ScoredPiece]]
 
 
 def read_comparison(folder: Path) -> Comparison:
     """Raises UserError with all faults of the files that matrix.json's cells have."""
     faults = Faults()
-    matrix = _read(folder / "matrix.json", Matrix, faults)
+    matrix = read_record(folder / "matrix.json", PlanFile, faults)
     faults.raise_if_any()
     assert matrix is not None
     _check_cells(matrix, folder / "matrix.json", faults)
@@ -138,13 +128,13 @@ def read_comparison(folder: Path) -> Comparison:
     return Comparison(matrix=matrix, results=results, scores=scores)
 
 
-def _check_cells(matrix: Matrix, path: Path, faults: Faults) -> None:
+def _check_cells(matrix: PlanFile, path: Path, faults: Faults) -> None:
     seen: set[tuple[Any, ...]] = set()
     for cell in matrix.cells:
         where = f"{path}: cell {cell.cell}"
         if cell.arm not in ARMS:
             faults.add("unknown arm", where, cell.arm, did_you_mean(cell.arm, ARMS))
-        elif (cell.arm in UNTRAINED) != (cell.budget == ""):
+        elif (cell.arm in UNTRAINED) != (cell.budget == NO_BUDGET):
             right = "\"\" for arms that don't train, a budget's name for those that do"
             faults.add("not the arm's budget", where, cell.budget, right)
         names = {(cell.cell,), (cell.arm, cell.budget, cell.seed, cell.cost_only)}
@@ -153,20 +143,20 @@ def _check_cells(matrix: Matrix, path: Path, faults: Faults) -> None:
         seen |= names
 
 
-def _results(folder: Path, matrix: Matrix, faults: Faults) -> dict[str, Result]:
-    found: dict[str, Result] = {}
+def _results(folder: Path, matrix: PlanFile, faults: Faults) -> dict[str, CellFile]:
+    found: dict[str, CellFile] = {}
     for cell in matrix.cells:
         path = folder / "cells" / cell.cell / "result.json"
-        result = _read(path, Result, faults) if path.exists() else None
+        result = read_record(path, CellFile, faults) if path.exists() else None
         if result is not None:
             _check_names(result, cell, ("cell", "arm", "budget", "seed", "cost_only"), path, faults)
             found[cell.cell] = result
     return found
 
 
-def _read_pieces(folder: Path, cell: Cell, draws: int, pieces: _Pieces, faults: Faults) -> None:
+def _read_pieces(folder: Path, cell: PlannedCell, draws: int, pieces: _Pieces, faults: Faults) -> None:
     for path in sorted(folder.glob("*.json")):
-        file = _read(path, PieceFile, faults)
+        file = read_record(path, PieceFile, faults)
         if file is None:
             continue
         known = len(faults)
@@ -190,15 +180,15 @@ def _read_pieces(folder: Path, cell: Cell, draws: int, pieces: _Pieces, faults: 
             same[file.seed, file.draw] = _piece(path, file)
 
 
-def _piece(path: Path, file: PieceFile) -> Piece:
+def _piece(path: Path, file: PieceFile) -> ScoredPiece:
     orders = {name: sorted(range(len(task.ids)), key=task.ids.__getitem__) for name, task in file.tasks.items()}
     tasks = [(name, task, orders[name]) for name, task in file.tasks.items()]
-    lists: dict[Metric, dict[str, list[float] | None]] = {
+    lists: dict[MetricName, dict[str, list[float] | None]] = {
         "nats": {name: task.nats for name, task in file.tasks.items()},
         "accuracy": {name: task.correct for name, task in file.tasks.items()},
         "stop_nats": {name: task.stop_nats for name, task in file.tasks.items()},
     }
-    return Piece(
+    return ScoredPiece(
         path=path,
         ids={name: tuple(task.ids[index] for index in order) for name, task, order in tasks},
         values={
@@ -207,6 +197,7 @@ def _piece(path: Path, file: PieceFile) -> Piece:
             if all(values is not None for values in found.values())
         },
         cut=None if None in (cuts := [task.cut for task in file.tasks.values()]) else sum(filter(None, cuts)),
+        unchecked=sum(len(task.unchecked) for task in file.tasks.values()),
         support={name: task.support_nats for name, task, _ in tasks},
         steps=file.steps,
         lr=file.lr,
@@ -214,7 +205,7 @@ def _piece(path: Path, file: PieceFile) -> Piece:
     )
 
 
-def _scores(pieces: Mapping[tuple[int, int], Piece], draws: int) -> Scores:
+def _scores(pieces: Mapping[tuple[int, int], ScoredPiece], draws: int) -> Scores:
     seeds = dict.fromkeys(seed for seed, _ in pieces)
     whole = tuple(sorted(seed for seed in seeds if all((seed, draw) in pieces for draw in range(draws))))
     return Scores(pieces=pieces, seeds=whole, draws=draws)
@@ -222,7 +213,7 @@ def _scores(pieces: Mapping[tuple[int, int], Piece], draws: int) -> Scores:
 
 def _check_pairs(pieces: _Pieces, faults: Faults) -> None:
     """Arms are compared example by example, and the pieces of a key become one array."""
-    arms: dict[tuple[Table, int, int, int], Piece] = {}
+    arms: dict[tuple[TaskSet, int, int, int], ScoredPiece] = {}
     for key, found in pieces.items():
         first = next(iter(found.values()))
         for (seed, draw), piece in found.items():
@@ -233,7 +224,7 @@ def _check_pairs(pieces: _Pieces, faults: Faults) -> None:
                 faults.add("another number of test examples", str(piece.path), differing, f"as many as in {first.path}")
 
 
-def _counts(piece: Piece) -> dict[str, int]:
+def _counts(piece: ScoredPiece) -> dict[str, int]:
     return {task: len(ids) for task, ids in piece.ids.items()}
 
 
@@ -242,24 +233,10 @@ def _unlike(one: Mapping[str, object], other: Mapping[str, object]) -> list[str]
     return sorted(task for task in one.keys() | other.keys() if one.get(task) != other.get(task))
 
 
-def _check_names(found: Result | PieceFile, cell: Cell, names: Sequence[str], path: Path, faults: Faults) -> None:
+def _check_names(
+    found: CellFile | PieceFile, cell: PlannedCell, names: Sequence[str], path: Path, faults: Faults
+) -> None:
     for name in names:
         if (value := getattr(found, name)) != getattr(cell, name):
             right = f"{getattr(cell, name)!r}, as matrix.json has cell {cell.cell}"
             faults.add(f"another {name} than its cell's", str(path), value, right)
-
-
-_Kind = TypeVar("_Kind", bound=Record)
-
-
-def _read(path: Path, kind: type[_Kind], faults: Faults) -> _Kind | None:
-    try:
-        return kind.model_validate_json(path.read_bytes())
-    except OSError as error:
-        faults.add(f"can't be read: {error.strerror}", str(path))
-    except ValidationError as error:
-        for problem in error.errors(include_url=False, include_context=False)[:FAULTS_A_FILE]:
-            field = ".".join(str(part) for part in problem["loc"])
-            value = {} if problem["type"] in ("json_invalid", "missing") else {"value": problem["input"]}
-            faults.add(problem["msg"], f"{path}: {field}" if field else str(path), **value)
-    return None

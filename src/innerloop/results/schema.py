@@ -1,130 +1,325 @@
-"""The files of a comparison's folder: their fields, as they are written and read.
+"""results.json: what a comparison found.
 
-Matrix, Cell          matrix.json: what was planned; a cell is one arm, budget and seed
-Result                cells/CELL/result.json: what became of a cell; absent before it ended
-PieceFile             cells/CELL/scores/*.json: the scores of one table, k, how and draw
-ARMS, UNTRAINED       every arm there is, and those that nothing trains
+Results             all of it: written, read and looked up here alone
+ArmRow              what an arm's training was and took at one budget: means over its seeds
+Score, Difference   an arm's mean, and how far it is from another arm's
+Contrast, PrimaryContrast, Adaptation, Target, Forgetting, Curves   the other lists
+
+Legend: arm = a contender; budget = what the arms have equal; how = "none", "own" or "tuned" adaptation; k = examples
+of a test task; table = "unseen" (T2) or "seen" (T1) tasks; reference = the arm that every other is compared with.
+A field that nothing was measured for is left out of the file. A class's later base has its first fields.
 """
 
-from typing import Annotated, Any, Literal
+# ruff: noqa: RUF012 (pydantic gives each record a default of its own)
 
-from pydantic import BaseModel, ConfigDict, Field
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, TypeVar
 
-from innerloop.learning.methods import METHODS
+from innerloop.errors import Fault, Faults, UserError
+from innerloop.files import write_json
+from innerloop.results.files import Detectable, Environment, Overlapping, PlannedProtocol, Primary, Spent, Training
+from innerloop.results.names import (
+    COST,
+    NO_BUDGET,
+    REFERENCE,
+    Count,
+    How,
+    MetricName,
+    Number,
+    Record,
+    TaskSet,
+    read_record,
+)
 
-UNTRAINED = ("base", "in-context")  # arms of budget "": they count in every budget
-ARMS = (*UNTRAINED, *METHODS)
-
-Table = Literal["unseen", "seen"]
-How = Literal["none", "own", "tuned"]
-Metric = Literal["nats", "accuracy", "stop_nats"]  # of the answer's tokens; right or wrong; of what ends the answer
-Number = float | None
-_Count = Annotated[int, Field(ge=0)]
-_Share = Annotated[float, Field(ge=0, le=1)]
+FORMAT, RESULTS = 1, "results.json"
 
 
-class Record(BaseModel):
-    """Takes no infinity, and no text for a number. Fields beyond those named are left alone."""
-
-    model_config = ConfigDict(strict=True, frozen=True, allow_inf_nan=False)
-
-
-class Cell(Record):
-    cell: str = Field(pattern=r"^[^/\\]*[^/\\.][^/\\]*$")  # one folder's name
+class Standing(Record):
     arm: str
     budget: str
-    seed: int
-    cost_only: bool = False
+    cost_only: bool
+    status: Literal["done", "failed", "missing"]
+    reason: str
+    seeds: list[int]
+    predicted: list[str]
 
 
-class Protocol(Record):
-    model_config = ConfigDict(extra="allow")
+class ArmRow(Spent, Standing):
+    """predicted: names of its numbers that nobody measured."""
 
-    draws: int = Field(ge=1)
+    @property
+    def group(self) -> str:
+        """The budget that it is shown under: cells of a few steps are never beside trained ones."""
+        return COST if self.cost_only else self.budget
+
+    def is_predicted(self, field: str) -> bool:
+        """`peak_bytes` names all kinds of memory at once."""
+        return bool({field, field.split(".")[0], field.split(".")[-1]} & set(self.predicted))
 
 
-class Primary(Record):
-    """The one difference that is no exploration: arm minus against. adaptation: of those that adapt."""
-
-    arm: str
-    against: str
+class Named(Record):
+    table: TaskSet
     budget: str
-    metric: Metric
-    k: _Count
-    adaptation: How
+    arm: str
+    how: How
+    k: Count
+    metric: MetricName
 
 
-class Matrix(Record):
+class Score(Named):
+    """worst: a task and its score; cut: how many answers were cut off before they ended, of how many."""
+
+    mean: float
+    low: float | None = None
+    high: float | None = None
+    worst: tuple[str, float]
+    tasks: dict[str, float]
+    seeds: list[int]
+    cut: tuple[Count, Count] | None = None
+
+
+class Judged(Record):
+    """A difference. low, high, p: None where there are too few tasks or seeds for them."""
+
+    mean: float
+    low: float | None = None
+    high: float | None = None
+    p: float | None = None
+    tasks: dict[str, float] = {}
+    seeds: list[int]
+    verdict: str
+
+
+class Against(Named):
+    reference: str
+    reference_how: How
+
+
+class Difference(Judged, Against):
+    """arm minus reference."""
+
+
+class Of(Record):
+    """of: "arm - reference"."""
+
     name: str
-    command: str
-    matrix_yaml: str
-    environment: dict[str, Any]
-    started: str
-    protocol: Protocol
+    of: str
+    budget: str
+    how: How
+    k: Count
+    metric: MetricName
+
+
+class Contrast(Judged, Of):
+    """arm minus reference, of two that many ask about."""
+
+    @property
+    def pair(self) -> tuple[str, str]:
+        arm, _, reference = self.of.rpartition(" - ")
+        return arm, reference
+
+
+class PrimaryContrast(Judged, Primary):
+    """The difference that was named before anything ran, once both arms are scored."""
+
+
+class Adapted(Record):
+    budget: str
+    arm: str
+    how: How
+    k: Count
+
+
+class Adaptation(Adapted):
+    """steps, lr: None where seeds chose different ones. curve: (inner step, test nats)."""
+
+    steps: Number
+    lr: Number
+    support_nats: float | None
+    test_nats: float
+    gap: float | None
+    curve: list[tuple[int, float]]
+
+
+class Forgetting(Adapted):
+    """kl: from the base, on other text, nats per token."""
+
+    kl: float
+    low: float | None = None
+    high: float | None = None
+
+
+class Target(Record):
+    """k, steps: the fewest that reach the target; None: it isn't reached, or nobody looked on the way."""
+
+    budget: str
+    arm: str
+    how: How
+    metric: MetricName
+    target: float
+    k: Count | None
+    steps: Count | None
+
+
+class TrainedCell(Record):
+    budget: str
+    arm: str
+    seed: int
+
+
+class Curves(Training, TrainedCell):
+    """Of one cell's training."""
+
+
+_Entry = TypeVar("_Entry", Score, Difference)
+_Index = dict[tuple[str, str, str, str, int, str], _Entry]
+
+
+class Results(Record):
+    """overlaps: None where nobody looked for them."""
+
+    format: Literal[1]
+    name: str
+    status: Literal["done", "partial"]
+    started: str = ""
+    command: str = ""
+    matrix_yaml: str = ""
+    environment: Environment = Environment()
     notes: list[str] = []
-    overlaps: list[dict[str, Any]] | None = None
-    detectable: dict[str, Any] = {}
-    primary: Primary | None = None
-    targets: dict[Metric, float] = {}
-    cells: list[Cell]
+    overlaps: list[Overlapping] | None = None
+    protocol: PlannedProtocol
+    detectable: Detectable = Detectable()
+    primary: PrimaryContrast | Primary | None = None
+    rows: list[ArmRow] = []
+    scores: list[Score] = []
+    differences: list[Difference] = []
+    contrasts: list[Contrast] = []
+    adaptation: list[Adaptation] = []
+    targets: list[Target] = []
+    forgetting: list[Forgetting] = []
+    training: list[Curves] = []
+
+    @classmethod
+    def read(cls, path: Path) -> "Results":
+        """Raises UserError for a file that is none, is damaged, or has another format."""
+        faults = Faults()
+        results = read_record(path, cls, faults)
+        if any(fault.where == f"{path}: format" for fault in faults):
+            problem = "these results are not in a format that this version reads"
+            given = next(fault.value for fault in faults if fault.where == f"{path}: format")
+            raise UserError(Fault(problem, f"{path}: format", given, str(FORMAT)))
+        faults.raise_if_any()
+        assert results is not None
+        return results
+
+    def contents(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return self.model_dump(mode="json", exclude_unset=True)
+
+    def write(self, path: Path) -> None:
+        write_json(path, self.contents())
+
+    # looked up
+
+    @cached_property
+    def budgets(self) -> list[str]:
+        """Those that something was trained at; only where there is none, NO_BUDGET."""
+        found = [row.group for row in self.rows] + [each.budget for each in (*self.scores, *self.differences)]
+        return unique(budget for budget in found if budget not in (COST, NO_BUDGET)) or (
+            [NO_BUDGET] if NO_BUDGET in found else []
+        )
+
+    def rows_of(self, budget: str) -> list[ArmRow]:
+        """Its rows; the arms that aren't trained count in every budget but that of cost."""
+        groups = (COST,) if budget == COST else (budget, NO_BUDGET)
+        return [row for row in self.rows if row.group in groups]
+
+    def row(self, budget: str, arm: str) -> ArmRow | None:
+        return next((row for row in self.rows_of(budget) if row.arm == arm), None)
+
+    def arms(self, budget: str) -> list[str]:
+        """In the matrix's order; those that only the scores know come last."""
+        scored = (score.arm for score in self.scores if score.budget in (budget, NO_BUDGET))
+        return unique([*(row.arm for row in self.rows_of(budget)), *scored])
+
+    def hows(self, budget: str) -> list[How]:
+        """The adaptations that were scored; "none" where there is none, so that k = 0 is still shown."""
+        counted = [score for score in self.scores if score.budget in (budget, NO_BUDGET)]
+        found = {score.how for score in counted if score.table == "unseen"}
+        adapted: tuple[How, ...] = ("own", "tuned")
+        return [how for how in adapted if how in found] or ["none"]
+
+    def holds(self, table: TaskSet, budget: str) -> bool:
+        """Whether an arm of this very budget was scored."""
+        return any((score.table, score.budget) == (table, budget) for score in self.scores)
+
+    @cached_property
+    def ks(self) -> list[int]:
+        return sorted({*self.protocol.k} | {score.k for score in self.scores})
+
+    def tasks(self, table: TaskSet) -> list[str]:
+        known = self.protocol.held_out if table == "unseen" else self.protocol.train
+        return unique([*known, *(task for score in self.scores if score.table == table for task in score.tasks)])
+
+    def score(
+        self, budget: str, arm: str, how: str, k: int, metric: MetricName, table: TaskSet = "unseen"
+    ) -> Score | None:
+        return _find(self._scores, table, budget, arm, how, k, metric)
+
+    def difference(
+        self, budget: str, arm: str, how: str, k: int, metric: MetricName, table: TaskSet = "unseen"
+    ) -> Difference | None:
+        """From REFERENCE."""
+        return _find(self._differences, table, budget, arm, how, k, metric)
+
+    def others(self, budget: str, table: TaskSet) -> list[Difference]:
+        """The differences from another arm than REFERENCE."""
+        found = [each for each in self.differences if (each.budget, each.table) == (budget, table)]
+        return [each for each in found if each.reference != REFERENCE]
+
+    def curve(self, budget: str, arm: str, how: str, metric: MetricName) -> list[Score]:
+        """Its scores on unseen tasks in the order of k."""
+        return [score for k in self.ks if (score := self.score(budget, arm, how, k, metric))]
+
+    def last_difference(self, budget: str, arm: str, how: str, metric: MetricName) -> Difference | None:
+        """The difference at the largest k that the arm was compared at."""
+        found = (self.difference(budget, arm, how, k, metric) for k in reversed(self.ks))
+        return next((each for each in found if each is not None), None)
+
+    @property
+    def exploratory(self) -> int:
+        """How many other differences than the primary contrast have a verdict on a method."""
+        judged = [*(each for each in self.differences if not self.is_primary(each)), *self.contrasts]
+        return sum(each.p is not None for each in judged)
+
+    def is_primary(self, found: Difference) -> bool:
+        """Whether a difference is the primary contrast."""
+        named = self.primary
+        if named is None or found.table != "unseen" or found.how not in (named.adaptation, "none"):
+            return False
+        asked = (named.arm, named.against, named.budget, named.metric, named.k)
+        return asked == (found.arm, found.reference, found.budget, found.metric, found.k)
+
+    @cached_property
+    def _scores(self) -> _Index[Score]:
+        return _index(self.scores)
+
+    @cached_property
+    def _differences(self) -> _Index[Difference]:
+        return _index([each for each in self.differences if each.reference == REFERENCE])
 
 
-class Forgotten(Record):
-    """kl: task -> nats a token."""
-
-    how: How
-    k: _Count
-    kl: dict[str, float] = Field(min_length=1)
+def unique(names: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(names))
 
 
-class Result(Record):
-    """A number that the cell doesn't have is None."""
-
-    cell: str
-    arm: str
-    budget: str
-    seed: int
-    cost_only: bool = False
-    status: Literal["done", "failed"]
-    reason: str = ""
-    algorithm: str | None = None
-    trains: str | None = None
-    parameters: Number = None
-    percent: Number = None
-    examples_per_task: Number = None
-    tasks: Number = None
-    passes: Number = None
-    steps: Number = None
-    tokens: Number = None
-    seconds: Number = None
-    tokens_per_second: Number = None
-    peak_bytes: dict[str, float] = {}
-    file_bytes: Number = None
-    config_yaml: str | None = None
-    command: str | None = None
-    predicted: list[str] = []
-    forgetting: list[Forgotten] = []
-    training: dict[str, list[Number]] = {}
+def _index(entries: Sequence[_Entry]) -> _Index[_Entry]:
+    return {(each.table, each.budget, each.arm, each.how, each.k, each.metric): each for each in entries}
 
 
-class TaskScores(Record):
-    ids: list[str] = Field(min_length=1)
-    nats: list[float]
-    stop_nats: list[float] | None = None
-    correct: list[_Share]
-    cut: _Count | None = None
-    support_nats: Number = None
-
-
-class PieceFile(Record):
-    table: Table
-    arm: str
-    budget: str
-    seed: int
-    draw: _Count
-    k: _Count
-    how: How
-    steps: Number = None
-    lr: Number = None
-    tasks: dict[str, TaskScores] = Field(min_length=1)
-    curve: list[tuple[int, float]] = []
+def _find(index: _Index[_Entry], table: str, budget: str, arm: str, how: str, k: int, metric: str) -> _Entry | None:
+    """An arm that isn't trained has no budget, and one that isn't adapted (k = 0, in-context) no `how`."""
+    keys = ((table, b, arm, h, k, metric) for b in (budget, NO_BUDGET) for h in (how, "none"))
+    return next((index[key] for key in keys if key in index), None)
