@@ -101,6 +101,8 @@ def test_the_source_and_the_optimizer_decide_what_is_read() -> None:
     }
     hidden = load_config(minimal("joint", tasks={"suite": "hidden-rules"})).resolved()
     assert set(leaves(hidden)) == READ["joint"] | {"tasks.instances"}
+    styles = load_config(minimal("joint", tasks={"suite": "house-styles"}))
+    assert (hidden["tasks"]["instances"], styles.tasks.instances) == (4, 16)
     sgd = load_config(minimal("joint"), [f"outer.optimizer={SGD}"]).resolved()
     assert set(leaves(sgd)) == READ["joint"] - {f"outer.optimizer.{key}" for key in ("betas", "eps", "weight_decay")}
 

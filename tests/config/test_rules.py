@@ -56,6 +56,7 @@ def test_what_other_values_leave_unread() -> None:
         "outer.optimizer.weight_decay",
     }
     assert unread_keys(**{"tasks.suite": "math-science"}) - always == {"tasks.instances"}
+    assert unread_keys(**{"tasks.suite": "house-styles"}) == always
     folder = unread_keys(**{"tasks.suite": None, "tasks.folder": "x"})
     assert folder - always == {"tasks.difficulty", "tasks.instances"}
     assert always - folder == {"tasks.columns", "tasks.verifier"}

@@ -29,7 +29,7 @@ from innerloop.config.schema import (
     get,
     nested,
 )
-from innerloop.data.suites.hidden_rules import INSTANCES
+from innerloop.data.suites import SUITES
 from innerloop.errors import Fault, Faults, UserError, did_you_mean
 from innerloop.learning.methods import METHODS, own_options
 from innerloop.numerics.optimizers import AdamW, Optimizer
@@ -196,6 +196,11 @@ def _method(given: Mapping[str, Any]) -> str | None:
     return name if isinstance(name, str) and name in METHODS else None
 
 
+def _instances(given: Mapping[str, Any]) -> int | None:
+    name = given.get("tasks.suite")
+    return SUITES[name].instances if isinstance(name, str) and name in SUITES else None
+
+
 def _defaults(given: Mapping[str, Any]) -> dict[str, Any]:
     """The default of every key that a run with the `given` keys reads, or would read if they were right."""
     name = _method(given) or STAND_INS["method.name"]
@@ -204,7 +209,7 @@ def _defaults(given: Mapping[str, Any]) -> dict[str, Any]:
     values = {
         **DEFAULTS,
         "tasks.difficulty": "default",
-        "tasks.instances": INSTANCES,
+        "tasks.instances": _instances(given),
         "tasks.columns": {},
         "tasks.verifier": "exact",
         "tasks.examples_per_task": None if "tasks.folder" in given else 100,

@@ -10,11 +10,12 @@ Both look at a flat view of a config, dotted key -> value, with the defaults fil
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from innerloop.data.suites import SUITES
 from innerloop.learning.methods import METHODS
 
 Values = Mapping[str, Any]
 
-HIDDEN_RULES = "hidden-rules"  # the suite whose number of tasks can be chosen
+SIZED = [name for name, suite in SUITES.items() if suite.instances]  # suites whose number of tasks can be chosen
 METHOD = "method.name"
 OPTIMIZERS = ("method.inner.optimizer", "outer.optimizer")
 LORAPLUS = "method.inner.optimizer.loraplus_lr_ratio"
@@ -54,8 +55,8 @@ def unread(values: Values) -> Iterator[Objection]:
     if values.get("tasks.folder") is None:
         yield _without("tasks.columns", "tasks.folder", "a folder")
         yield _without("tasks.verifier", "tasks.folder", "a folder")
-    if values.get("tasks.suite") != HIDDEN_RULES:
-        yield _without("tasks.instances", "tasks.suite", f"the suite {HIDDEN_RULES}")
+    if values.get("tasks.suite") not in SIZED:
+        yield _without("tasks.instances", "tasks.suite", f"the suite {' or '.join(SIZED)}")
     if values.get(TRUNK_CACHE) is not True:
         keys = ("memory.trunk_cache_gb", TRUNK_CACHE)
         yield Objection(keys, f"read only with {TRUNK_CACHE}: true", f"leave it out, or true in {TRUNK_CACHE}")

@@ -42,10 +42,14 @@ class Request:
 
 
 class Suite(NamedTuple):
-    """Both take the number of tasks a family; None is the suite's own default."""
+    """Both functions take the number of tasks a family; None is the suite's own default.
+
+    instances  that default; None where there is one task a family and no number can be chosen
+    """
 
     task_names: Callable[[int | None], list[tuple[str, str]]]
     build: Callable[[Request, int | None], list[Task]]
+    instances: int | None
 
 
 def named_seed(*names: str | int) -> int:

@@ -5,17 +5,18 @@ KIND_OF       word -> its kind
 WORDS         all of them
 LABELS        words that stand for classes; none of them is in WORDS
 LETTERS, DIGITS, COLOURS, DIRECTIONS, DAYS, MONTHS, UNITS    small alphabets
+words_of      a text, taken apart at white space
 """
 
 from string import ascii_lowercase, digits
 
 
-def _words(text: str) -> tuple[str, ...]:
+def words_of(text: str) -> tuple[str, ...]:
     return tuple(text.split())
 
 
 KINDS: dict[str, tuple[str, ...]] = {
-    kind: _words(words)
+    kind: words_of(words)
     for kind, words in {
         "animal": """
             cat dog horse cow pig sheep goat bird fish lion tiger bear wolf fox deer rabbit
@@ -49,15 +50,15 @@ KINDS: dict[str, tuple[str, ...]] = {
 }
 KIND_OF = {word: kind for kind, words in KINDS.items() for word in words}
 WORDS = tuple(KIND_OF)
-LABELS = _words(
+LABELS = words_of(
     "silver gold stone wind rain snow fire moon star gate leaf wave "
     "iron paper glass wood cloud storm dust smoke shadow light sand ice"
 )
 
 LETTERS = tuple(ascii_lowercase)
 DIGITS = tuple(digits)
-COLOURS = _words("red blue green yellow black white brown pink")
-DIRECTIONS = _words("north south east west up down left right")
-DAYS = _words("Monday Tuesday Wednesday Thursday Friday Saturday Sunday")
-MONTHS = _words("January February March April May June July August September October November December")
-UNITS = _words("cups boxes miles hours pounds feet coins bags")
+COLOURS = words_of("red blue green yellow black white brown pink")
+DIRECTIONS = words_of("north south east west up down left right")
+DAYS = words_of("Monday Tuesday Wednesday Thursday Friday Saturday Sunday")
+MONTHS = words_of("January February March April May June July August September October November December")
+UNITS = words_of("cups boxes miles hours pounds feet coins bags")
