@@ -14,6 +14,7 @@ from innerloop.cli.common import Json, say
 from innerloop.cli.comparing import compare, report
 from innerloop.cli.looking import env, preview, recipes, runs, schema
 from innerloop.cli.running import check, init, plan, train
+from innerloop.cli.talking import chat, generate
 from innerloop.cli.using import adapt, evaluate, export
 from innerloop.engine.stopping import stoppable
 from innerloop.errors import ResumableError, RunError, UserError
@@ -67,6 +68,8 @@ app.command()(train)
 app.command()(check)
 app.command()(plan)
 app.command()(adapt)
+app.command()(generate)
+app.command()(chat)
 app.command("eval")(evaluate)
 app.command()(compare)
 app.command()(report)

@@ -52,7 +52,7 @@ class Adapted:
     form: Form | None = "prompt"
 
     def __repr__(self) -> str:
-        losses = " -> ".join(f"{loss:.3f}" for loss in self.losses[:: max(len(self.losses) - 1, 1)])
+        losses = " -> ".join(f"{loss:.3f}" for loss in self.losses[:: max(len(self.losses) - 1, 1)]) or "unknown"
         return (
             f"Adapted(steps={len(self.losses)}, support loss {losses}, {len(self.values)} tensors, of {self.learned!r})"
         )
@@ -125,6 +125,11 @@ class Learned:
     def encoder(self) -> Encoder:
         """How the run reads examples and prompts."""
         return encoder_of(self.config, self.model.tokenizer)
+
+    @property
+    def unadapted(self) -> Adapted:
+        """The shared values as they are: what k = 0 examples give. No form is known: prompts say their own."""
+        return Adapted(self, per_task(self.space.shared, 1), losses=(), form=None)
 
     def adapt(
         self,
