@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import innerloop.files
-from innerloop.files import MANIFEST, at_home, built_once, replaced_folder, write_whole
+from innerloop.files import MANIFEST, at_home, built_once, replaced_folder, write_text, write_whole
 
 CONTENT = {"weights": bytes(range(200)), "config.json": b"{}\n", "sub/tokens": b"abc" * 40, "empty": b""}
 
@@ -144,3 +144,13 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="folder"):
         write_whole(tmp_path / "folder", b"x")
     assert sorted(each.name for each in (*tmp_path.iterdir(), *path.parent.iterdir())) == ["file", "folder", "new"]
+
+
+def test_a_text_replaces_the_old_one_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    write_text(path, "old")
+    write_text(path, "new ü")
+    assert content(tmp_path) == {"a.txt": "new ü".encode()}
+    with pytest.raises(UnicodeEncodeError):
+        write_text(path, "half a pair: \ud800")
+    assert content(tmp_path) == {"a.txt": "new ü".encode()}

@@ -13,11 +13,6 @@ letters = st.lists(st.sampled_from(LETTERS), min_size=1, max_size=6).map(tuple)
 several = settings(max_examples=40, deadline=None)
 
 
-def test_words_are_of_one_kind_and_no_label() -> None:
-    assert len(set(WORDS)) == sum(len(words) for words in KINDS.values()) == 240
-    assert not set(WORDS) & set(LABELS)
-
-
 @several
 @given(seeds, letters)
 def test_a_shift_moves_every_item_the_same_way_round_its_cycle(rng: Random, items: drawn_rules.Items) -> None:
