@@ -53,7 +53,8 @@ lost` and `corrupt accepted` have to be 0. What each row does, and its name: [fa
 COMPILED = """\
 An outer step of `fomaml-lora` on SmolLM2-135M, float32, with one inner step, and the same with its decoder layers
 through torch.compile: CPU seconds of one thread, medians of five turns. gain: what a compiled step saves, the median
-over turns. compiling: seconds by the clock before the first step.
+over turns. compiling: seconds by the clock before the first step. It is no option any more
+([note](design/0017-no-compiled-layers.md)).
 """
 
 
@@ -249,6 +250,7 @@ SECTIONS = [
     Section(
         "Compiled layers",
         "compiled",
+        "git checkout ba15c40 && "
         "python benchmarks/compiled.py --output benchmarks/results/compiled.json    # 15 minutes",
         COMPILED,
         compiled_table,
@@ -256,7 +258,7 @@ SECTIONS = [
     Section(
         "Compiled layers on a GPU",
         "compiled-cuda",
-        "python benchmarks/compiled.py --cuda --output benchmarks/results/compiled-cuda.json",
+        "git checkout ba15c40 && python benchmarks/compiled.py --cuda --output benchmarks/results/compiled-cuda.json",
         "The same on a GPU, by the clock.\n",
         compiled_table,
     ),

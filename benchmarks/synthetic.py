@@ -8,7 +8,6 @@ Every example is as long as every other, and the second half of each is scored.
 """
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -17,7 +16,6 @@ import torch
 from innerloop.config.loading import load_config
 from innerloop.data.encoding import Encoded, EncodedTask
 from innerloop.data.tasks import Example, Task, TaskBatch
-from innerloop.engine.compiling import compile_layers
 from innerloop.engine.pace import paced
 from innerloop.engine.session import Session
 from innerloop.loading.models import LoadedModel
@@ -65,7 +63,7 @@ def random_model(shape: "PretrainedConfig", *, dtype: str = "float32", device: s
 class Runner:
     """A run of `work`, at its first step."""
 
-    def __init__(self, model: LoadedModel, work: Work, sets: Sequence[str] = ()) -> None:
+    def __init__(self, model: LoadedModel, work: Work) -> None:
         source = {
             "model": {"name": "random", "dtype": str(model.model.dtype).removeprefix("torch.")},
             "tasks": {"suite": "hidden-rules", "support": work.examples, "query": work.examples},
@@ -76,8 +74,7 @@ class Runner:
         }
         self.model, self.method, self.steps = model, work.method, 0
         tasks = _random_tasks(work, vocabulary=model.model.config.vocab_size)
-        session = paced(Session(load_config(source, [*work.sets(), *sets]), model, tasks))
-        compile_layers(session)
+        session = paced(Session(load_config(source, work.sets()), model, tasks))
         _, self.batches = session.streams()[0]
         self.device = session.device
         self.trainer = session.trainer(session.space(), self.batches)

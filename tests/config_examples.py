@@ -19,7 +19,6 @@ OTHER: dict[str, Any] = {
     "model.hub_id": "somebody/a-model",
     "model.dtype": "bfloat16",
     "model.device": "cuda:1",
-    "model.compile": True,
     "tasks.suite": "hidden-rules",
     "tasks.folder": "more",
     "tasks.difficulty": "hard",

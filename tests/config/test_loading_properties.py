@@ -33,7 +33,6 @@ def valid(draw: st.DrawFn) -> dict[str, Any]:
     if METHODS[method].space.trains_base:
         values.pop("memory.trunk_cache", None)
         values.pop("memory.tasks_per_forward", None)
-        values.pop("model.compile", None)
     else:
         values.pop("memory.lean", None)
         values.pop("memory.offload", None)
@@ -43,8 +42,6 @@ def valid(draw: st.DrawFn) -> dict[str, Any]:
         values |= {"model.dtype": "bfloat16"}
         if "method.inner.optimizer.name" in values:
             values["method.inner.optimizer.name"] = "sgd"
-    if values.get("method.lora.lora_dropout"):
-        values.pop("model.compile", None)
     if "memory.trunk_cache" in values:
         values["method.lora.layers"] = "last-2"
     if METHODS[method].one_task:

@@ -24,7 +24,6 @@ VALUES: dict[str, Any] = {
     "memory.tasks_per_forward": 1,
     "memory.trunk_cache": False,
     "memory.lean": False,
-    "model.compile": False,
     "memory.offload": False,
     "model.dtype": "float32",
 }

@@ -41,7 +41,6 @@ RUNS: dict[str, tuple[str, dict[str, Any]]] = {
     "cached": ("fomaml-lora", {**STEPS, "method.lora.layers": "last-1", "memory.trunk_cache": True}),
     "all of bfloat16": ("fomaml", {**STEPS, "model.dtype": "bfloat16"}),
     "suite": ("joint-lora", {**SUITE, **SHORT}),
-    "one module": ("joint-lora", {"method.lora.layers": "last-1", "method.lora.target_modules": ["o_proj"]}),
     "truncated": ("joint-lora", {"tasks.max_length": 12, "tasks.on_too_long": "truncate"}),
     "clipped": ("joint-lora", {**SGD, "outer.clip": 0.01}),
 }
@@ -66,7 +65,6 @@ CHANGES: dict[str, Change] = {
     "model.hub_id": of("model.hub_id"),
     "model.dtype": of("model.dtype"),
     "model.device": Change("cpu"),
-    "model.compile": of("model.compile", run="one module", shows="plan"),
     "tasks.suite": Change("math-science", run="suite", also={"tasks.instances": ABSENT}),
     "tasks.folder": Change(lambda other: str(other.tasks)),
     "tasks.difficulty": of("tasks.difficulty", run="suite"),
@@ -136,7 +134,7 @@ EXCEPTIONS = {
     "tasks.date": "read by chat templates that write a date (engine/test_sources_dates.py), and these tasks are texts",
 }
 NEEDS_A_GPU = {"memory.offload"}
-LAW_5 = {"model.compile"} | {
+LAW_5 = {
     f"memory.{key}" for key in ("tasks_per_forward", "checkpointing", "trunk_cache", "trunk_cache_gb", "logit_rows")
 }
 

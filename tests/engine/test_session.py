@@ -13,12 +13,13 @@ from config_examples import minimal
 from helpers import frozen_copy, same
 from innerloop.config.defaults import AUTO_TOKENS_PER_FORWARD
 from innerloop.config.loading import load_config
+from innerloop.engine.forwards import evenly
 from innerloop.engine.session import Session, prepare, roles
+from innerloop.engine.task_batches import TaskBatches
 from innerloop.errors import UserError
 from innerloop.learning.methods import METHODS
 from innerloop.machine import chosen_device
 from innerloop.runs.header import header_of
-from innerloop.spaces.compiled import CompiledLayers
 from innerloop.spaces.loss import AnswerLoss
 from record_files import write
 from small_runs import NAMES, ROWS, TEST, World, new_world, records, settings
@@ -119,11 +120,10 @@ def test_names_and_long_examples_are_refused_with_their_keys(world: World) -> No
 # draws
 
 
-def test_a_cpu_fills_nothing_up_and_compiled_layers_want_it(world: World) -> None:
+def test_a_cpu_fills_nothing_up(world: World) -> None:
     session = session_of(world, "fomaml-lora", **{"outer.tasks_per_step": 3, "tasks.support": 6})
     ragged = session.streams()[0][1]
-    session.layers = CompiledLayers({}, scale=1.0)
-    even = session.streams()[0][1]
+    even = TaskBatches(session.config, session.train, packed=True, even=evenly("cuda"))
     support, filled = ragged[0].support[0], even[0].support[0]
     assert support.packing is not None
     assert len(set(support.packing.sizes)) > 1

@@ -22,7 +22,6 @@ LORAPLUS = "method.inner.optimizer.loraplus_lr_ratio"
 INNER_OPTIMIZER = "method.inner.optimizer.name"
 A_FORWARD, A_STEP, TRUNK_CACHE = "memory.tasks_per_forward", "outer.tasks_per_step", "memory.trunk_cache"
 LEAN, OFFLOAD, DTYPE = "memory.lean", "memory.offload", "model.dtype"
-COMPILE, DROPOUT = "model.compile", "method.lora.lora_dropout"
 SUPPORT, QUERY, EXAMPLES = "tasks.support", "tasks.query", "tasks.examples_per_task"
 
 
@@ -130,8 +129,6 @@ def _method_conflicts(values: Values) -> Iterator[Objection]:
         yield Objection((A_STEP, METHOD), f'"{name}" trains on one task at a time', "1")
     if values[TRUNK_CACHE]:
         yield from _trunk_conflicts(values)
-    if values[COMPILE]:
-        yield from _compile_conflicts(values)
     if not row.space.trains_base:
         for key in (key for key in (LEAN, OFFLOAD) if values[key]):
             problem = f'"{name}" trains {row.space.title}, a few millions of values: there is little to save'
@@ -148,16 +145,6 @@ def _trunk_conflicts(values: Values) -> Iterator[Objection]:
     elif _includes_the_first(values["method.lora.layers"]):
         problem = "the first layer is trained too, so nothing below it could be kept"
         yield Objection((TRUNK_CACHE, "method.lora.layers", METHOD), problem, right)
-
-
-def _compile_conflicts(values: Values) -> Iterator[Objection]:
-    name = values[METHOD]
-    if not METHODS[name].space.reads_lora:
-        problem = f'"{name}" trains all parameters; layers are compiled around a LoRA'
-        yield Objection((COMPILE, METHOD), problem, f"false; {lora_sibling(name)} reads it")
-    elif values[DROPOUT]:
-        problem = "dropout masks are drawn from each example's seed, which can't be compiled"
-        yield Objection((COMPILE, DROPOUT), problem, "false, or 0 as method.lora.lora_dropout")
 
 
 def _lean_conflicts(values: Values) -> Iterator[Objection]:

@@ -95,7 +95,6 @@ class ModelSection(Section):
         "float32", means="auto, float32, bfloat16 or float16"
     )
     device: str = _key("auto", means="auto, cpu, cuda or cuda:N", pattern=r"^(auto|cpu|cuda(:[0-9]+)?)$")
-    compile: bool = _key(False, means="true or false")
 
 
 class TasksSection(Section):

@@ -18,9 +18,9 @@ def tasks_that_fit(config: RunConfig, first: TaskBatch, device: torch.device) ->
     return max(1, min(fits, AUTO_TOKENS_PER_FORWARD[device.type] // largest))
 
 
-def evenly(kind: str, *, compiled: bool) -> bool:
+def evenly(kind: str) -> bool:
     """Whether the tasks of a packed forward are filled up to equally many tokens, on a device of this kind.
 
-    One launch on a GPU is for all of them, and so is a compiled layer; a CPU goes through them one by one.
+    One launch on a GPU is for all of them; a CPU goes through them one by one.
     """
-    return kind != "cpu" or compiled
+    return kind != "cpu"

@@ -17,7 +17,6 @@ from innerloop.data.encoding import EncodedTask
 from innerloop.engine.hidden_states import HiddenStates
 from innerloop.engine.trainer import Trainer
 from innerloop.loading.architecture import decoder_layers
-from innerloop.spaces.compiled import CompiledLayers
 from innerloop.spaces.kinds import SpaceOptions
 from innerloop.spaces.lora import chosen_layers
 from innerloop.spaces.space import ParameterSpace
@@ -32,7 +31,6 @@ def make_space(
     dtype: torch.dtype | None = None,
     hidden: HiddenStates | None = None,
     companies: Companies | None = None,
-    compiled: CompiledLayers | None = None,
 ) -> ParameterSpace:
     """A space at its starting values: the model's own weights, or a fresh LoRA.
 
@@ -55,7 +53,6 @@ def make_space(
         cut=cut,
         store=store,
         companies=companies,
-        compiled=compiled,
     )
     return config.method.row.space.make(model, options)
 

@@ -28,7 +28,6 @@ from innerloop.learning.methods import Row
 from innerloop.loading.architecture import packs
 from innerloop.loading.models import LoadedModel, load
 from innerloop.machine import chosen_device
-from innerloop.spaces.compiled import CompiledLayers
 from innerloop.spaces.space import ParameterSpace
 from innerloop.spaces.trunk import Companies
 
@@ -42,7 +41,6 @@ class Session:
     overlaps  examples that tasks of two roles share
     warnings  what looks wrong in the data, and is no fault
     store     hidden states below the cut
-    layers    compiled, where `runs.compiling` has made them; compiled: what it says about that, None = wasn't asked
     """
 
     config: RunConfig
@@ -56,8 +54,6 @@ class Session:
     warnings: list[str] = field(default_factory=list)
     device: torch.device = field(init=False)
     dtype: torch.dtype = field(init=False)
-    layers: CompiledLayers | None = field(init=False, default=None)
-    compiled: str | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         # of the forward; at rest, a space may keep the model's tensors elsewhere and in another dtype
@@ -76,7 +72,6 @@ class Session:
             dtype=self.dtype,
             hidden=self.store,
             companies=self.companies if self.cut else None,
-            compiled=self.layers,
         )
 
     @property
@@ -85,8 +80,8 @@ class Session:
 
     @property
     def even(self) -> bool:
-        """How the examples of a forward are packed; a compiler that failed leaves no trace."""
-        return evenly(self.device.type, compiled=self.layers is not None)
+        """Whether the tasks of a packed forward are filled up to equally many tokens."""
+        return evenly(self.device.type)
 
     @property
     def cut(self) -> int:

@@ -9,9 +9,7 @@ from contextlib import contextmanager
 from innerloop.engine.trainer import Trainer
 from innerloop.loading.architecture import head
 from innerloop.planning.tracking import Tracker
-from innerloop.spaces.lora import LoraSpace
 from innerloop.spaces.phases import listening
-from innerloop.spaces.space import ParameterSpace
 
 
 @contextmanager
@@ -19,21 +17,8 @@ def tracked(trainer: Trainer, tracker: Tracker) -> Generator[None]:
     """The steps of `trainer` inside. No number of theirs changes."""
     _adopt(trainer, tracker)
     tracker.at(phase="inner", stage="between")
-    with _uncompiled(trainer.space), listening(tracker.hear), tracker:
+    with listening(tracker.hear), tracker:
         yield
-
-
-@contextmanager
-def _uncompiled(space: ParameterSpace) -> Generator[None]:
-    """A tracker sees operators, and compiled layers have none."""
-    if not isinstance(space, LoraSpace):
-        yield
-        return
-    compiled, space.compiled = space.compiled, None
-    try:
-        yield
-    finally:
-        space.compiled = compiled
 
 
 def _adopt(trainer: Trainer, tracker: Tracker) -> None:

@@ -126,7 +126,7 @@ def look(config: RunConfig, *, kind: str, ground: Groundwork | None = None) -> W
     tokenizer: Any = found.tokenizer
     model = LoadedModel(found.model, tokenizer, config.model.name, config.model.name, fingerprint="")
     session = prepare(config, model=model, ground=found)
-    return of_session(session, encoded=tokenizer is not None, even=evenly(kind, compiled=config.model.compile))
+    return of_session(session, encoded=tokenizer is not None, even=evenly(kind))
 
 
 def of_session(session: Session, *, encoded: bool = True, even: bool | None = None) -> Workload:

@@ -21,7 +21,6 @@ class Header:
     adapters: one after the other;
     tokens_a_step: that go through the model in the first; cached_layers: the lowest, which run once for each example;
     cache_gb: of their hidden states that are kept at most;
-    compiled: whether the decoder layers are, or why not; None = that wasn't asked for;
     whole_gradients: an inner step needs all of a task's gradient at once, of all parameters;
     overlaps: examples that tasks of two roles share; warnings: what looks wrong in the data, and is no fault."""
 
@@ -42,7 +41,6 @@ class Header:
     cached_layers: int
     cache_gb: float
     whole_gradients: bool
-    compiled: str | None
     dropped: dict[str, int]
     overlaps: tuple[Overlap, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -73,8 +71,6 @@ class Header:
         if self.cached_layers:
             kept = f"at most {self.cache_gb:g} GB of hidden states are kept"
             lines.append(f"cache    layers 0-{self.cached_layers - 1} run once for each example; {kept}")
-        if self.compiled:
-            lines.append(f"compiled {self.compiled}")
         if self.whole_gradients:
             lines.append("memory   each task's whole gradient is kept: only plain sgd applies it piece by piece")
         lines += [f"dropped  {count} {reason}" for reason, count in self.dropped.items()]
@@ -107,7 +103,6 @@ def header_of(session: Session) -> Header:
         cached_layers=session.cut,
         cache_gb=config.memory.trunk_cache_gb or 0,
         whole_gradients=inner is not None and space.keeps_full_gradient(inner.build().optimizer),
-        compiled=session.compiled,
         dropped=session.dropped,
         overlaps=tuple(session.overlaps),
         warnings=tuple(session.warnings),

@@ -14,7 +14,6 @@ from safetensors import SafetensorError
 from innerloop.config.document import to_yaml
 from innerloop.config.loading import RunConfig, load_config
 from innerloop.config.output_dir import GO_ON, empty_folder, read_manifest
-from innerloop.engine.compiling import compile_layers
 from innerloop.engine.groundwork import Groundwork, Say, checked, groundwork
 from innerloop.engine.hidden_states import HiddenStates
 from innerloop.engine.pace import paced
@@ -84,7 +83,6 @@ def meta_train(
             same_inputs(before, session)
             if on_resume:
                 on_resume(before)
-        compile_layers(session)
         header = header_of(session)
         if on_header:
             on_header(header)

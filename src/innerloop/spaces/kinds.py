@@ -19,7 +19,6 @@ from torch import nn
 from innerloop.numerics.loss import CHUNK_ROWS
 from innerloop.numerics.optimizers import AdamW, Optimizer, Sgd
 from innerloop.spaces.all_parameters import AllParameters
-from innerloop.spaces.compiled import CompiledLayers
 from innerloop.spaces.lora import LoraSettings, LoraSpace
 from innerloop.spaces.loss import AnswerLoss
 from innerloop.spaces.space import ParameterSpace
@@ -51,7 +50,6 @@ class SpaceOptions:
     cut: int = 0
     store: Store | None = None
     companies: Companies | None = None
-    compiled: CompiledLayers | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,9 +87,8 @@ def _lora(model: nn.Module, options: SpaceOptions) -> LoraSpace:
         companies=options.companies,
         checkpointing=options.checkpointing,
         logit_rows=options.logit_rows,
-        compiled=options.compiled,
     )
-    return LoraSpace(model, loss, options.lora or LoraSettings(), seed=options.seed, compiled=options.compiled)
+    return LoraSpace(model, loss, options.lora or LoraSettings(), seed=options.seed)
 
 
 def _all_parameters(model: nn.Module, options: SpaceOptions) -> AllParameters:

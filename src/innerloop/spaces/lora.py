@@ -25,7 +25,6 @@ from innerloop.data.tasks import Batch
 from innerloop.errors import Fault, UserError, did_you_mean
 from innerloop.loading.architecture import decoder_layers
 from innerloop.numerics.tensors import TensorSet
-from innerloop.spaces.compiled import CompiledLayers
 from innerloop.spaces.ragged import add_updates
 from innerloop.spaces.space import ParameterSpace, TaskLoss, Trained, gradients, math_attention
 
@@ -50,26 +49,13 @@ class LoraSettings:
 
 
 class LoraSpace(ParameterSpace):
-    """The LoRA matrices of the target modules; any number of tasks a forward.
-
-    compiled   the layers that `loss` runs, for losses with their gradient; None, and in anything else: hooks
-    """
+    """The LoRA matrices of the target modules; any number of tasks per forward."""
 
     limit = None
 
-    def __init__(
-        self,
-        model: nn.Module,
-        loss: TaskLoss,
-        settings: LoraSettings,
-        *,
-        seed: int,
-        compiled: CompiledLayers | None = None,
-    ) -> None:
+    def __init__(self, model: nn.Module, loss: TaskLoss, settings: LoraSettings, *, seed: int) -> None:
         super().__init__(model, loss)
-        if compiled and settings.lora_dropout:
-            raise ValueError("dropout masks are drawn from seeds, which can't be compiled")
-        self.settings, self.compiled = settings, compiled
+        self.settings = settings
         self.targets = find_targets(model, settings)
         self.shared = fresh_lora(self.targets, settings, seed=seed)
 
@@ -82,7 +68,7 @@ class LoraSpace(ParameterSpace):
         self, values: Mapping[str, Tensor], batch: Batch, *, into: TensorSet | None = None
     ) -> tuple[Tensor, TensorSet | None]:
         leaves = _leaves(values, batch)
-        with torch.enable_grad(), self._in_place(leaves, batch):
+        with torch.enable_grad(), self._hooked(leaves, batch):
             loss = self.loss(batch)
             gradient = gradients(loss, list(leaves.values()))
         return loss.detach(), self._hand_over(dict(zip(leaves, gradient, strict=True)), into)
@@ -106,15 +92,6 @@ class LoraSpace(ParameterSpace):
             dtype="float32",
             modules=tuple(self.targets),
         )
-
-    @contextmanager
-    def _in_place(self, leaves: Mapping[str, Tensor], batch: Batch) -> Generator[None]:
-        if self.compiled is None:
-            with self._hooked(leaves, batch):
-                yield
-        else:
-            with self._frozen(), self.compiled.holding(leaves):
-                yield
 
     @contextmanager
     def _hooked(

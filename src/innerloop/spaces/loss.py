@@ -28,7 +28,6 @@ from innerloop.loading.architecture import (
 )
 from innerloop.numerics.loss import CHUNK_ROWS, Head, plain_cross_entropy, score_rows, task_cross_entropy
 from innerloop.spaces.attention import attending
-from innerloop.spaces.compiled import CompiledLayers
 from innerloop.spaces.phases import phase
 from innerloop.spaces.trunk import Companies, Forward, Progress, Store, Trunk, with_layers
 
@@ -51,7 +50,6 @@ class AnswerLoss:
                    `companies`
     checkpointing  recompute each layer in the backward pass instead of keeping its activations
     logit_rows     scored rows whose logits exist at a time
-    compiled       what makes compiled layers of those that aren't cut off, for the space that holds values in them
     Raises UserError for a model whose positions depend on what ran before; at a call, for an example so long that they
     would depend on those beside it.
     """
@@ -65,7 +63,6 @@ class AnswerLoss:
         companies: Companies | None = None,
         checkpointing: bool = False,
         logit_rows: int = CHUNK_ROWS,
-        compiled: CompiledLayers | None = None,
     ) -> None:
         check_rotation(model)
         self.logit_rows, self.longest = logit_rows, longest_alone(model)
@@ -74,10 +71,7 @@ class AnswerLoss:
         self.head = Head(weight, bias, logit_softcap(model))
         self.trunk = Trunk(self.base, cut, {} if store is None else store, companies) if cut else None
         layers = list(cast(nn.ModuleList, self.base.layers))[cut:]
-        above: list[Forward | None] = [compiled.layer(layer) if compiled else None for layer in layers]
-        if checkpointing:
-            above = [self._checkpointed(forward or layer) for forward, layer in zip(above, layers, strict=True)]
-        self.above = above
+        self.above: list[Forward | None] = [self._checkpointed(layer) if checkpointing else None for layer in layers]
 
     def __call__(self, batch: Batch, *, twice: bool = False) -> Tensor:
         """(T,) mean nats per scored token, or a part's share of that; `twice` where a second derivative is needed."""
