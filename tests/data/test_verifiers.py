@@ -13,7 +13,6 @@ from innerloop.data import verifiers
 from innerloop.data.tasks import Example, Task, exact_match
 from innerloop.data.verifiers import (
     VERIFIERS,
-    VerifierName,
     numbers_in,
     same_mathematics,
     same_number,
@@ -114,7 +113,7 @@ def test_all_of_a_reference_counts_and_an_exponent_of_a_unit_does_not(reference:
 
 
 @pytest.mark.parametrize("name", VERIFIERS)
-def test_any_of_the_accepted_answers_is_right(name: VerifierName) -> None:
+def test_any_of_the_accepted_answers_is_right(name: str) -> None:
     example = Example("q", " 12", accepted=(" 13", " 1/4"))
     found = [VERIFIERS[name](example, text) for text in ("12", "13", "1/4", "14")]
     assert found == [1.0, 1.0, 1.0, 0.0]

@@ -32,8 +32,11 @@ app = typer.Typer(
 
 def methods(json_: Json = False) -> None:
     """What each method trains, and how."""
+    from innerloop.learning.installed import install
     from innerloop.learning.methods import METHODS
 
+    for fault in install().values():
+        print(wrapped(f"not usable: {fault}", sys.stderr), file=sys.stderr)
     rows = [
         {
             "method": name,
@@ -42,7 +45,8 @@ def methods(json_: Json = False) -> None:
         }
         for name, row in METHODS.items()
     ]
-    table = "\n".join(f"{row['method']:14}{row['trains']:16}{row['algorithm']}" for row in rows)
+    width = max(len(name) for name in METHODS) + 2
+    table = "\n".join(f"{row['method']:{width}}{row['trains']:16}{row['algorithm']}" for row in rows)
     say(rows, table, as_json=json_)
 
 

@@ -24,7 +24,7 @@ from innerloop.comparison.matrix import (
 )
 from innerloop.config.document import Document
 from innerloop.config.loading import KEYS, RunConfig
-from innerloop.config.schema import ABSENT, get
+from innerloop.config.schema import ABSENT, BROKEN_METHODS, get
 from innerloop.errors import Faults, UserError, did_you_mean
 from innerloop.learning.methods import METHODS
 from innerloop.results.names import COST, NO_BUDGET, UNTRAINED
@@ -120,7 +120,9 @@ class _Check:
 
     def _is_sound(self, section: str, arm: str, fragment: Fragment, known: Sequence[str]) -> bool:
         where = self.document.where((*section.split("."), arm))
-        if arm not in known:
+        if fault := BROKEN_METHODS.get(arm):
+            self.faults.append(fault)
+        elif arm not in known:
             self.faults.add("no such arm", where, arm, did_you_mean(arm, known))
         elif arm in UNTRAINED and fragment:
             self.faults.add("this arm trains nothing", where, fragment, "{}")

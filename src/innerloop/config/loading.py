@@ -17,12 +17,14 @@ from innerloop.config.document import Document, KeyPath
 from innerloop.config.rules import conflicts, lora_sibling, unread
 from innerloop.config.schema import (
     ABSENT,
+    BROKEN_METHODS,
     DEFAULTS,
     EVERYTHING,
     FIELDS,
     KEYS,
     NULLABLE,
     OPTIMIZERS,
+    VERIFIER_NAMES,
     LoraSection,
     OptimizerSection,
     RunConfig,
@@ -108,9 +110,14 @@ class _Check:
         for key in EVERYTHING:
             if key not in NULLABLE and get(self.tree, key) is None:
                 self.reject(key, "no value", f"{_takes(key, None)}; or leave it out")
+        if fault := BROKEN_METHODS.get(str(get(self.tree, "method.name"))):
+            self.faults.append(fault)
+            self.faulty.add("method.name")
         self._unread()
         config = self._typed()
         doubtful = self._conflicts()
+        if config and not self.faults:
+            self._made(config)
         config = config or self._stand_in()
         self.faulty |= doubtful
         return Part(config, self._is_sound) if config else None
@@ -149,6 +156,13 @@ class _Check:
             elif problem["type"] == "missing":  # else it is a default that follows from a faulty key
                 self.reject(key, "missing", _takes(key, None))
         return None
+
+    def _made(self, config: RunConfig) -> None:
+        """A rule may refuse values that no other key has a say in."""
+        try:
+            config.method.build()
+        except ValueError as error:
+            self.reject("method", str(error), f"other options of {config.method.name}")
 
     def _unknown(self, path: KeyPath, value: Any) -> None:
         right = _lora_key(path)
@@ -193,7 +207,7 @@ class _Check:
 
 def _method(given: Mapping[str, Any]) -> str | None:
     name = given.get("method.name")
-    return name if isinstance(name, str) and name in METHODS else None
+    return name if isinstance(name, str) and name in METHODS and name not in BROKEN_METHODS else None
 
 
 def _instances(given: Mapping[str, Any]) -> int | None:
@@ -258,6 +272,8 @@ def _takes(key: str, value: Any) -> str:
     """In words, what a key takes."""
     if key == "method.name":
         return did_you_mean(str(value), METHODS)
+    if key == "tasks.verifier":
+        return did_you_mean(str(value), VERIFIER_NAMES)
     if key in FIELDS:
         return FIELDS[key].description or ""
     inside = [name.removeprefix(f"{key}.") for name in KEYS if name.startswith(f"{key}.")]

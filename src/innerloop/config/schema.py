@@ -3,6 +3,7 @@
 RunConfig          all that a run reads, defaults filled in; a key that it doesn't read is None
 KEYS, SECTIONS     every key and every section of the schema, dotted; EVERYTHING: both
 FIELDS             a key's type, limits and, in words, the values it takes
+BROKEN_METHODS     of other packages, that can't be used: why, by name
 OPTIMIZERS         their names in a config
 NULLABLE           keys for which null is a value
 DEFAULTS           defaults that depend on no other key
@@ -12,7 +13,7 @@ get, nested        from a tree to a dotted key's value, and from dotted keys to 
 docs/config.md has a line for each key.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
@@ -21,13 +22,16 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic.fields import FieldInfo
 
 from innerloop.data.suites.drawing import Difficulty
-from innerloop.data.verifiers import VerifierName
+from innerloop.data.verifiers import verifier_names
 from innerloop.learning.inner_loop import InnerLoop
+from innerloop.learning.installed import install
 from innerloop.learning.methods import METHODS, Method, Row, own_options
 from innerloop.numerics.loss import CHUNK_ROWS
 from innerloop.numerics.optimizers import AdamW, AdamW8bit, Optimizer, Sgd
 from innerloop.spaces.lora import ALL_LINEAR, LoraSettings
 
+BROKEN_METHODS = install()
+VERIFIER_NAMES = verifier_names()
 NULLABLE = {"tasks.examples_per_task", "method.inner.clip", "outer.clip"}
 OPTIMIZERS: dict[str, type[Optimizer]] = {"sgd": Sgd, "adamw": AdamW}
 ABSENT: Any = object()
@@ -46,6 +50,10 @@ def _positive(default: Any = ..., *, means: str = "number above 0") -> Any:
     return _key(default, means=means, gt=0)
 
 
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:-1]) + f" or {names[-1]}"
+
+
 def _different(names: tuple[str, ...]) -> tuple[str, ...]:
     if len(set(names)) < len(names):
         raise ValueError("repeated")
@@ -58,7 +66,13 @@ def _real_day(day: str) -> str:
 
 
 def _known_method(name: str) -> str:
-    if name not in METHODS:
+    if name not in METHODS or name in BROKEN_METHODS:
+        raise ValueError("unknown")
+    return name
+
+
+def _known_verifier(name: str) -> str:
+    if name not in VERIFIER_NAMES:
         raise ValueError("unknown")
     return name
 
@@ -103,7 +117,7 @@ class TasksSection(Section):
     difficulty: Difficulty | None = _key(None, means="easy, default or hard")
     instances: int | None = _count(None)
     columns: dict[str, _Text] | None = _key(None, means="map of names to names")
-    verifier: VerifierName | None = _key(None, means="exact, number or math")
+    verifier: Annotated[str, AfterValidator(_known_verifier)] | None = _key(None, means=_listed(VERIFIER_NAMES))
     examples_per_task: int | None = _count(None, means="whole number above 0, or null")
     support: int = _count(8)
     query: int | None = _count(None)

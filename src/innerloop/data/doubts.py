@@ -79,7 +79,7 @@ def _tried(task: Task, most: int, end: float) -> _Tried:
             break
         count += 1
         try:
-            score = task.verifier(example, wrong)
+            score = float(task.verifier(example, wrong))
         except Exception:  # as in an evaluation, where such an answer is wrong, and counted
             score = 0.0
         passed += score

@@ -4,7 +4,7 @@ exact, number, math   the names of VERIFIERS: the same text, the same number, th
 same_number           verifier: the last number of the text equals the reference's
 numbers_in            the numbers of a text, as `same_number` reads them
 same_mathematics      verifier: math-verify finds the text and the reference equivalent
-verifier_of           by name; UserError where the package it needs is missing
+verifier_of           by name, innerloop's own or another package's; verifier_names: all of them
 finals                what of a reference and of a text is compared
 unreadable            the faults of references that a verifier could never find right
 
@@ -12,6 +12,7 @@ Where a reference ends in a line "#### 42", as GSM8K's do, what follows the mark
 """
 
 import atexit
+import inspect
 import json
 import re
 import subprocess
@@ -21,13 +22,12 @@ from collections.abc import Iterable
 from fractions import Fraction
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, NamedTuple
 
+from innerloop import plugins
 from innerloop.data.math_worker import is_prose
 from innerloop.data.tasks import Example, Task, Verifier, exact_match
 from innerloop.errors import Fault, UserError
-
-VerifierName = Literal["exact", "number", "math"]
 
 MARK = "####"
 TOLERANCE = Fraction(1, 10**6)  # of the reference; whole numbers have to be equal
@@ -94,18 +94,37 @@ def _same_formula(reference: str, text: str) -> bool:
     return _MATH.equal(reference, text)
 
 
-VERIFIERS: dict[VerifierName, Verifier] = {"exact": exact_match, "number": same_number, "math": same_mathematics}
+VERIFIERS: dict[str, Verifier] = {"exact": exact_match, "number": same_number, "math": same_mathematics}
 
 
-def verifier_of(name: VerifierName) -> Verifier:
-    """The verifier of this name. Raises UserError where it needs a package that is missing."""
+def verifier_names() -> tuple[str, ...]:
+    """innerloop's own, and those that installed packages add (entry points of the group `innerloop.verifiers`)."""
+    return (*VERIFIERS, *(name for name in plugins.points(plugins.VERIFIERS) if name not in VERIFIERS))
+
+
+def verifier_of(name: str) -> Verifier:
+    """The verifier of this name. Raises UserError where it, or a package that it needs, can't be used."""
+    if name in plugins.points(plugins.VERIFIERS):
+        return plugins.read(plugins.VERIFIERS, name, taken=VERIFIERS, check=_wrong)
     if name == "math" and find_spec("math_verify") is None:
         problem, right = "this verifier needs math-verify, which is not installed", 'pip install "innerloop[score]"'
         raise UserError(Fault(problem, "tasks.verifier", name, right))
     return VERIFIERS[name]
 
 
-def unreadable(name: VerifierName | None, tasks: Iterable[Task]) -> list[Fault]:
+def _wrong(found: Any) -> tuple[str, str] | None:
+    """What is wrong with another package's verifier, and what would be right."""
+    right = "a function (example, generated text) -> number from 0 to 1, at the top of its module"
+    if not callable(found):
+        return "not a verifier", right
+    try:
+        inspect.signature(found).bind(Example("", ""), "")
+    except (TypeError, ValueError):
+        return "a verifier takes an example and a generated text", right
+    return None
+
+
+def unreadable(name: str | None, tasks: Iterable[Task]) -> list[Fault]:
     """A fault for each test example whose reference is no answer of the kind that the verifier compares.
 
     None: the tasks brought verifiers of their own.
