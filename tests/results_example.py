@@ -269,7 +269,7 @@ def _rows() -> list[dict[str, Any]]:
         memory = {"rss": 3_911_000_000 if arm == "fomaml" else 2_402_000_000}
         costs = {"tokens": 34_300, "seconds": 96.5 if arm == "fomaml" else 41.0, "tokens_per_second": 410.0}
         predicted = ["peak_bytes", "file_bytes"] if arm == "fomaml" else []
-        rows.append(_row(arm, "cost", trains="all", peak_bytes=memory, predicted=predicted, **big, **costs))
+        rows.append(_row(arm, "cost", trains="all parameters", peak_bytes=memory, predicted=predicted, **big, **costs))
     return rows
 
 

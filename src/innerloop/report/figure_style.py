@@ -119,12 +119,11 @@ def marks(look: Look) -> dict[str, Any]:
     return {"marker": look.marker, "markerfacecolor": look.color, "markeredgecolor": INK, "markeredgewidth": 0.5}
 
 
-def add_legend(figure: "Figure", arms: Mapping[str, Look], extra: Sequence[Any] = (), *, lines: bool = True) -> None:
+def add_legend(figure: "Figure", arms: Mapping[str, Look], extra: Sequence[Any] = ()) -> None:
     from matplotlib.lines import Line2D
 
     handles = [
-        Line2D([], [], label=arm, color=look.color, linestyle=look.line if lines else "none", **marks(look))
-        for arm, look in arms.items()
+        Line2D([], [], label=arm, color=look.color, linestyle=look.line, **marks(look)) for arm, look in arms.items()
     ]
     handles += extra
     longest = max((len(str(handle.get_label())) for handle in handles), default=0)

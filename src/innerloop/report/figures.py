@@ -2,7 +2,7 @@
 
 draw   the figures that the results have the numbers for, and a sentence for each that they have not
 
-A figure's place is its part of the page ("curves", "differences", "heat", "trade", "cost", "adaptation", "training",
+A figure's place is its part of the page ("curves", "differences", "heat", "cost", "adaptation", "training",
 "seen") and its budget.
 """
 
@@ -37,14 +37,7 @@ def _draw(results: Results) -> Iterator[Figure | Absent]:
 
 
 def _unseen(view: View) -> Iterator[Figure | Absent]:
-    drawings = (
-        figures_scores.curves,
-        figures_scores.differences,
-        figures_scores.tasks,
-        figures_scores.heat,
-        figures_cost.trade,
-    )
-    for drawing in drawings:
+    for drawing in (figures_scores.curves, figures_scores.differences, figures_scores.heat):
         yield from (drawing(view.of(metric)) for metric in MAIN_METRICS)
     yield figures_training.adaptation(view)
 

@@ -1,13 +1,12 @@
 """Figures of scores: how well each arm does, and how far it is from joint-lora.
 
 curves        score against k, averaged over tasks, with bands
-tasks         the same for each task
 differences   arm minus joint-lora with its interval, and the smallest difference that could have been detected
 heat          arm minus joint-lora for each task
 """
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -24,7 +23,7 @@ from innerloop.report.figure_view import View
 from innerloop.report.page import Absent, Figure, counted, shortened
 from innerloop.report.words import how_title
 from innerloop.results.names import REFERENCE
-from innerloop.results.schema import Difference
+from innerloop.results.schema import Difference, Score
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -39,8 +38,7 @@ def curves(view: View) -> Figure | Absent:
         return view.absent("curves", f"No curves of {view.metric.name}: these results hold no such score.")
     canvas, (axes,) = new_figure(3.5)
     for arm in shown:
-        points = view.results.curve(view.budget, arm, view.how, view.metric.name)
-        _line(axes, view, arm, [(p.k, p.mean, p.low, p.high) for p in points])
+        _line(axes, view, arm, view.results.curve(view.budget, arm, view.how, view.metric.name))
     _k_axis(axes, view.results.ks)
     axes.set_ylim(*_spanning(axes.get_ylim(), view.metric.least))
     axes.set_xlabel("k: examples of the unseen task")
@@ -54,40 +52,6 @@ def curves(view: View) -> Figure | Absent:
     told = "; ".join(f"{arm} {view.tell(score)} at k = {score.k}" for arm in shown if (score := view.score(arm)))
     title = f"{view.metric.title.capitalize()} against k"
     return view.finish(canvas, f"curves-{view.metric.name}", title=title, caption=caption, alt=f"{title}: {told}.")
-
-
-def tasks(view: View) -> Figure | Absent:
-    """Score against k, a panel for each task."""
-    series = {arm: view.results.curve(view.budget, arm, view.how, view.metric.name) for arm in view.arms()}
-    shown = [arm for arm, points in series.items() if any(point.tasks for point in points)]
-    names = view.results.tasks("unseen")
-    if not shown:
-        return view.absent("curves", f"No curves of {view.metric.name} for each task: no score of a task is there.")
-    rows = -(-len(names) // 2)
-    same = not view.metric.lower_is_better  # accuracies share a scale; nats of an easy and a hard task can't
-    canvas, panels = new_figure(0.9 + 1.15 * rows, rows, 2, sharex=True, sharey=same)
-    for axes, task in zip(panels, names, strict=False):
-        axes.set_title(shortened(task, 30), fontsize=7.5)
-        for arm in shown:
-            points = [p for p in series[arm] if task in p.tasks]
-            _line(axes, view, arm, [(p.k, p.tasks[task], None, None) for p in points], size=3.5)
-        _k_axis(axes, view.results.ks)
-    for axes in panels[: len(names)]:  # with all drawn: the first limits that are set are kept by all who share them
-        axes.set_ylim(*_spanning(axes.get_ylim(), view.metric.least))
-    for axes in panels[len(names) :]:
-        axes.set_axis_off()
-    for axes in panels[: len(names)][-2:]:
-        axes.set_xlabel("k: examples of the task")
-        axes.tick_params(labelbottom=True)
-    canvas.supylabel(_metric_title(view), fontsize=8, color=MUTED)
-    add_legend(canvas, {arm: view.looks[arm] for arm in shown})
-    caption = (
-        f"The same curves for each held-out task, {how_title(view.how)}, without intervals: one task is few examples. "
-        f"{'All panels share a scale' if same else 'Each panel has its own scale'}.{view.left_out(shown)}"
-    )
-    title = f"{view.metric.title.capitalize()} against k, for each task"
-    alt = f"{title}: {len(names)} panels with a line for each of {', '.join(shown)}. The numbers are in the heat map."
-    return view.finish(canvas, f"curves-tasks-{view.metric.name}", title=title, caption=caption, alt=alt)
 
 
 def differences(view: View) -> Figure | Absent:
@@ -154,16 +118,13 @@ def _not_compared(view: View, found: Mapping[str, Difference]) -> str:
     return view.left_out({*found, REFERENCE}, without=f"not compared at k = {view.k}")
 
 
-def _line(axes: "Axes", view: View, arm: str, points: Sequence[tuple[Any, ...]], size: float = 5.5) -> None:
-    """points: (k, mean, low, high), the last two None without an interval."""
-    if not points:
-        return
+def _line(axes: "Axes", view: View, arm: str, points: Sequence[Score]) -> None:
     look, scale = view.looks[arm], view.metric.scale
-    k, middle, low, high = (np.array(column, dtype=float) for column in zip(*points, strict=True))
+    k, middle, low, high = np.array([(p.k, p.mean, p.low, p.high) for p in points], dtype=float).T
     order = 4 if arm == REFERENCE else 3
     if len(k) == 1 and k[0] == 0 < max(view.results.ks):  # never adapted: the same at every k
         axes.axhline(middle[0] * scale, color=look.color, linestyle=look.line, linewidth=1.1, zorder=2)
-    axes.plot(k, middle * scale, color=look.color, linestyle=look.line, markersize=size, zorder=order, **marks(look))
+    axes.plot(k, middle * scale, color=look.color, linestyle=look.line, zorder=order, **marks(look))
     if len(k) == 1:
         axes.vlines(k, low * scale, high * scale, color=look.color, linewidth=1.1, zorder=2)
     else:

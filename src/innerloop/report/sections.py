@@ -6,7 +6,7 @@ sections   the verdict first; then what it rests on: notes, the smallest differe
 What the results don't hold is left out, and a sentence in its place says so.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 from innerloop.report import tables, tables_adaptation
 from innerloop.report.page import (
@@ -128,11 +128,10 @@ def _unseen(results: Results, drawn: Drawn) -> list[Part]:
         ]
         for how in results.hows(budget):
             blocks.append(Heading(how_title(how).capitalize()))
-            blocks += _figures(drawn, "curves", budget, how, lambda figure: "tasks" not in figure.name)
+            blocks += _figures(drawn, "curves", budget, how)
             blocks += [tables.scores(results, budget, how, metric) for metric in MAIN_METRICS]
             blocks += _figures(drawn, "differences", budget, how)
             blocks += [tables.differences(results, budget, how, metric) for metric in MAIN_METRICS]
-            blocks += _figures(drawn, "curves", budget, how, lambda figure: "tasks" in figure.name, sentences=False)
             blocks += _figures(drawn, "heat", budget, how)
         blocks += filter(None, [tables.others(results, budget, "unseen")])
         found.append(
@@ -201,9 +200,6 @@ def _matrix(results: Results, drawn: Drawn) -> Part:
         if empty:
             blocks.append(say(f"No row has a value for {listed(empty)}.", style="note"))
         blocks += _figures(drawn, "cost", budget)
-        for how in results.hows(budget) if budget != COST else ():
-            blocks.append(Heading(f"Score against cost, {budget_title(budget)}, {how_title(how)}"))
-            blocks += _figures(drawn, "trade", budget, how)
     return Part("matrix", "The matrix", blocks)
 
 
@@ -258,17 +254,8 @@ def _where(results: Results) -> str:
     return ", ".join([*parts, f"commit {environment.commit or 'unknown'}"])
 
 
-def _figures(
-    drawn: Drawn,
-    kind: str,
-    budget: str,
-    how: str = "none",
-    wanted: Callable[[Figure], bool] = lambda figure: True,
-    *,
-    sentences: bool = True,
-) -> Iterable[Block]:
+def _figures(drawn: Drawn, kind: str, budget: str, how: str = "none") -> Iterable[Block]:
     """The figures of a place, then a sentence for each that could not be drawn."""
     here = [item for item in drawn if item.place == (kind, budget, how)]
-    yield from (item for item in here if isinstance(item, Figure) and wanted(item))
-    if sentences:
-        yield from (say(text, style="note") for text in unique(i.sentence for i in here if isinstance(i, Absent)))
+    yield from (item for item in here if isinstance(item, Figure))
+    yield from (say(text, style="note") for text in unique(i.sentence for i in here if isinstance(i, Absent)))
