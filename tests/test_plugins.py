@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +24,31 @@ from small_runs import SUPPORT, Said, World, config_file, manifest_of, small_run
 
 SRC = Path(__file__).parents[1] / "src"
 DOCS = Path(__file__).parents[1] / "docs" / "plugins.md"
-# The page's own code, and a verifier that a model of random weights fulfils.
+# The page's own code, a verifier that a model of random weights fulfils, and a kind of space.
 GOOD = (
     DOCS.read_text().partition("```python\n")[2].partition("```")[0]
     + """
 
 def lenient(example, text):
     return 1.0
+
+
+from dataclasses import replace
+
+from innerloop.spaces.all_parameters import AllParameters
+from innerloop.spaces.kinds import ALL_PARAMETERS
+from innerloop.spaces.loss import AnswerLoss
+
+
+class Norms(AllParameters):
+    def __init__(self, model, loss):
+        super().__init__(model, loss)
+        self.parameters = {name: value for name, value in self.parameters.items() if "norm" in name}
+        self.shared = {name: value for name, value in self.shared.items() if "norm" in name}
+
+
+NORMS = replace(ALL_PARAMETERS, name="norms", title="norms", make=lambda model, _: Norms(model, AnswerLoss(model)))
+NORMS_ROW = Row(Fomaml, NORMS, "first-order MAML")
 """
 )
 BAD = """
@@ -85,7 +104,7 @@ def innerloop(site: Path, *calls: list[Any]) -> list[Said]:
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     groups = {
-        "innerloop.methods": {"damped-lora": "dampers:DAMPED"},
+        "innerloop.methods": {"damped-lora": "dampers:DAMPED", "fomaml-norms": "dampers:NORMS_ROW"},
         "innerloop.verifiers": {"lenient": "dampers:lenient", "mentioned": "dampers:mentioned"},
     }
     return installed(tmp_path_factory.mktemp("site"), "dampers", GOOD, groups)
@@ -117,7 +136,7 @@ def test_a_method_of_a_package_trains_adapts_and_is_listed(site: Path, world: Wo
     )
     rows = {row["method"]: row for row in json.loads(listed.out)}
     assert rows["damped-lora"] == {"method": "damped-lora", "algorithm": "damped first-order MAML", "trains": "LoRA"}
-    assert list(rows)[-1] == "damped-lora"
+    assert list(rows)[-2:] == ["damped-lora", "fomaml-norms"]
     assert not listed.err
     assert (trained.code, adapted.code) == (0, 0), trained.err + adapted.err
     assert "wrong answers are taken for right" in trained.out + trained.err  # by this verifier all are
@@ -141,11 +160,25 @@ def test_a_method_of_a_package_trains_adapts_and_is_listed(site: Path, world: Wo
     assert "it is read by damped-lora" in unread
 
 
+def test_a_kind_of_space_of_a_package_trains_and_adapts(site: Path, world: World, tmp_path: Path) -> None:
+    file = config_file(world, tmp_path, "fomaml", {"method.name": "fomaml-norms", "outer.optimizer.lr": 0.1})
+    folder, adapted = tmp_path / "run", tmp_path / "adapted"
+    examples = write(tmp_path / "eve.jsonl", *SUPPORT)
+    said = innerloop(site, ["train", file], ["adapt", folder, examples, "--output", adapted])
+    assert [each.code for each in said] == [0, 0], said
+    base, *others = (load_file(path / "model.safetensors") for path in (world.base, folder / "model", adapted))
+    for before, after in pairwise([base, *others]):
+        moved = {name for name, value in after.items() if not torch.equal(value, before[name])}
+        assert moved
+        assert all("norm" in name for name in moved)
+
+
 def test_a_comparison_knows_both(site: Path, world: World, tmp_path: Path) -> None:
     changes = {
         "arms": {"damped-lora": {"method": {"share": 0.25}}},
         "cost_only": ABSENT,
         "runs.every.tasks.verifier": "lenient",
+        "runs.norms": {"memory": {"checkpointing": True}},
         "budgets": {"examples": 20},
         "evaluation": {"k": [0], "draws": 1, "forgetting_prompts": 0},
     }

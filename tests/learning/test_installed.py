@@ -1,7 +1,7 @@
 """What is wrong with a row from elsewhere, and what would be right."""
 
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
 import pytest
@@ -36,6 +36,9 @@ WRONG = {
     "undecorated": (Row(Undecorated, LORA, ""), "can't be made"),
     "abstract": (Row(Abstract, LORA, ""), "can't be made"),
     "space": (Row(Fomaml, cast(Any, "lora"), ""), "no kind of space"),
+    "space's name": (Row(Fomaml, replace(LORA), ""), "its kind of space can't be called lora"),
+    "space's key": (Row(Fomaml, replace(LORA, name="every"), ""), "its kind of space can't be called every"),
+    "own space": (Row(Fomaml, replace(LORA, name="own_space"), ""), ""),
     "key": (Row(rule_with(int, lora=1), LORA, ""), "its option lora has the name of another key"),
     "type": (Row(rule_with(tuple[int, ...], sizes=()), LORA, ""), "a type that a config can't say"),
     "default": (Row(rule_with(int, size=...), LORA, ""), "its option size has no default"),

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
+from innerloop import plugins
 from innerloop.config.defaults import DEFAULT_TASKS_PER_STEP, DEFAULT_TRUNK_CACHE_GB
 from innerloop.config.document import Document, KeyPath
 from innerloop.config.rules import conflicts, lora_sibling, unread
@@ -44,8 +45,9 @@ __all__ = [
     "sound_part",
 ]
 
-# The method that reads the most keys, so that as many as can be are checked where none is named.
-_READER = max(METHODS, key=lambda name: (METHODS[name].space.reads_lora, len(METHODS[name].rule.options())))
+# The one of innerloop's own methods that reads the most keys, so that these are checked where none is named.
+_OWN = [name for name in METHODS if name not in plugins.points(plugins.METHODS)]
+_READER = max(_OWN, key=lambda name: (METHODS[name].space.reads_lora, len(METHODS[name].rule.options())))
 # Of keys without a default.
 STAND_INS: dict[str, Any] = {"model.name": "unnamed", "method.name": _READER, "output_dir": Path("unnamed")}
 

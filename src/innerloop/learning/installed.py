@@ -1,6 +1,7 @@
 """Methods of other installed packages, beside innerloop's own: entry points of the group `innerloop.methods`.
 
-install   adds the row of each to METHODS; gives the faults of those that can't be used, by name
+install   adds the row of each to METHODS, and a kind of space that it brings to KINDS; gives the faults of those that
+          can't be used, by name
 
 Read when a config's schema is made, before anything asks for a method by name. A module with a method may import what
 lies below it (`innerloop.learning`, `spaces`, `numerics`, `data`): the rooms above read this table.
@@ -16,10 +17,11 @@ from typing import Any, Literal, get_origin
 from innerloop import plugins
 from innerloop.errors import Fault, UserError
 from innerloop.learning.methods import METHODS, Method, Option, Row, own_options
-from innerloop.spaces.kinds import SpaceKind
+from innerloop.spaces.kinds import KINDS, SpaceKind
 
 KINDS_OF_OPTIONS = (bool, int, float, str)
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+_KIND = re.compile(r"(?!every$)[a-z]+(_[a-z]+)*")  # a key beside `every` in a comparison's file
 _TAKEN = {"name", "inner", "lora"}  # keys of the method section that are no rule's
 _ROW = "innerloop.learning.methods.Row(rule, kind of space, title)"
 
@@ -29,9 +31,12 @@ def install() -> Mapping[str, Fault]:
     own, broken = set(METHODS), dict[str, Fault]()
     for name in plugins.points(plugins.METHODS):
         try:
-            METHODS[name] = plugins.read(plugins.METHODS, name, taken=own, check=partial(wrong, name))
+            row: Row = plugins.read(plugins.METHODS, name, taken=own, check=partial(wrong, name))
         except UserError as error:
             (broken[name],) = error.faults
+        else:
+            METHODS[name] = row
+            KINDS.setdefault(row.space.name, row.space)
     return broken
 
 
@@ -47,7 +52,9 @@ def wrong(name: str, row: Any) -> tuple[str, str] | None:
     if inspect.isabstract(rule) or "__dataclass_fields__" not in vars(rule):
         return "its rule can't be made", "@dataclass(frozen=True, kw_only=True), and the method outer_gradient"
     if not isinstance(row.space, SpaceKind):  # pyright: ignore[reportUnnecessaryIsInstance]
-        return "it trains no kind of space", "LORA or ALL_PARAMETERS of innerloop.spaces.kinds"
+        return "it trains no kind of space", "LORA or ALL_PARAMETERS of innerloop.spaces.kinds, or one like them"
+    if row.space is not KINDS.get(row.space.name, row.space) or not _KIND.fullmatch(row.space.name):
+        return f"its kind of space can't be called {row.space.name}", "a new name of small letters and underscores"
     try:
         return _wrong_options(rule)
     except Exception as error:  # of annotations that name nothing
