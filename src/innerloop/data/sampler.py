@@ -5,6 +5,7 @@ Legend: n = tasks a step, P = examples in a task's pool.
 Draw         the tasks and the example positions of one outer step
 TaskStream   draw(step): every task equally often, every prompt of a pool in turn, support and query apart
 prompts_of   a pool's positions by prompt: what a draw takes one example of
+fitting_sizes   support, query and test sizes that a task with so many prompts allows
 """
 
 import math
@@ -31,6 +32,19 @@ def prompts_of(pool: Sequence[Example]) -> list[list[int]]:
     for position, example in enumerate(pool):
         found.setdefault(example.prompt_key, []).append(position)
     return list(found.values())
+
+
+class Sizes(NamedTuple):
+    support: int
+    query: int
+    test: int
+
+
+def fitting_sizes(prompts: int) -> Sizes:
+    """A third to test, up to 24; of the rest half to adapt with and half to judge that, up to 8 each."""
+    test = min(24, max(2, prompts // 3))
+    support = max(1, min(8, (prompts - test) // 2))
+    return Sizes(support, max(1, min(8, prompts - test - support)), test)
 
 
 class TaskStream:

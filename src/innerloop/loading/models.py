@@ -3,6 +3,7 @@
 load, load_model, load_tokenizer    by the name a run's config gives
 LoadedModel            the model, its tokenizer, and which weights they are
 fingerprint            a digest of a folder's weights
+same_weights           that digest, where a model in memory has these weights
 stored_tensors         those weights
 no_bars                transformers reads and writes without its progress bars
 """
@@ -105,6 +106,19 @@ def fingerprint(folder: Path) -> str:
     with ThreadPoolExecutor() as pool:
         lines = sorted(pool.map(_digest, stored_tensors(folder)))
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def same_weights(model: "PreTrainedModel", name: str) -> str:
+    """The fingerprint of what `load(name)` reads, where a model in memory has these very weights; else ""."""
+    with suppress(UserError):
+        folder = _find(name, weights=True)[0]
+        live = model.state_dict()
+        for key, stored in stored_tensors(folder):
+            here = live.get(key)
+            if here is None or here.shape != stored.shape or not torch.equal(here.cpu(), stored.to(here.dtype)):
+                return ""
+        return fingerprint(folder)
+    return ""
 
 
 def _frozen_model(folder: Path, name: str, *, dtype: str, device: str) -> "PreTrainedModel":

@@ -15,7 +15,7 @@ from typing import Any
 from innerloop.config.document import to_yaml
 from innerloop.config.loading import load_config
 from innerloop.data.examples import read_tasks
-from innerloop.data.sampler import prompts_of
+from innerloop.data.sampler import fitting_sizes, prompts_of
 from innerloop.data.tasks import Task
 from innerloop.engine.groundwork import Groundwork, Say, groundwork
 from innerloop.errors import Fault, UserError
@@ -76,9 +76,7 @@ def _tree(
 ) -> dict[str, Any]:
     """Sizes that the smallest task allows, and roles."""
     least, names = min(map(_prompts, enough)), [task.name for task in enough]
-    test = min(24, max(2, least // 3))
-    support = min(8, (least - test) // 2)
-    query = min(8, least - test - support)
+    sizes = fitting_sizes(least)
     row = METHODS.get(method)  # of an unknown one the config's own check says so
     held_out = _spread(names, len(names) // 5 or int(len(names) > 1))
     rest = [name for name in names if name not in held_out]
@@ -90,9 +88,9 @@ def _tree(
         "tasks": {
             "folder": str(folder),
             **({"columns": dict(columns)} if columns else {}),
-            "support": support,
-            **({"query": query} if row is None or row.rule.reads_query else {}),
-            "test": test,
+            "support": sizes.support,
+            **({"query": sizes.query} if row is None or row.rule.reads_query else {}),
+            "test": sizes.test,
             **only,
             "validation": validation,
             "held_out": held_out,

@@ -1,0 +1,123 @@
+"""Settings by the flat names of transformers' TrainingArguments, and the config keys that they are.
+
+MetaTrainingArguments   what a MetaTrainer is given
+FLAT                    flat name -> dotted config key, and what it sets
+REFUSED                 names of transformers that can't mean anything here, with the reason
+NEUTRAL                 names of transformers whose one value changes nothing, and that are read so
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from innerloop.config.schema import KEYS, nested
+from innerloop.errors import Fault, Faults, did_you_mean
+
+
+class Flat(NamedTuple):
+    """read: the flat value -> the key's."""
+
+    key: str
+    read: Callable[[Any], Any] = lambda value: value
+
+
+_OPTIMIZERS = {"adamw_torch": "adamw", "adamw_torch_fused": "adamw"}
+
+FLAT: dict[str, Flat] = {
+    "output_dir": Flat("output_dir", str),
+    "method": Flat("method.name"),
+    "max_steps": Flat("outer.steps"),
+    "tasks_per_step": Flat("outer.tasks_per_step"),
+    "learning_rate": Flat("outer.optimizer.lr"),
+    "optim": Flat("outer.optimizer.name", lambda name: _OPTIMIZERS.get(name, name)),
+    "weight_decay": Flat("outer.optimizer.weight_decay"),
+    "adam_epsilon": Flat("outer.optimizer.eps"),
+    "max_grad_norm": Flat("outer.clip"),
+    "inner_steps": Flat("method.inner.steps"),
+    "inner_learning_rate": Flat("method.inner.optimizer.lr"),
+    "inner_optim": Flat("method.inner.optimizer.name", lambda name: _OPTIMIZERS.get(name, name)),
+    "inner_batch_size": Flat("method.inner.batch_size"),
+    "inner_max_grad_norm": Flat("method.inner.clip"),
+    "support": Flat("tasks.support"),
+    "query": Flat("tasks.query"),
+    "test": Flat("tasks.test"),
+    "max_length": Flat("tasks.max_length"),
+    "bf16": Flat("model.dtype", lambda on: "bfloat16" if on else "float32"),
+    "use_cpu": Flat("model.device", lambda on: "cpu" if on else "auto"),
+    "gradient_checkpointing": Flat("memory.checkpointing"),
+    "trunk_cache": Flat("memory.trunk_cache"),
+    "tasks_per_forward": Flat("memory.tasks_per_forward"),
+    "save_steps": Flat("save.every"),
+    "save_total_limit": Flat("save.keep"),
+    "seed": Flat("seed"),
+}
+
+_UNIT = "the unit is a task: tasks_per_step tasks per step, support and query examples of each"
+REFUSED = {
+    "num_train_epochs": f"{_UNIT}, drawn anew each step: max_steps says how long",
+    "per_device_train_batch_size": _UNIT,
+    "per_device_eval_batch_size": "evaluation fills forwards up to a number of tokens by itself",
+    "gradient_accumulation_steps": "a step is over tasks_per_step tasks, tasks_per_forward of them at a time",
+    "fp16": "float16 gradients overflow without loss scaling: bf16=True",
+    "deepspeed": "a run is one process on one device",
+    "fsdp": "a run is one process on one device",
+    "auto_find_batch_size": "a step that doesn't fit is split by itself",
+}
+NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "report_to": ("none", [], None),
+    "push_to_hub": (False,),
+    "eval_strategy": ("no",),
+    "save_strategy": ("steps",),
+    "logging_strategy": ("steps",),
+    "load_best_model_at_end": (False,),
+    "lr_scheduler_type": ("constant",),
+    "warmup_steps": (0,),
+    "warmup_ratio": (0.0,),
+    "remove_unused_columns": (True, False),
+    "disable_tqdm": (True, False),
+    "run_name": (None,),
+}
+
+
+class MetaTrainingArguments:
+    """The settings of a run, by flat names; what is left out has the default of docs/config.md.
+
+    Also a dotted config key, with two underscores for each dot (`method__lora__layers="last-8"`), sets that key.
+
+    >>> MetaTrainingArguments(output_dir="runs/one", method="meta-lora", max_steps=300, inner_steps=3)
+    MetaTrainingArguments(output_dir='runs/one', method='meta-lora', max_steps=300, inner_steps=3)
+
+    Raises UserError for every name that is unknown, or can't mean anything here, with what to use in its place.
+    """
+
+    def __init__(self, **given: Any) -> None:
+        faults = Faults()
+        values: dict[str, Any] = {}
+        for name, value in given.items():
+            key = name.replace("__", ".")
+            if name in FLAT:
+                values[FLAT[name].key] = FLAT[name].read(_plain(value))
+            elif key in KEYS:
+                values[key] = _plain(value)
+            elif name in REFUSED:
+                faults.append(Fault(f"not an argument here: {REFUSED[name]}", name, value))
+            elif name not in NEUTRAL:
+                faults.add("unknown argument", name, value, did_you_mean(name, [*FLAT, *KEYS]))
+            elif value not in NEUTRAL[name]:
+                right = " or ".join(map(repr, NEUTRAL[name]))
+                faults.add("not supported yet", name, value, f"{right}, or leave it out")
+        faults.raise_if_any()
+        self.given, self.values = given, values
+
+    def __repr__(self) -> str:
+        return f"MetaTrainingArguments({', '.join(f'{name}={value!r}' for name, value in self.given.items())})"
+
+    def config(self, more: Mapping[str, Any]) -> dict[str, Any]:
+        """The same as a YAML file's tree, with `more` dotted keys that these arguments don't set."""
+        return nested({**more, **self.values})
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value)
+    return list(value) if isinstance(value, tuple) else value

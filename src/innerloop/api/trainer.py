@@ -1,0 +1,216 @@
+"""Training on live objects, as people know it from transformers; the code is that of a YAML run.
+
+MetaTrainer   plan(), train(), evaluate(tasks), learned
+meta_train    the same in one call; or a config, as `innerloop train` reads it
+"""
+
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from innerloop.api.arguments import MetaTrainingArguments
+from innerloop.api.models import given_model
+from innerloop.api.tasks import TASK, GivenTasks, given_tasks
+from innerloop.comparison.eval import evaluate, protocol_of
+from innerloop.config.loading import RunConfig, load_config
+from innerloop.data.examples import read_tasks
+from innerloop.data.sampler import fitting_sizes, prompts_of
+from innerloop.engine.groundwork import Groundwork, groundwork
+from innerloop.errors import Fault, Faults, UserError
+from innerloop.learning.methods import METHODS
+from innerloop.loading.models import LoadedModel
+from innerloop.results.schema import Results
+from innerloop.runs import meta_train as runs
+from innerloop.runs.learned import Learned
+
+if TYPE_CHECKING:
+    from peft import LoraConfig
+    from transformers import PreTrainedTokenizerBase
+
+_LORA = {"r": "r", "lora_alpha": "lora_alpha", "lora_dropout": "lora_dropout", "use_rslora": "use_rslora"}
+_READ = {*_LORA, "target_modules", "layers_to_transform", "task_type", "peft_type", "inference_mode", "peft_version"}
+
+
+class MetaTrainer:
+    """Trains an initialization on tasks in memory and writes what YAML would to `args.output_dir`.
+
+    model            a hub id, a folder, or a transformers model, which stays as it is
+    args             the settings; sizes that it leaves out are what the smallest task allows
+    train_dataset    a mapping of names to records, a Dataset with a column of tasks, or a DatasetDict with roles
+    eval_dataset     the same, of validation tasks: they choose rates and steps in comparisons, and train nothing
+    peft_config      PEFT's LoraConfig, for methods that train LoRA
+    processing_class, tokenizer   of a model that is an object
+    held_out         names of tasks of train_dataset that training never sees
+    Raises UserError with everything that is wrong with settings or data, before any weights are read.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        args: MetaTrainingArguments,
+        *,
+        train_dataset: Any,
+        eval_dataset: Any = None,
+        peft_config: "LoraConfig | None" = None,
+        processing_class: "PreTrainedTokenizerBase | None" = None,
+        tokenizer: "PreTrainedTokenizerBase | None" = None,
+        held_out: Sequence[str] = (),
+        task_column: str = TASK,
+    ) -> None:
+        self.args = args
+        name, self.model = given_model(model, processing_class or tokenizer)
+        tasks = given_tasks(train_dataset, task_column=task_column, held_out=held_out)
+        if eval_dataset is not None:
+            tasks = _with_validation(tasks, given_tasks(eval_dataset, task_column=task_column))
+        self.tasks = tasks
+        tree = _tree(args, name, tasks, _lora(peft_config))
+        path = Path(tree["output_dir"])
+        source = path.with_name(f"{path.name}.tasks.jsonl")
+        new = tasks.write(source)
+        try:
+            self.config: RunConfig = load_config(_sized(tree, source, args))
+        except UserError:
+            if new:
+                source.unlink()
+            raise
+        self._learned: Learned | None = None
+
+    def __repr__(self) -> str:
+        return f"MetaTrainer({self.config.method.name}, {self.tasks!r}, {self.config.output_dir})"
+
+    def check(self) -> Groundwork:
+        """Everything but the weights. Raises UserError with every fault."""
+        return groundwork(self.config, model=self.model)
+
+    def train(self, *, resume_from_checkpoint: bool | str = False) -> Learned:
+        """Train and write. True, or "auto": go on with what an earlier start left, or begin where there is nothing.
+
+        Raises as `meta_train`.
+        """
+        if resume_from_checkpoint not in (True, False, "auto"):
+            where = "resume_from_checkpoint"
+            raise UserError(Fault("not a way to go on", where, resume_from_checkpoint, 'True or "auto"'))
+        with _frozen(self.model):
+            self._learned = runs.meta_train(self.config, model=self.model, resume=bool(resume_from_checkpoint))
+        return self._learned
+
+    def evaluate(self, *, k: Sequence[int] = (0, 8), draws: int = 5) -> Results:
+        """The held-out tasks' scores with k examples each, as `innerloop eval` gives them.
+
+        Raises UserError before `train`, and where no task is held out or one has fewer than k examples.
+        """
+        learned = self.learned
+        protocol = protocol_of(learned.config, k=k, draws=draws)
+        return evaluate(learned, protocol, lambda *_: None).results
+
+    @property
+    def learned(self) -> Learned:
+        """What was trained. Raises UserError before `train`."""
+        if self._learned is None:
+            raise UserError(Fault("nothing is trained yet", "learned", expected="trainer.train() first, or load_run"))
+        return self._learned
+
+
+def meta_train(
+    config: Any,
+    tokenizer: "PreTrainedTokenizerBase | None" = None,
+    *,
+    tasks: Any = None,
+    held_out: Sequence[str] = (),
+    validation: Any = None,
+    peft_config: "LoraConfig | None" = None,
+    task_column: str = TASK,
+    **more: Any,
+) -> Learned:
+    """Train an initialization; what was learned, with its folder on disk.
+
+    config   a YAML file, a mapping like one, or a RunConfig; with `tasks`, a model: hub id, folder or object
+    tasks    as `MetaTrainer`'s train_dataset; held_out and validation as its held_out and eval_dataset
+    more     with `tasks`, the names of MetaTrainingArguments; without, what `innerloop.runs.meta_train` takes
+    Raises as `MetaTrainer` and `innerloop.runs.meta_train.meta_train`.
+    """
+    if tasks is None:
+        return runs.meta_train(config, **more)
+    resume = more.pop("resume", False)
+    trainer = MetaTrainer(
+        config,
+        MetaTrainingArguments(**more),
+        train_dataset=tasks,
+        eval_dataset=validation,
+        peft_config=peft_config,
+        tokenizer=tokenizer,
+        held_out=held_out,
+        task_column=task_column,
+    )
+    return trainer.train(resume_from_checkpoint=resume)
+
+
+def _with_validation(tasks: GivenTasks, more: GivenTasks) -> GivenTasks:
+    if both := sorted(tasks.records.keys() & more.records.keys()):
+        right = "each task in one of the two; examples to test a task on are its own, set by test"
+        raise UserError(Fault("tasks of train_dataset too", "eval_dataset", ", ".join(both), right))
+    return GivenTasks({**tasks.records, **more.records}, (*tasks.validation, *more.records), tasks.held_out)
+
+
+def _tree(args: MetaTrainingArguments, model: str, tasks: GivenTasks, lora: Mapping[str, Any]) -> dict[str, Any]:
+    keys = {
+        "model.name": model,
+        "method.name": "meta-lora",
+        "tasks.validation": list(tasks.validation),
+        "tasks.held_out": list(tasks.held_out),
+        **lora,
+    }
+    if "output_dir" not in args.values:
+        raise UserError(Fault("missing", "output_dir", expected="the folder of the run, new or empty"))
+    return args.config(keys)
+
+
+def _sized(tree: dict[str, Any], written: Path, args: MetaTrainingArguments) -> dict[str, Any]:
+    """With the file of tasks, and with sizes that the smallest of them allows where none is given."""
+    tree["tasks"]["folder"] = str(written)
+    columns: Mapping[str, str] | None = tree["tasks"].get("columns")
+    tasks = read_tasks(written, columns=columns, test=0).tasks
+    sizes = fitting_sizes(min(len(prompts_of(task.pool)) for task in tasks))
+    row = METHODS.get(tree["method"]["name"])
+    for name, size in sizes._asdict().items():
+        reads = name != "query" or row is None or row.rule.reads_query
+        if reads and f"tasks.{name}" not in args.values:
+            tree["tasks"][name] = size
+    return tree
+
+
+def _lora(config: "LoraConfig | None") -> dict[str, Any]:
+    """PEFT's settings as config keys. Raises UserError for an option that innerloop has no reading of."""
+    if config is None:
+        return {}
+    faults, default = Faults(), type(config)()
+    for name, value in config.to_dict().items():
+        if name not in _READ and value != default.to_dict().get(name):
+            faults.add("not read here", f"peft_config.{name}", value, "leave it out")
+    faults.raise_if_any()
+    found = {f"method.lora.{key}": getattr(config, name) for name, key in _LORA.items()}
+    if config.target_modules is not None:
+        modules = config.target_modules
+        found["method.lora.target_modules"] = modules if isinstance(modules, str) else sorted(modules)
+    if config.layers_to_transform is not None:
+        layers = config.layers_to_transform
+        found["method.lora.layers"] = [layers] if isinstance(layers, int) else list(layers)
+    return found
+
+
+@contextmanager
+def _frozen(model: LoadedModel | None) -> Generator[None]:
+    """A caller's model takes no gradients and drops nothing out while it is used, and is then as it was."""
+    if model is None:
+        yield
+        return
+    live = model.model
+    training, trains = live.training, [parameter.requires_grad for parameter in live.parameters()]
+    live.eval().requires_grad_(False)
+    try:
+        yield
+    finally:
+        live.train(training)
+        for parameter, own in zip(live.parameters(), trains, strict=True):
+            parameter.requires_grad_(own)

@@ -1,0 +1,102 @@
+"""Training on objects is the YAML run, bit for bit, and leaves the caller's model as it was."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig
+
+from helpers import same
+from innerloop import MetaTrainer, MetaTrainingArguments, load_run, meta_train
+from innerloop.errors import UserError
+from innerloop.loading.models import load
+from small_runs import NAMES, World, config_file, records, tensors_of
+
+DATA = {name: records(name) for name in NAMES}
+SETTINGS: dict[str, Any] = {"max_steps": 2, "tasks_per_step": 2, "inner_steps": 2, "support": 3, "query": 2, "test": 2}
+LORA = LoraConfig(r=8, lora_alpha=32, target_modules="all-linear")
+
+
+def trainer(world: World, output: Path, *, method: str = "fomaml-lora", **more: Any) -> MetaTrainer:
+    args = MetaTrainingArguments(output_dir=output, method=method, **{**SETTINGS, **more})
+    lora = LORA if method.endswith("lora") else None
+    live = load(str(world.base)).model
+    return MetaTrainer(
+        live, args, train_dataset=DATA, held_out=["dee"], peft_config=lora, tokenizer=world.model.tokenizer
+    )
+
+
+@pytest.mark.parametrize("method", ["fomaml-lora", "fomaml"])
+def test_objects_train_what_the_yaml_file_trains(world: World, tmp_path: Path, method: str) -> None:
+    ours = trainer(world, tmp_path / "objects", method=method)
+    assert ours.model is not None
+    before = {name: value.clone() for name, value in ours.model.model.state_dict().items()}
+    ours.train()
+    meta_train(config_file(world, tmp_path, method))
+    assert same(tensors_of(tmp_path / "objects"), tensors_of(tmp_path / "run"))
+    assert all(torch.equal(value, before[name]) for name, value in ours.model.model.state_dict().items())
+    other = trainer(world, tmp_path / "other", method=method, seed=11)  # the comparison can fail
+    other.train()
+    assert not same(tensors_of(tmp_path / "other"), tensors_of(tmp_path / "run"))
+
+
+def test_the_callers_model_keeps_its_mode_and_its_gradients(world: World, tmp_path: Path) -> None:
+    ours = trainer(world, tmp_path / "run")
+    assert ours.model is not None
+    live = ours.model.model.train().requires_grad_(True)
+    ours.train()
+    assert live.training
+    assert all(parameter.requires_grad and parameter.grad is None for parameter in live.parameters())
+
+
+def test_what_was_trained_is_adapted_evaluated_and_found_again(world: World, tmp_path: Path) -> None:
+    ours = trainer(world, tmp_path / "run")
+    with pytest.raises(UserError, match="nothing is trained yet"):
+        _ = ours.learned
+    learned = ours.train()
+    assert ours.learned is learned
+    assert {score.k for score in ours.evaluate(k=[0, 4], draws=1).scores} == {0, 4}
+    again = load_run(tmp_path / "run").adapt(DATA["dee"][:3])
+    here = learned.adapt(DATA["dee"][:3])
+    assert same(dict(again.values), dict(here.values))
+
+
+def test_a_run_on_objects_goes_on_where_it_was_stopped(world: World, tmp_path: Path) -> None:
+    assert trainer(world, tmp_path / "run").train(resume_from_checkpoint="auto")
+    with pytest.raises(UserError, match="done"):
+        trainer(world, tmp_path / "run").train(resume_from_checkpoint=True)
+    with pytest.raises(UserError, match="not a way to go on"):
+        trainer(world, tmp_path / "run").train(resume_from_checkpoint="step-3")
+
+
+def test_sizes_left_out_are_what_the_smallest_task_allows(world: World, tmp_path: Path) -> None:
+    args = MetaTrainingArguments(output_dir=tmp_path / "run", method="meta-lora")
+    found = MetaTrainer(str(world.base), args, train_dataset=DATA | {"few": DATA["ada"][:6]})
+    tasks = found.config.tasks
+    assert (tasks.support, tasks.query, tasks.test) == (2, 2, 2)
+    found.check()
+
+
+def test_one_call_is_enough(world: World, tmp_path: Path) -> None:
+    how = {"output_dir": tmp_path / "run", "method": "reptile-lora", "max_steps": 1, "tasks_per_step": 1}
+    learned = meta_train(str(world.base), tasks=DATA, held_out=["dee"], **how)
+    assert learned.config.method.name == "reptile-lora"
+    assert learned.config.tasks.query is None
+
+
+def test_what_is_refused_leaves_nothing_behind(world: World, tmp_path: Path) -> None:
+    for data, more in (({"a b/c'": DATA["ada"]}, {}), (DATA, {"tasks_per_step": -1}), ({"ada": [{"x": 1}]}, {})):
+        with pytest.raises(UserError):
+            MetaTrainer(str(world.base), MetaTrainingArguments(output_dir=tmp_path / "run", **more), train_dataset=data)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_peft_can_do_and_we_do_not_is_refused(world: World, tmp_path: Path) -> None:
+    args = MetaTrainingArguments(output_dir=tmp_path / "run")
+    with pytest.raises(UserError, match=r"peft_config\.use_dora"):
+        MetaTrainer(str(world.base), args, train_dataset=DATA, peft_config=LoraConfig(use_dora=True))
+    with pytest.raises(UserError, match="output_dir"):
+        MetaTrainer(str(world.base), MetaTrainingArguments(), train_dataset=DATA)
+    with pytest.raises(UserError, match="tasks of train_dataset too"):
+        MetaTrainer(str(world.base), args, train_dataset=DATA, eval_dataset={"ada": DATA["ada"]})
