@@ -27,7 +27,6 @@ from innerloop.config.loading import load_config
 from innerloop.data.encoding import Encoded, EncodedTask, encode_all
 from innerloop.data.suites import build_suite
 from innerloop.data.tasks import Example, Task, TaskBatch
-from innerloop.engine.pace import paced
 from innerloop.engine.session import Session, prepare
 from innerloop.loading.models import LoadedModel
 from innerloop.numerics import loss
@@ -69,7 +68,7 @@ class Ours:
     """
 
     def __init__(self, session: Session, *, steps: int = 1) -> None:
-        self.session, self.steps = paced(session), steps
+        self.session, self.steps = session.settled(), steps
         _, self.batches = session.streams()[0]
         self.space: Any = session.space()
         generator = torch.Generator().manual_seed(SEED)

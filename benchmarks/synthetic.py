@@ -16,7 +16,6 @@ import torch
 from innerloop.config.loading import load_config
 from innerloop.data.encoding import Encoded, EncodedTask
 from innerloop.data.tasks import Example, Task, TaskBatch
-from innerloop.engine.pace import paced
 from innerloop.engine.session import Session
 from innerloop.loading.models import LoadedModel
 
@@ -74,7 +73,7 @@ class Runner:
         }
         self.model, self.method, self.steps = model, work.method, 0
         tasks = _random_tasks(work, vocabulary=model.model.config.vocab_size)
-        session = paced(Session(load_config(source, work.sets()), model, tasks))
+        session = Session(load_config(source, work.sets()), model, tasks).settled()
         _, self.batches = session.streams()[0]
         self.device = session.device
         self.trainer = session.trainer(session.space(), self.batches)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from innerloop import progress
-from innerloop.engine.trainer import Metrics
+from innerloop.engine.metrics import Metrics
 from innerloop.progress import busy
 from small_runs import World, config_file
 

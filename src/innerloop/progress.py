@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 if TYPE_CHECKING:
-    from innerloop.engine.trainer import Metrics
+    from innerloop.engine.metrics import Metrics
 
 NARROW, WIDE = 60, 100  # columns that lines are broken for, whatever a terminal has
 EVERY = 10.0  # seconds between two lines where there is no terminal

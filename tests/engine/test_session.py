@@ -267,6 +267,12 @@ def test_tasks_per_forward(world: World, tmp_path: Path) -> None:
     session = session_of(world, "fomaml-lora", **three, **{"tasks.folder": str(tmp_path)})
     one_task = max(batch.token_count // batch.tasks for batch in session.streams()[0][1][0].batches)
     assert asked(session) == AUTO_TOKENS_PER_FORWARD["cpu"] // one_task == 2
+    assert session.config.memory.tasks_per_forward == "auto"
+    settled = session.settled()
+    assert (settled.config.memory.tasks_per_forward, settled.streams()[0][1].names) == (
+        2,
+        session.streams()[0][1].names,
+    )
 
 
 def test_what_is_left_out_is_counted(world: World, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The outer loop: laws 1 and 4 over several steps, law 6, and what happens when a number is not finite."""
 
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
@@ -24,12 +25,15 @@ from helpers import (
 )
 from innerloop.data.tasks import Batch, TaskBatch
 from innerloop.engine.last_round import LastRound
-from innerloop.engine.trainer import Metrics, Trainer
+from innerloop.engine.metrics import Metrics
+from innerloop.engine.trainer import Trainer
 from innerloop.errors import RunError
 from innerloop.learning.inner_loop import InnerLoop
 from innerloop.learning.methods import METHODS, Maml, MetaLora, Method
 from innerloop.numerics.optimizers import AdamW, Optimizer, Sgd
-from innerloop.numerics.tensors import TensorSet, accumulate, largest, zeros_like
+from innerloop.numerics.tensors import TensorSet, accumulate, clone, largest, zeros_like
+from innerloop.spaces.lora import LoraSettings, LoraSpace
+from innerloop.spaces.loss import AnswerLoss
 from innerloop.spaces.space import ParameterSpace
 from reference import naive
 from tiny import tiny_model
@@ -463,3 +467,89 @@ def test_tokens_of_tasks_that_were_left_out_went_through_the_model_too() -> None
         metrics = trainer.step(tasks)
     assert metrics.skipped
     assert metrics.tokens == seen["tokens"] > trainer.method.tokens(tasks)
+
+
+# memory that runs out
+
+
+class Narrow(LoraSpace):
+    """A space on a device where no more than `most` tasks go through a forward."""
+
+    most = 2
+
+    def loss_and_gradient(self, values: Any, batch: Batch, *, into: TensorSet | None = None) -> Any:
+        if batch.tasks > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return super().loss_and_gradient(values, batch, into=into)
+
+
+def narrow(most: int, **settings: Any) -> Trainer:
+    model = tiny_model("llama", layers=2)
+    space = Narrow(model, AnswerLoss(model), LoraSettings(r=2), seed=0)
+    space.most = most
+    return Trainer(space, method("fomaml-lora"), OUTER, **settings)
+
+
+@pytest.mark.parametrize(("most", "reached"), [(2, 2), (3, 2), (1, 1)])
+def test_a_step_that_memory_is_too_small_for_is_repeated_with_half_the_tasks(most: int, reached: int) -> None:
+    """The numbers are those of a run that was begun with so many."""
+    halved, told = narrow(most), narrow(TASKS, tasks_per_forward=reached)
+    batches = [each.batch for each in rounds()]
+    with pytest.warns(RuntimeWarning, match="memory ran out with 4 tasks per forward pass; from here on it is 2"):
+        first = halved.step(batches[0])
+    assert halved.tasks_per_forward == reached
+    assert first == told.step(batches[0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # it is said once
+        assert [halved.step(batch) for batch in batches[1:]] == [told.step(batch) for batch in batches[1:]]
+    assert same(halved.space.shared, told.space.shared)
+    assert not same(halved.space.shared, trained(narrow(TASKS), batches)), "another number has other last bits"
+
+
+def test_noise_is_drawn_again_where_a_step_is_repeated() -> None:
+    """Else a repeated step would round other numbers up and down."""
+
+    class Noisy(Narrow):
+        def fork(self, start: Any) -> TensorSet:
+            return {name: value + 1e-3 * torch.rand_like(value) for name, value in super().fork(start).items()}
+
+    def noisy(most: int, **settings: Any) -> Trainer:
+        model = tiny_model("llama", layers=2)
+        space = Noisy(model, AnswerLoss(model), LoraSettings(r=2), seed=0)
+        space.most = most
+        return Trainer(space, method("fomaml-lora"), OUTER, **settings)
+
+    batch = Tasks(tasks=TASKS, steps=STEPS).batch
+    halved, told = noisy(2), noisy(TASKS, tasks_per_forward=2)
+    with pytest.warns(RuntimeWarning, match="memory ran out"):
+        halved.step(batch)
+    told.step(batch)
+    assert same(halved.space.shared, told.space.shared)
+
+
+def test_a_single_task_that_memory_is_too_small_for_ends_the_run() -> None:
+    trainer = narrow(0)
+    before = clone(trainer.space.shared)
+    with pytest.warns(RuntimeWarning, match="1 begins with that"), pytest.raises(torch.OutOfMemoryError):
+        trainer.step(Tasks(tasks=TASKS, steps=STEPS).batch)
+    assert same(trainer.space.shared, before)
+    assert trainer.steps == 0
+
+
+# how deep it goes
+
+
+@pytest.mark.parametrize("name", ["fomaml", "maml-lora", "fomaml-lora", "joint-lora"])
+def test_few_functions_stand_between_a_step_and_the_loss(name: str) -> None:
+    trainer, depths = build(name), list[list[str]]()
+    loss = trainer.space.loss
+
+    def counted(batch: Batch, *, twice: bool = False) -> Tensor:
+        names = [frame.name for frame in traceback.extract_stack()]
+        depths.append(names[names.index("step") + 1 : -1])
+        return loss(batch, twice=twice)
+
+    trainer.space.loss = counted
+    trainer.step(Tasks(tasks=TASKS, steps=STEPS).batch)
+    assert max(map(len, depths)) <= 8, max(depths, key=len)
+    assert depths[0][:2] == ["_round", "_outer_gradient"]

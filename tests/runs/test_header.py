@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from innerloop.config.loading import load_config
+from innerloop.engine.metrics import Metrics
 from innerloop.engine.session import Session, prepare
-from innerloop.engine.trainer import Metrics
 from innerloop.errors import RunError
 from innerloop.learning.methods import METHODS
 from innerloop.runs.adapters import fit

@@ -21,7 +21,7 @@ from innerloop.errors import Fault, UserError
 from innerloop.progress import Busy, busy
 
 if TYPE_CHECKING:
-    from innerloop.engine.trainer import Metrics
+    from innerloop.engine.metrics import Metrics
     from innerloop.planning.forecast import Forecast
     from innerloop.runs.header import Header
 

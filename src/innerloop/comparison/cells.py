@@ -37,7 +37,6 @@ from innerloop.comparison.steps import budget_steps, timed_steps
 from innerloop.config.loading import RunConfig
 from innerloop.config.output_dir import read_manifest
 from innerloop.data.encoding import EncodedTask
-from innerloop.engine.pace import paced
 from innerloop.engine.session import Session, prepare
 from innerloop.engine.stopping import stoppable
 from innerloop.errors import ResumableError, RunError, UserError
@@ -112,9 +111,7 @@ class _Run:
         if not note.exists():
             session = prepare(self._config(None), model=self.common.model, store=self.common.store)
             amount = self.matrix.given_budgets[budget]
-            steps = (
-                timed_steps(paced(session), amount) if budget == "seconds" else budget_steps(session, budget, amount)
-            )
+            steps = timed_steps(session, amount) if budget == "seconds" else budget_steps(session, budget, amount)
             write_json(note, {"budget": budget, "amount": amount, "steps": steps})
         return json.loads(note.read_text())["steps"]
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from innerloop.data.tasks import TaskBatch
 from innerloop.numerics.tensors import TensorSet
 
 
@@ -15,6 +16,13 @@ class LastRound:
     adapters: dict[str, TensorSet] = field(default_factory=dict)
     query_ids: dict[str, tuple[str, ...]] = field(default_factory=dict)
     gradient: TensorSet = field(default_factory=dict)
+
+    def keep(self, tasks: TaskBatch, adapted: TensorSet) -> None:
+        """adapted: (T, ...) stage-1 values of these tasks."""
+        assert tasks.query is not None
+        for task, name in enumerate(tasks.names):
+            self.adapters[name] = {key: value[task].cpu() for key, value in adapted.items()}
+            self.query_ids[name] = tasks.query.example_ids[task]
 
     @property
     def tensors(self) -> TensorSet:

@@ -111,11 +111,17 @@ class Session:
         return make_trainer(self.config, space, tasks_per_forward=self.tasks_per_forward(batches))
 
     def tasks_per_forward(self, batches: "TaskBatches") -> int:
-        """As configured; before it was measured (engine/pace.py), `auto` is what fits a token budget."""
+        """As configured; `auto` is what fits a token budget of the device."""
         asked = self.config.memory.tasks_per_forward
         if asked != "auto":
             return asked
         return tasks_that_fit(self.config, batches[0], self.device)
+
+    def settled(self) -> "Session":
+        """With `memory.tasks_per_forward` a number, which a run writes down."""
+        (_, batches), *_ = self.streams()
+        memory = self.config.memory.model_copy(update={"tasks_per_forward": self.tasks_per_forward(batches)})
+        return replace(self, config=self.config.model_copy(update={"memory": memory}))
 
 
 def prepare(

@@ -15,10 +15,11 @@ from safetensors.torch import save
 from innerloop.artifacts.finished import damaged
 from innerloop.engine.groundwork import Say
 from innerloop.engine.last_round import LastRound
+from innerloop.engine.metrics import Metrics
 from innerloop.engine.session import Session
 from innerloop.engine.stopping import check
 from innerloop.engine.task_batches import TaskBatches
-from innerloop.engine.trainer import Metrics, Trainer
+from innerloop.engine.trainer import Trainer
 from innerloop.errors import RunError
 from innerloop.files import file_digest, file_name, write_text, write_whole
 from innerloop.machine import peak_memory, reset_peak_memory

@@ -16,7 +16,6 @@ from innerloop.config.loading import RunConfig, load_config
 from innerloop.config.output_dir import GO_ON, empty_folder, read_manifest
 from innerloop.engine.groundwork import Groundwork, Say, checked, groundwork
 from innerloop.engine.hidden_states import HiddenStates
-from innerloop.engine.pace import paced
 from innerloop.engine.session import Session, prepare, roles
 from innerloop.engine.stopping import held, stoppable
 from innerloop.errors import Fault, Faults, ResumableError, RunError, UserError, redacted
@@ -76,9 +75,8 @@ def meta_train(
             before, ground = None, checked(config, model=model, fresh=True, say=on_stage)
         settings, folder = ground.config, ground.config.output_dir
         say = on_stage or (lambda *_: None)
-        session = prepare(settings, model=model, store=store, ground=ground, say=say)
+        session = prepare(settings, model=model, store=store, ground=ground, say=say).settled()
         say("preparing the first step", 0, 0)
-        session = paced(session)
         if before:
             same_inputs(before, session)
             if on_resume:

@@ -8,8 +8,9 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
+from innerloop.engine.metrics import Metrics
 from innerloop.engine.session import Session
-from innerloop.engine.trainer import Metrics, Trainer
+from innerloop.engine.trainer import Trainer
 
 OnStep = Callable[[str, Metrics], None]
 

@@ -1,0 +1,42 @@
+"""What one outer step measured, a line of metrics.jsonl.
+
+Metrics      loss, gradient norm, tokens
+metrics_of   a step's Round -> Metrics
+"""
+
+from typing import NamedTuple
+
+from innerloop.engine.non_finite import Round
+
+
+class Metrics(NamedTuple):
+    """loss, and the support loss before the first and the last inner step: nats per answer token, mean over tasks.
+
+    tokens: of the examples, in every forward that was run, those for Hessian-vector products, for clipping, and of
+    tasks that were left out again among them; computed_tokens: with the padding that went through the model;
+    skipped: the tasks left out because a loss or gradient of theirs was not finite.
+    """
+
+    step: int
+    loss: float
+    support_loss_first: float | None
+    support_loss_last: float | None
+    gradient_norm: float
+    tokens: int
+    computed_tokens: int
+    skipped: tuple[str, ...] = ()
+
+
+def metrics_of(found: Round, *, step: int, tokens: tuple[int, int], skipped: tuple[str, ...]) -> Metrics:
+    """tokens: without padding and with it."""
+    support = found.support
+    return Metrics(
+        step=step,
+        loss=float(found.losses.mean()),
+        support_loss_first=None if support is None else float(support[0].mean()),
+        support_loss_last=None if support is None else float(support[-1].mean()),
+        gradient_norm=float(found.gradient_norm),
+        tokens=tokens[0],
+        computed_tokens=tokens[1],
+        skipped=skipped,
+    )

@@ -1,0 +1,14 @@
+"""A line of metrics.jsonl from what a step gave."""
+
+import torch
+
+from innerloop.engine.metrics import Metrics, metrics_of
+from innerloop.engine.non_finite import Round
+
+
+def test_losses_are_means_over_tasks_before_the_first_and_the_last_inner_step() -> None:
+    support = torch.tensor([[4.0, 2.0], [9.0, 9.0], [1.0, 2.0]])
+    found = Round({}, torch.tensor(0.5), torch.tensor([1.0, 3.0]), support, ["a", "b"], [], is_finite=True)
+    assert metrics_of(found, step=7, tokens=(10, 12), skipped=("c",)) == Metrics(7, 2.0, 3.0, 1.5, 0.5, 10, 12, ("c",))
+    without = metrics_of(found._replace(support=None), step=7, tokens=(10, 12), skipped=())
+    assert (without.support_loss_first, without.support_loss_last) == (None, None)
