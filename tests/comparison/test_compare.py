@@ -219,13 +219,3 @@ def test_compare_ends_with_1_where_a_cell_failed(
     run_cell(tmp_path / "comparison", "base-1", lambda *_: None)
     said = cli("compare", file, "--output", tmp_path / "comparison", "--json")
     assert (said.code, cells_of(json.loads(said.out))) == (1, {"base": "done", "joint": "failed"}), "also for its cost"
-
-
-def test_report_refuses_what_is_no_comparison(cli: Cli, tmp_path: Path) -> None:
-    for folder in (tmp_path, tmp_path / "none"):
-        said = cli("report", folder)
-        assert (said.code, said.out) == (2, "")
-        assert f"{folder}: no comparison here" in said.err
-    (tmp_path / "matrix.json").write_text("{")
-    said = cli("report", tmp_path)
-    assert (said.code, str(tmp_path / "matrix.json") in said.err) == (2, True)

@@ -4,23 +4,13 @@ from typing import Any
 
 import pytest
 
-from innerloop.report import tables, tables_adaptation
-from innerloop.report.page import Table, TableCell
+from innerloop.report import tables
 from innerloop.report.tables_matrix import matrix
 from innerloop.report.words import MAIN_METRICS
-from innerloop.results.names import COST
+from report.conftest import column, given
 from results_example import KS, TRAIN, example, read
 
 RESULTS = read(example())
-
-
-def column(table: Table, title: str) -> dict[str, TableCell]:
-    place = list(table.columns).index(title)
-    return {row[0].text: row[place] for row in table.rows}
-
-
-def given(kind: str, **wanted: Any) -> list[dict[str, Any]]:
-    return [entry for entry in example()[kind] if all(entry.get(key) == value for key, value in wanted.items())]
 
 
 @pytest.mark.parametrize("metric", MAIN_METRICS, ids=lambda metric: metric.name)
@@ -96,35 +86,6 @@ def test_the_table_of_seen_tasks_holds_only_seen_tasks() -> None:
     assert column(table, "nats minus joint-lora")["joint-lora"].text == "reference"
 
 
-def test_the_matrix_has_a_row_for_each_method_of_its_budget() -> None:
-    for budget in ("tokens", "seconds"):
-        table, empty = matrix(RESULTS, budget, "own")
-        assert [row[0].text for row in table.rows] == [row.arm for row in RESULTS.rows_of(budget)]
-        assert {"peak memory, allocated", "peak memory, reserved"} == set(empty)
-        tokens = {arm: cell.value for arm, cell in column(table, "tokens").items()}
-        assert tokens == {row.arm: row.tokens for row in RESULTS.rows_of(budget)}
-    cost, empty = matrix(RESULTS, COST, "own")
-    assert [row[0].text for row in cost.rows] == ["joint", "fomaml"]
-    assert not [title for title in cost.columns if "k = " in title], "never scored"
-
-
-def test_only_predicted_numbers_carry_the_mark() -> None:
-    for budget, expected in (
-        ("tokens", {("meta-lora", "file")}),
-        ("seconds", set()),
-        (COST, {("fomaml", "file"), ("fomaml", "peak memory, resident")}),
-    ):
-        table, _ = matrix(RESULTS, budget, "own")
-        marked = {
-            (row[0].text, title)
-            for row in table.rows
-            for title, cell in zip(table.columns, row, strict=True)
-            if cell.mark == "predicted"
-        }
-        told = {(r[0].text, t) for r in table.rows for t, c in zip(table.columns, r, strict=True) if "≈" in c.text}
-        assert marked == told == expected
-
-
 def test_failed_and_missing_cells_are_shown_as_such() -> None:
     table, _ = matrix(RESULTS, "seconds", "own")
     methods = column(table, "method")
@@ -151,21 +112,3 @@ def test_another_reference_has_a_table_of_its_own() -> None:
     assert table
     assert [cell.text for cell in table.rows[0]][:2] == ["meta-lora", "joint"]
     assert table.rows[0][-1].tag == "no detectable difference"
-
-
-def test_adaptation_targets_and_forgetting() -> None:
-    table = tables_adaptation.adaptation(RESULTS, "tokens")
-    assert table
-    assert len(table.rows) == len(given("adaptation", budget="tokens"))
-    table = tables_adaptation.targets(RESULTS, "tokens")
-    assert table
-    reached = column(table, "examples to nats ≤ 1.000")
-    assert (reached["meta-lora"].value, reached["joint-lora"].text) == (8, "not reached")
-    assert reached["joint-lora"].value is None, "sorts behind every number"
-    table = tables_adaptation.forgetting(RESULTS, "seconds")
-    assert table
-    assert [row[0].text for row in table.rows] == ["joint-lora", "meta-lora"]
-    assert column(table, "k = 8, own")["meta-lora"].text == "0.100"
-    empty = read(example() | {"adaptation": [], "targets": [], "forgetting": []})
-    builders = (tables_adaptation.adaptation, tables_adaptation.targets, tables_adaptation.forgetting)
-    assert [build(empty, "tokens") for build in builders] == [None] * 3
