@@ -29,15 +29,15 @@ KINDS: dict[str, Kind] = {
     "lists": LISTS,
     "records": RECORDS,
 }
-INSTANCES = 16  # styles a kind, unless asked otherwise
-MOST = 128  # styles a kind: each has inputs of its own, so that no example is in two tasks
+INSTANCES = 16  # styles per kind, unless asked otherwise
+MOST = 128  # styles per kind: each has inputs of its own, so that no example is in two tasks
 INPUTS = 300  # of a style, at most
 PROBES = 60  # inputs that styles are told apart by
 DIFFERENT = 0.25  # two styles of a kind, or a style and its prompt, differ on at least this share of them
 
 
 def task_names(instances: int | None) -> list[tuple[str, str]]:
-    """(task name, kind) of every task, `instances` a kind."""
+    """(task name, kind) of every task, `instances` per kind."""
     if instances is not None and instances > MOST:
         raise UserError(Fault("too many", "suite house-styles: instances", instances, f"at most {MOST}"))
     numbers = range(INSTANCES if instances is None else instances)
