@@ -18,7 +18,7 @@ from innerloop.data.encoding import Encoded
 from innerloop.engine.session import Session, prepare
 from innerloop.errors import UserError
 from innerloop.evaluation.kshot import draw_support
-from innerloop.results.files import CellFile, PieceFile
+from innerloop.results.cell_files import CellFile, PieceFile
 from innerloop.results.names import COST, UNTRAINED
 from reference import naive
 from small_matrices import HELD_OUT, TRAIN, Compared, K, matrix_file, run_here, scores_of

@@ -13,7 +13,7 @@ from innerloop.comparison.matrix import BASE, IN_CONTEXT
 from innerloop.config.loading import load_config
 from innerloop.engine.session import prepare
 from innerloop.learning.methods import METHODS
-from innerloop.results.files import CellFile
+from innerloop.results.cell_files import CellFile
 from small_runs import Runs, World, manifest_of, settings
 
 STEPS = 2  # of each adapter of `runs`

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from innerloop.report.markdown import markdown
-from innerloop.report.page import Listing, Part, Table, TableCell, say
+from innerloop.report.page import Listing, PageSection, Table, TableCell, say
 from innerloop.report.sections import sections
 from report.conftest import Written
 from results_example import CONFIG
@@ -56,7 +56,7 @@ def test_marks_are_kept() -> None:
         [TableCell("y"), TableCell("1", 1, tag="better")],
     ]
     table = Table("t", "c", ["a", "b"], rows)
-    lines = markdown("t", [Part("s", "S", [say("one", style="item"), say("two", style="item"), table])])
+    lines = markdown("t", [PageSection("s", "S", [say("one", style="item"), say("two", style="item"), table])])
     assert "- one\n- two\n" in lines
     assert "| x | *≈ 3 s* |" in lines
     assert "| y | 1 **better** |" in lines
@@ -65,7 +65,7 @@ def test_marks_are_kept() -> None:
 @given(st.text(alphabet="a|\\`<>*_[]()#\n&$@~!", max_size=12))
 def test_any_name_is_one_cell(name: str) -> None:
     lines = markdown(
-        "t", [Part("s", "S", [Table("t", "c", ["a", "b"], [[TableCell(name), TableCell("end")]])])]
+        "t", [PageSection("s", "S", [Table("t", "c", ["a", "b"], [[TableCell(name), TableCell("end")]])])]
     ).splitlines()
     assert len(cells(lines[-1])) == 2
     assert "<" not in lines[-1]
@@ -73,7 +73,7 @@ def test_any_name_is_one_cell(name: str) -> None:
 
 @given(st.text(alphabet="a`\n", max_size=12))
 def test_any_config_stays_in_its_fence(config: str) -> None:
-    lines = markdown("t", [Part("s", "S", [Listing("t", "", f"a{config}"), say("after")])]).splitlines()
+    lines = markdown("t", [PageSection("s", "S", [Listing("t", "", f"a{config}"), say("after")])]).splitlines()
     fences = [line for line in lines if line.startswith("```") and set(line.removesuffix("yaml")) == {"`"}]
     longest = max(fences, key=len).removesuffix("yaml")
     assert lines.index("</details>") > max(i for i, line in enumerate(lines) if line == longest)

@@ -18,7 +18,7 @@ from innerloop.report.markdown import markdown
 from innerloop.report.page import Table
 from innerloop.report.report import page, write_report
 from innerloop.report.sections import sections
-from innerloop.results.files import PlannedProtocol
+from innerloop.results.cell_files import PlannedProtocol
 from innerloop.results.names import Record
 from innerloop.results.schema import (
     Adaptation,
@@ -26,8 +26,8 @@ from innerloop.results.schema import (
     Contrast,
     Difference,
     Forgetting,
+    MeanScore,
     Results,
-    Score,
     Target,
 )
 from report.conftest import Written
@@ -214,7 +214,6 @@ def tables(results: dict[str, Any], word: str) -> list[Table]:
         ("training", "No training curves are in these results."),
         ("scores", "No scores on seen tasks are in these results at equal tokens."),
         ("rows", "The matrix"),
-        ("notes", "7 held-out tasks: valid for these tasks only."),
         ("protocol", "T2 · Unseen tasks"),
         ("environment", "device CPU, commit unknown"),
     ],
@@ -242,7 +241,7 @@ def test_a_partial_page_says_what_lacks_and_a_whole_one_does_not() -> None:
 
 
 LISTS: dict[str, type[Record]] = {
-    "scores": Score,
+    "scores": MeanScore,
     "differences": Difference,
     "adaptation": Adaptation,
     "targets": Target,

@@ -13,7 +13,7 @@ from comparison_folders import Planted, write_comparison
 from innerloop.errors import UserError
 from innerloop.results import names
 from innerloop.results.names import COST
-from innerloop.results.schema import ArmRow, Difference, PrimaryContrast, Results, Score
+from innerloop.results.schema import ArmRow, Difference, MeanScore, PrimaryContrast, Results
 from innerloop.results.summary import summarize
 from results_example import HELD_OUT, KS, example, read
 
@@ -52,7 +52,7 @@ DIFFERENCE = st.fixed_dictionaries(
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=st.lists(ROW), scores=st.lists(SCORE), differences=st.lists(DIFFERENCE), name=st.text())
 def test_what_is_written_is_read_again(tmp_path: Path, rows: Any, scores: Any, differences: Any, name: str) -> None:
-    lists = {"rows": [ArmRow(**row) for row in rows], "scores": [Score(**score) for score in scores]}
+    lists = {"rows": [ArmRow(**row) for row in rows], "scores": [MeanScore(**score) for score in scores]}
     lists |= {"differences": [Difference(**each) for each in differences]}
     results = read(example()).model_copy(update={**lists, "name": name})
     results.write(tmp_path / "results.json")
@@ -131,7 +131,7 @@ def test_a_score_is_looked_up_in_its_own_budget(results: Results) -> None:
     assert given.keys() == {"tokens", "seconds"}
     for budget, entry in given.items():
         found = results.score(budget, "meta-lora", "own", 8, "nats")
-        assert found == Score.model_validate_json(json.dumps(entry))
+        assert found == MeanScore.model_validate_json(json.dumps(entry))
     assert given["tokens"]["tasks"] != given["seconds"]["tasks"]
     assert results.score("seconds", "fomaml-lora", "own", 8, "nats") is None
 

@@ -32,7 +32,7 @@ from innerloop.comparison.matrix import (
     read_plan,
     run_config,
 )
-from innerloop.comparison.measuring import Say, forgotten, score_pieces, tuned
+from innerloop.comparison.scores import Say, forgotten, score_pieces, tuned
 from innerloop.comparison.steps import budget_steps, timed_steps
 from innerloop.config.loading import RunConfig
 from innerloop.config.output_dir import read_manifest

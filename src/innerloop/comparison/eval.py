@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 from innerloop.artifacts.finished import finished
 from innerloop.comparison.cells import RESULT, identity
 from innerloop.comparison.matrix import PLAN, Cell
-from innerloop.comparison.measuring import Say, score_pieces, tuned
 from innerloop.comparison.planned import protocol_facts
+from innerloop.comparison.scores import Say, score_pieces, tuned
 from innerloop.config.loading import RunConfig
 from innerloop.engine.groundwork import Groundwork, groundwork
 from innerloop.engine.session import prepare

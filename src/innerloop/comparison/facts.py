@@ -12,7 +12,8 @@ from typing import Any
 from innerloop.comparison.matrix import IN_CONTEXT
 from innerloop.config.loading import load_config
 from innerloop.config.output_dir import METRICS
-from innerloop.runs.journal import MANIFEST
+from innerloop.files import MANIFEST
+from innerloop.results.cell_files import Spent, Training
 
 
 def run_facts(output: Path) -> dict[str, Any]:
@@ -49,24 +50,12 @@ def run_facts(output: Path) -> dict[str, Any]:
 
 
 def untrained_facts(arm: str) -> dict[str, Any]:
-    counts = (
-        "parameters",
-        "percent",
-        "examples_per_task",
-        "tasks",
-        "passes",
-        "steps",
-        "tokens",
-        "seconds",
-        "file_bytes",
-    )
+    """It takes nothing, where it has the number at all."""
+    absent = {"tokens_per_second": None, "peak_bytes": {}, "config_yaml": "", "command": "", "trains": "nothing"}
+    counts = Spent.model_fields.keys() - absent.keys() - {"algorithm"}
     return {
         "algorithm": "k examples in the prompt" if arm == IN_CONTEXT else "the model as it is",
-        "trains": "nothing",
-        **dict.fromkeys(counts, 0),
-        "tokens_per_second": None,
-        "peak_bytes": {},
-        "config_yaml": "",
-        "command": "",
-        "training": {name: [] for name in ("tokens", "seconds", "loss", "support_first", "support_last")},
+        **dict.fromkeys(sorted(counts), 0),
+        **absent,
+        "training": {name: [] for name in Training.model_fields},
     }

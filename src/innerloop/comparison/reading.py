@@ -27,7 +27,7 @@ from innerloop.config.loading import KEYS, RunConfig
 from innerloop.config.schema import ABSENT, BROKEN_METHODS, get
 from innerloop.errors import Faults, UserError, did_you_mean
 from innerloop.learning.methods import METHODS
-from innerloop.results.names import COST, NO_BUDGET, UNTRAINED
+from innerloop.results.names import COST, NO_BUDGET, UNTRAINED, known_arms
 
 OURS = ("method.name", "seed", "output_dir", "outer.steps")
 SECTIONS = {"model", "tasks", "method", "outer", "memory"}
@@ -70,7 +70,7 @@ class _Check:
         self._check_keys()
         runs = self._loads("runs", lambda: common_config(matrix, matrix.seeds[0]))
         self._check_primary()
-        arms = self._sound("arms", matrix.arms, (*UNTRAINED, *METHODS))
+        arms = self._sound("arms", matrix.arms, known_arms())
         if costly is not None:
             costly = costly.model_copy(update={"arms": self._sound("cost_only.arms", costly.arms, tuple(METHODS))})
         return matrix.model_copy(update={"arms": arms, "cost_only": costly}) if runs else None

@@ -12,7 +12,7 @@ from innerloop.report.figure_style import MUTED, Look, render
 from innerloop.report.page import Absent, Figure
 from innerloop.report.words import MAIN_METRICS, Metric, absence, budget_title, how_title
 from innerloop.results.names import How, TaskSet
-from innerloop.results.schema import Difference, Results, Score
+from innerloop.results.schema import Difference, MeanScore, Results
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
@@ -50,7 +50,7 @@ class View:
     def arms(self) -> list[str]:
         return self.results.arms(self.budget)
 
-    def score(self, arm: str) -> Score | None:
+    def score(self, arm: str) -> MeanScore | None:
         """At the largest k that the arm was scored at."""
         if self.table == "seen":
             return self.results.score(self.budget, arm, self.how, 0, self.metric.name, self.table)
@@ -60,7 +60,7 @@ class View:
         assert self.table is not None
         return self.results.difference(self.budget, arm, self.how, self.k, self.metric.name, self.table)
 
-    def tell(self, score: Score) -> str:
+    def tell(self, score: MeanScore) -> str:
         """With its interval, in words."""
         middle = self.metric.plain(score.mean)
         if score.low is None or score.high is None:

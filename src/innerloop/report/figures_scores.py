@@ -23,7 +23,7 @@ from innerloop.report.figure_view import View
 from innerloop.report.page import Absent, Figure, counted, shortened
 from innerloop.report.words import how_title
 from innerloop.results.names import REFERENCE
-from innerloop.results.schema import Difference, Score
+from innerloop.results.schema import Difference, MeanScore
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,7 +32,7 @@ _BLACK, _WHITE, _MIDDLE = "#000001", "#fefefe", "#f7f7f7"  # of heat maps: the s
 
 
 def curves(view: View) -> Figure | Absent:
-    """Score against k: a line and a 95 % band for each arm; an arm that is never adapted is a level line."""
+    """MeanScore against k: a line and a 95 % band for each arm; an arm that is never adapted is a level line."""
     shown = [arm for arm in view.arms() if view.score(arm)]
     if not shown:
         return view.absent("curves", f"No curves of {view.metric.name}: these results hold no such score.")
@@ -118,7 +118,7 @@ def _not_compared(view: View, found: Mapping[str, Difference]) -> str:
     return view.left_out({*found, REFERENCE}, without=f"not compared at k = {view.k}")
 
 
-def _line(axes: "Axes", view: View, arm: str, points: Sequence[Score]) -> None:
+def _line(axes: "Axes", view: View, arm: str, points: Sequence[MeanScore]) -> None:
     look, scale = view.looks[arm], view.metric.scale
     k, middle, low, high = np.array([(p.k, p.mean, p.low, p.high) for p in points], dtype=float).T
     order = 4 if arm == REFERENCE else 3

@@ -7,12 +7,12 @@ import re
 from collections.abc import Iterator, Sequence
 from itertools import zip_longest
 
-from innerloop.report.page import Block, Figure, Heading, Listing, Part, Prose, Span, Table, TableCell
+from innerloop.report.page import Block, Figure, Heading, Listing, PageSection, Prose, Span, Table, TableCell
 
 _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "$": "&#36;", "@": "&#64;"}
 
 
-def markdown(title: str, sections: Sequence[Part]) -> str:
+def markdown(title: str, sections: Sequence[PageSection]) -> str:
     lines = [f"# {_escape(title)}", ""]
     for section in sections:
         lines += [f"## {_escape(section.title)}", ""]

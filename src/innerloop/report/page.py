@@ -7,7 +7,7 @@ Table     columns and rows of cells
 Figure    a drawing as SVG and PNG, with words for those who can't see it
 Absent    why a figure isn't there
 Listing   a file or command, folded away
-Part   a heading and its blocks
+PageSection   a heading and its blocks
 
 Marks: "predicted", "better", "worse", "null" (no detectable difference), "failed", "strong", or "".
 """
@@ -101,7 +101,7 @@ Block = Prose | Table | Figure | Listing | Heading
 
 
 @dataclass(frozen=True)
-class Part:
+class PageSection:
     """Blocks under a heading. name: its anchor."""
 
     name: str

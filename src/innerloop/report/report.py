@@ -16,7 +16,7 @@ from xml.etree import ElementTree
 from innerloop.errors import Fault, UserError
 from innerloop.files import write_text
 from innerloop.report.markdown import markdown
-from innerloop.report.page import Figure, Part, counted, glued
+from innerloop.report.page import Figure, PageSection, counted, glued
 from innerloop.report.sections import sections
 from innerloop.report.words import printable
 from innerloop.results.schema import Results
@@ -56,7 +56,7 @@ def write_report(folder: Path, results: Results) -> list[Path]:
     return [folder / name for name in (*texts, *paths)]
 
 
-def page(results: Results, parts: list[Part]) -> str:
+def page(results: Results, parts: list[PageSection]) -> str:
     """The HTML page. Its policy allows no connection and no script but its own."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup

@@ -15,7 +15,7 @@ from innerloop.report.page import (
     Figure,
     Heading,
     Listing,
-    Part,
+    PageSection,
     Span,
     Table,
     TableCell,
@@ -34,11 +34,11 @@ from innerloop.results.statistics import FEWEST_TASKS, unjudged
 Drawn = Sequence[Figure | Absent]
 
 
-def sections(results: Results, drawn: Drawn) -> list[Part]:
+def sections(results: Results, drawn: Drawn) -> list[PageSection]:
     return [
         _verdict(results),
         _notes(results),
-        Part("detectable", "Smallest detectable difference", [*detectable(results)]),
+        PageSection("detectable", "Smallest detectable difference", [*detectable(results)]),
         *_unseen(results, drawn),
         _seen(results, drawn),
         _contrasts(results),
@@ -50,7 +50,7 @@ def sections(results: Results, drawn: Drawn) -> list[Part]:
     ]
 
 
-def _verdict(results: Results) -> Part:
+def _verdict(results: Results) -> PageSection:
     blocks: list[Block] = []
     lacking = [row for row in results.rows if row.status != "done"]
     if lacking or results.status != "done":
@@ -67,15 +67,12 @@ def _verdict(results: Results) -> Part:
             blocks += [headline(results, budget, how), *verdicts(results, budget, how)]
     if not results.budgets:
         blocks.append(say("Nothing in these results was scored.", style="note"))
-    return Part("verdict", "Verdict", blocks)
+    return PageSection("verdict", "Verdict", blocks)
 
 
-def _notes(results: Results) -> Part:
+def _notes(results: Results) -> PageSection:
     blocks: list[Block] = [say(note, style="item") for note in results.notes]
-    held_out, seeds = results.tasks("unseen"), results.protocol.seeds
-    told = " ".join(results.notes)
-    if len(held_out) < 10 and "these tasks only" not in told:
-        blocks.append(say(f"{counted(len(held_out), 'held-out task')}: valid for these tasks only.", style="item"))
+    seeds = results.protocol.seeds
     if seeds and unjudged(tasks=FEWEST_TASKS, seeds=len(seeds)):
         sentence = f"{counted(len(seeds), 'training seed')}: every number is of these trained values, none of a method."
         blocks.append(say(sentence, " It takes 3 seeds for a verdict.", style="item"))
@@ -99,7 +96,7 @@ def _notes(results: Results) -> Part:
         blocks.append(tables.overlaps(shared) if shared else say(none))
     if rows := _protocol(results):
         blocks.append(Table("protocol", "Protocol", ["setting", "value"], rows))
-    return Part("notes", "Notes", blocks)
+    return PageSection("notes", "Notes", blocks)
 
 
 def _protocol(results: Results) -> list[list[TableCell]]:
@@ -119,7 +116,7 @@ def _protocol(results: Results) -> list[list[TableCell]]:
     ]
 
 
-def _unseen(results: Results, drawn: Drawn) -> list[Part]:
+def _unseen(results: Results, drawn: Drawn) -> list[PageSection]:
     """T2, a section for each budget."""
     found = []
     for budget in results.budgets:
@@ -135,14 +132,16 @@ def _unseen(results: Results, drawn: Drawn) -> list[Part]:
             blocks += _figures(drawn, "heat", budget, how)
         blocks += filter(None, [tables.others(results, budget, "unseen")])
         found.append(
-            Part(f"t2-{budget or 'all'}", f"T2 · Unseen tasks, k-shot adaptation · {budget_title(budget)}", blocks)
+            PageSection(
+                f"t2-{budget or 'all'}", f"T2 · Unseen tasks, k-shot adaptation · {budget_title(budget)}", blocks
+            )
         )
     return found or [
-        Part("t2", "T2 · Unseen tasks", [say("No scores on unseen tasks are in these results.", style="note")])
+        PageSection("t2", "T2 · Unseen tasks", [say("No scores on unseen tasks are in these results.", style="note")])
     ]
 
 
-def _seen(results: Results, drawn: Drawn) -> Part:
+def _seen(results: Results, drawn: Drawn) -> PageSection:
     """T1, a table for each budget that has one."""
     blocks: list[Block] = [
         say("The tasks of training, on examples it never saw: the shared adapter as it is, no adaptation (k = 0).")
@@ -156,10 +155,10 @@ def _seen(results: Results, drawn: Drawn) -> Part:
             blocks += filter(None, [tables.others(results, budget, "seen")])
         else:
             blocks.append(say(f"No scores on seen tasks are in these results at {budget_title(budget)}.", style="note"))
-    return Part("t1", "T1 · Seen tasks, shared adapter, no adaptation", blocks)
+    return PageSection("t1", "T1 · Seen tasks, shared adapter, no adaptation", blocks)
 
 
-def _contrasts(results: Results) -> Part:
+def _contrasts(results: Results) -> PageSection:
     blocks: list[Block] = [
         say("What the schedule buys, and what training fewer parameters costs: two differences, exploratory.")
     ]
@@ -175,10 +174,10 @@ def _contrasts(results: Results) -> Part:
             where = f" at {budget_title(budget)}, k = {entry.k}, {how_title(entry.how)}: {one}, "
             blocks.append(say(Span(entry.name, "strong"), where, *words, ".", style="item"))
         blocks += [tables.contrasts(found, budget)] if found else []
-    return Part("contrasts", "The two contrasts", blocks)
+    return PageSection("contrasts", "The two contrasts", blocks)
 
 
-def _matrix(results: Results, drawn: Drawn) -> Part:
+def _matrix(results: Results, drawn: Drawn) -> PageSection:
     blocks: list[Block] = [
         say(
             "Measured numbers are plain. ",
@@ -200,10 +199,10 @@ def _matrix(results: Results, drawn: Drawn) -> Part:
         if empty:
             blocks.append(say(f"No row has a value for {listed(empty)}.", style="note"))
         blocks += _figures(drawn, "cost", budget)
-    return Part("matrix", "The matrix", blocks)
+    return PageSection("matrix", "The matrix", blocks)
 
 
-def _adaptation(results: Results, drawn: Drawn) -> Part:
+def _adaptation(results: Results, drawn: Drawn) -> PageSection:
     blocks: list[Block] = [
         say(
             "The gap is test loss minus support loss after adapting: what was learned of the examples, not of the task."
@@ -222,28 +221,28 @@ def _adaptation(results: Results, drawn: Drawn) -> Part:
             table = build(results, budget)
             blocks.append(table or say(f"No {what} are in these results at {budget_title(budget)}.", style="note"))
         blocks.append(say("The worst task of each arm stands in the T2 score tables."))
-    return Part("adaptation", "Adaptation and forgetting", blocks)
+    return PageSection("adaptation", "Adaptation and forgetting", blocks)
 
 
-def _training(results: Results, drawn: Drawn) -> Part:
+def _training(results: Results, drawn: Drawn) -> PageSection:
     blocks = [block for budget in results.budgets for block in _figures(drawn, "training", budget)]
-    return Part("training", "Training curves", blocks)
+    return PageSection("training", "Training curves", blocks)
 
 
-def _rerun(results: Results) -> Part:
+def _rerun(results: Results) -> PageSection:
     blocks: list[Block] = [Listing("The whole comparison", results.command, results.matrix_yaml)]
     for row in results.rows:
         if row.config_yaml or row.command:
             title = f"{row.arm} · {budget_title(row.group)}"
             blocks.append(Listing(title, row.command or "", row.config_yaml or ""))
-    return Part("rerun", "Configs and commands to run it again", blocks)
+    return PageSection("rerun", "Configs and commands to run it again", blocks)
 
 
-def _environment(results: Results) -> Part:
+def _environment(results: Results) -> PageSection:
     known = results.environment.model_dump(exclude={"packages"}, exclude_unset=True)
     flat = known | {"cuda": results.environment.cuda or "none: CPU"} | results.environment.packages
     rows = [[cell(key), cell(value)] for key, value in {**flat, "started": results.started}.items()]
-    return Part("environment", "Environment", [Table("environment", "Environment", ["what", "value"], rows)])
+    return PageSection("environment", "Environment", [Table("environment", "Environment", ["what", "value"], rows)])
 
 
 def _where(results: Results) -> str:

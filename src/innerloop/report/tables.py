@@ -27,12 +27,9 @@ from innerloop.report.words import (
     metrics_of,
     unequal,
 )
-from innerloop.results.files import Overlapping
+from innerloop.results.cell_files import Overlapping
 from innerloop.results.names import REFERENCE, How, TaskSet
-from innerloop.results.schema import Contrast, Difference, Judged, Results, Score
-
-UNITS = {"nats": "nats an answer token", "accuracy": "accuracy, %", "stop_nats": "nats of stopping"}
-CHANGES = {"nats": "nats", "accuracy": "points", "stop_nats": "nats of stopping"}
+from innerloop.results.schema import Contrast, Difference, Judged, MeanScore, Results
 
 
 def scores(results: Results, budget: str, how: How, metric: Metric) -> Table:
@@ -47,7 +44,7 @@ def scores(results: Results, budget: str, how: How, metric: Metric) -> Table:
     beside = [f"{STOPPING.title}, largest k"] if _stops(results, metric) else []
     beside += ["answers cut off, all k"] if _cuts(results, metric) else []
     columns = ["method", *(f"k = {k}" for k in results.ks), *beside, "worst task, largest k"]
-    title = f"T2 · {UNITS[metric.name]} ({metric.better}) · {how_title(how)} · {budget_title(budget)}"
+    title = f"T2 · {metric.heading} ({metric.better}) · {how_title(how)} · {budget_title(budget)}"
     return Table(f"{budget}-{how}-{metric.name}", title, columns, rows)
 
 
@@ -58,7 +55,7 @@ def differences(results: Results, budget: str, how: How, metric: Metric) -> Tabl
         if arm != REFERENCE:
             found = [results.difference(budget, arm, how, k, metric.name) for k in results.ks]
             rows.append([name_cell(arm), *(difference_cell(results, budget, arm, metric, entry) for entry in found)])
-    what = f"{CHANGES[metric.name]}, arm minus {REFERENCE} ({_sign(metric)})"
+    what = f"{metric.differences}, arm minus {REFERENCE} ({_sign(metric)})"
     title = f"T2 · {what} · {how_title(how)} · {budget_title(budget)} · exploratory"
     columns = ["method", *(f"k = {k}" for k in results.ks)]
     return Table(f"{budget}-{how}-{metric.name}-differences", title, columns, rows)
@@ -83,8 +80,8 @@ def seen(results: Results, budget: str) -> Table:
     rows, columns = [], ["method"]
     for metric in metrics_of(results):
         columns += [
-            UNITS[metric.name],
-            f"{CHANGES[metric.name]} minus {REFERENCE}",
+            metric.heading,
+            f"{metric.differences} minus {REFERENCE}",
             f"worst task, {metric.title if metric is STOPPING else metric.name}",
         ]
     for arm in seen_arms(results, budget):
@@ -152,7 +149,7 @@ def name_cell(arm: str) -> TableCell:
     return TableCell(arm, arm, arm=arm)
 
 
-def score_cell(results: Results, budget: str, arm: str, metric: Metric, entry: Score | None) -> TableCell:
+def score_cell(results: Results, budget: str, arm: str, metric: Metric, entry: MeanScore | None) -> TableCell:
     if entry is None:
         return _no_score(results, budget, arm)
     return cell(entry.mean, metric.plain(entry.mean), detail=_interval(metric, entry, plain=True))
@@ -194,7 +191,7 @@ def _cuts(results: Results, metric: Metric) -> bool:
     return any(score.cut for score in results.scores if score.metric == metric.name)
 
 
-def _cut(results: Results, metric: Metric, found: Sequence[Score | None]) -> list[TableCell]:
+def _cut(results: Results, metric: Metric, found: Sequence[MeanScore | None]) -> list[TableCell]:
     """Answers that were ended by their length and not by themselves: what they lack can't be right."""
     if not _cuts(results, metric):
         return []
@@ -205,14 +202,14 @@ def _cut(results: Results, metric: Metric, found: Sequence[Score | None]) -> lis
     return [cell(cut, f"{cut} of {answers}")]
 
 
-def worst_cell(score: Score | None, metric: Metric) -> TableCell:
+def worst_cell(score: MeanScore | None, metric: Metric) -> TableCell:
     if score is None:
         return TableCell(NOTHING)
     task, value = score.worst
     return cell(value, metric.plain(value), detail=(task,))
 
 
-def _interval(metric: Metric, entry: Score | Judged, *, plain: bool = False) -> tuple[str, ...]:
+def _interval(metric: Metric, entry: MeanScore | Judged, *, plain: bool = False) -> tuple[str, ...]:
     if entry.low is None or entry.high is None:
         return ()
     show = metric.plain if plain else metric.change

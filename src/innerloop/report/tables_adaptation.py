@@ -7,7 +7,7 @@ forgetting   how far the answers to other prompts moved
 """
 
 from innerloop.report.page import NOTHING, Table, TableCell, cell, number
-from innerloop.report.tables import UNITS, name_cell, score_cell, worst_cell
+from innerloop.report.tables import name_cell, score_cell, worst_cell
 from innerloop.report.words import METRIC, budget_title, metrics_of, signed
 from innerloop.results.names import NO_BUDGET
 from innerloop.results.schema import Forgetting, Results, Target, unique
@@ -26,7 +26,7 @@ def one_arm(results: Results, budget: str, arm: str) -> Table:
         scores = [score_cell(results, budget, arm, *pair) for pair in zip(metrics, found, strict=True)]
         begin = [cell(k), cell(how), cell(steps, number(steps)), cell(lr, _rate(lr))]
         rows.append([*begin, *scores, cell(gap, _nats(gap)), worst_cell(found[0], metrics[0])])
-    titles = (UNITS[metric.name] for metric in metrics)
+    titles = (metric.heading for metric in metrics)
     columns = ["k", "adapted", "inner steps", "learning rate", *titles, "gap", "worst task"]
     return Table(f"{budget}-{arm}", f"T2 · {arm} · {budget_title(budget)}", columns, rows, wide=True)
 

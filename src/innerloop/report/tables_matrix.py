@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from innerloop.report.page import NOTHING, Table, TableCell, cell, number, size, whole
-from innerloop.report.tables import CHANGES, UNITS, difference_cell, score_cell
+from innerloop.report.tables import difference_cell, score_cell
 from innerloop.report.words import MAIN_METRICS, NOT_DONE, Metric, budget_title, metrics_of
 from innerloop.results.names import COST, REFERENCE, How
 from innerloop.results.schema import ArmRow, Results
@@ -68,11 +68,11 @@ def _outcomes(
             cells = [
                 difference_cell(results, budget, arm, metric, e, p=False) for arm, e in zip(arms, found, strict=True)
             ]
-            yield f"{CHANGES[metric.name]} minus {REFERENCE}, k = {k}", cells
+            yield f"{metric.differences} minus {REFERENCE}, k = {k}", cells
         else:
             found = {arm: results.score(budget, arm, how, k, metric.name) for arm in arms}
             cells = [score_cell(results, budget, arm, metric, entry) for arm, entry in found.items()]
-            yield f"{UNITS[metric.name]}, k = {k}", cells
+            yield f"{metric.heading}, k = {k}", cells
 
 
 def _is_empty(cell: TableCell) -> bool:

@@ -35,6 +35,15 @@ class Metric:
         return not HIGHER_IS_BETTER[self.name]
 
     @property
+    def heading(self) -> str:
+        return f"{self.title}, %" if self.unit == "points" else self.title
+
+    @property
+    def differences(self) -> str:
+        """What its differences are in."""
+        return self.title if self is STOPPING else self.unit
+
+    @property
     def better(self) -> str:
         return "lower is better" if self.lower_is_better else "higher is better"
 

@@ -20,7 +20,7 @@ from math import fsum
 from typing import Any, NamedTuple, get_args
 
 from innerloop.learning.methods import METHODS
-from innerloop.results.files import Primary
+from innerloop.results.cell_files import Primary
 from innerloop.results.names import (
     CONTRASTS,
     FULL_REFERENCE,
@@ -33,7 +33,7 @@ from innerloop.results.names import (
     TaskSet,
 )
 from innerloop.results.pieces import Comparison, Key, Scores, Values
-from innerloop.results.schema import Adaptation, Contrast, Difference, PrimaryContrast, Score, Target
+from innerloop.results.schema import Adaptation, Contrast, Difference, MeanScore, PrimaryContrast, Target
 from innerloop.results.statistics import NO_DIFFERENCE, Interval, covers, interval, verdict
 
 Fields = dict[str, Any]
@@ -82,7 +82,7 @@ class Board:
         return self._judged[asked]
 
 
-def scores(board: Board) -> Iterator[Score]:
+def scores(board: Board) -> Iterator[MeanScore]:
     for key, found in board.scores.items():
         for metric in found.metrics:
             values = found.array(metric, found.seeds)
@@ -90,7 +90,7 @@ def scores(board: Board) -> Iterator[Score]:
             worst = (min if HIGHER_IS_BETTER[metric] else max)(tasks, key=tasks.__getitem__)
             cut: Fields = {"cut": found.cut} if metric == "accuracy" and found.cut else {}
             about: Fields = {"worst": (worst, tasks[worst]), "tasks": tasks, "seeds": list(found.seeds)}
-            yield Score(**_named(key, metric), **of_scores(values, metric), **about, **cut)
+            yield MeanScore(**_named(key, metric), **of_scores(values, metric), **about, **cut)
 
 
 def differences(board: Board) -> Iterator[Difference]:
@@ -133,7 +133,7 @@ def adaptation(board: Board) -> Iterator[Adaptation]:
         if key.how == "none":
             continue
         test = _mean(found, "nats")
-        support = [nats for piece in found.chosen for nats in piece.support.values()]
+        support = [task.support_nats for piece in found.chosen for task in piece.tasks.values()]
         known = [nats for nats in support if nats is not None]
         reached = mean(known) if len(known) == len(support) else None
         yield Adaptation(
@@ -141,8 +141,8 @@ def adaptation(board: Board) -> Iterator[Adaptation]:
             arm=key.arm,
             how=key.how,
             k=key.k,
-            steps=_same(piece.steps for piece in found.chosen),
-            lr=_same(piece.lr for piece in found.chosen),
+            steps=_same(piece.file.steps for piece in found.chosen),
+            lr=_same(piece.file.lr for piece in found.chosen),
             support_nats=reached,
             test_nats=test,
             gap=None if reached is None else test - reached,
@@ -249,7 +249,7 @@ def plain(number: float | None) -> float | None:
 
 
 def _curve(found: Scores) -> dict[int, float]:
-    curves = [piece.curve for piece in found.chosen]
+    curves = [dict(piece.file.curve) for piece in found.chosen]
     return {step: mean(curve[step] for curve in curves) for step in sorted(set.intersection(*map(set, curves)))}
 
 

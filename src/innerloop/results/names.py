@@ -1,6 +1,6 @@
 """The names that stand in a comparison's files, and how such a file is read.
 
-ARMS, UNTRAINED    every arm there is, and those that nothing trains
+known_arms, UNTRAINED   every arm there is, and those that nothing trains
 REFERENCE, FULL_REFERENCE, CONTRASTS   what arms are compared with
 NO_BUDGET, COST, OWN_BUDGET   budgets that are no equal ones
 TaskSet, How, MetricName      tables, adaptations and metrics; HIGHER_IS_BETTER: which way a metric goes
@@ -20,7 +20,6 @@ LARGEST_FILE = 1 << 28  # bytes
 FAULTS_PER_FILE = 5
 
 UNTRAINED = ("base", "in-context")  # they are of NO_BUDGET and count in every budget
-ARMS = (*UNTRAINED, *METHODS)
 REFERENCE, FULL_REFERENCE = "joint-lora", "joint"  # of every arm, and of those that train all parameters
 CONTRASTS = {"algorithm": ("meta-lora", "fomaml-lora"), "parametrization": ("fomaml", "fomaml-lora")}
 NO_BUDGET, COST, OWN_BUDGET = "", "cost", "run"  # not trained; a few steps, never scored; whatever its own run took
@@ -32,6 +31,11 @@ HIGHER_IS_BETTER: dict[MetricName, bool] = {"nats": False, "accuracy": True, "st
 
 Number = int | float | None
 Count = Annotated[int, Field(ge=0)]
+
+
+def known_arms() -> tuple[str, ...]:
+    """Asked for each time: other packages may add methods."""
+    return (*UNTRAINED, *METHODS)
 
 
 class Record(BaseModel):

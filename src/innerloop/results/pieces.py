@@ -12,6 +12,7 @@ read_comparison   folder -> Comparison; names every file that is damaged or does
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
@@ -19,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from innerloop.errors import Faults, did_you_mean
-from innerloop.results.files import CellFile, PieceFile, PlanFile, PlannedCell
-from innerloop.results.names import ARMS, NO_BUDGET, UNTRAINED, How, MetricName, Number, TaskSet, read_record
+from innerloop.results.cell_files import CellFile, PieceFile, PlanFile, PlannedCell, TaskScores
+from innerloop.results.names import NO_BUDGET, UNTRAINED, How, MetricName, TaskSet, known_arms, read_record
 
 Values = NDArray[np.float64]
 
@@ -33,22 +34,32 @@ class Key(NamedTuple):
     k: int
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class ScoredPiece:
-    """ids: task -> test examples, sorted; values: metric -> task -> (E,), in that order.
-
-    cut, unchecked: how many answers were.
-    """
+    """ids: task -> test examples, sorted; values: metric -> task -> (E,), in that order."""
 
     path: Path
-    ids: Mapping[str, tuple[str, ...]]
-    values: Mapping[MetricName, Mapping[str, Values]]
-    cut: int | None
-    unchecked: int
-    support: Mapping[str, Number]
-    steps: Number
-    lr: Number
-    curve: Mapping[int, float]
+    file: PieceFile
+
+    @property
+    def tasks(self) -> dict[str, TaskScores]:
+        return self.file.tasks
+
+    @cached_property
+    def ids(self) -> dict[str, tuple[str, ...]]:
+        return {name: tuple(sorted(task.ids)) for name, task in self.tasks.items()}
+
+    @cached_property
+    def values(self) -> dict[MetricName, dict[str, Values]]:
+        fields: dict[MetricName, str] = {"nats": "nats", "accuracy": "correct", "stop_nats": "stop_nats"}
+        return {metric: self._sorted(field) for metric, field in fields.items() if self._has(field)}
+
+    def _has(self, field: str) -> bool:
+        return all(getattr(task, field) is not None for task in self.tasks.values())
+
+    def _sorted(self, field: str) -> dict[str, Values]:
+        orders = {name: sorted(range(len(task.ids)), key=task.ids.__getitem__) for name, task in self.tasks.items()}
+        return {name: np.array(getattr(task, field), np.float64)[orders[name]] for name, task in self.tasks.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,9 +78,9 @@ class Scores:
     @property
     def cut(self) -> tuple[int, int] | None:
         """How many answers were cut off before they ended, of how many; None where a piece doesn't say."""
-        cuts = [piece.cut for piece in self.chosen if piece.cut is not None]
-        answers = sum(len(ids) for piece in self.chosen for ids in piece.ids.values())
-        return (sum(cuts), answers) if len(cuts) == len(self.chosen) else None
+        tasks = [task for piece in self.chosen for task in piece.tasks.values()]
+        known = [task.cut for task in tasks if task.cut is not None]
+        return (sum(known), sum(len(task.ids) for task in tasks)) if len(known) == len(tasks) else None
 
     @property
     def chosen(self) -> list[ScoredPiece]:
@@ -132,8 +143,8 @@ def _check_cells(matrix: PlanFile, path: Path, faults: Faults) -> None:
     seen: set[tuple[Any, ...]] = set()
     for cell in matrix.cells:
         where = f"{path}: cell {cell.cell}"
-        if cell.arm not in ARMS:
-            faults.add("unknown arm", where, cell.arm, did_you_mean(cell.arm, ARMS))
+        if cell.arm not in known_arms():
+            faults.add("unknown arm", where, cell.arm, did_you_mean(cell.arm, known_arms()))
         elif (cell.arm in UNTRAINED) != (cell.budget == NO_BUDGET):
             right = "\"\" for arms that don't train, a budget's name for those that do"
             faults.add("not the arm's budget", where, cell.budget, right)
@@ -177,32 +188,7 @@ def _read_pieces(folder: Path, cell: PlannedCell, draws: int, pieces: _Pieces, f
         if (other := same.get((file.seed, file.draw))) is not None:
             faults.add(f"the same table, k, draw and how as in {other.path.name}", str(path))
         if len(faults) == known:
-            same[file.seed, file.draw] = _piece(path, file)
-
-
-def _piece(path: Path, file: PieceFile) -> ScoredPiece:
-    orders = {name: sorted(range(len(task.ids)), key=task.ids.__getitem__) for name, task in file.tasks.items()}
-    tasks = [(name, task, orders[name]) for name, task in file.tasks.items()]
-    lists: dict[MetricName, dict[str, list[float] | None]] = {
-        "nats": {name: task.nats for name, task in file.tasks.items()},
-        "accuracy": {name: task.correct for name, task in file.tasks.items()},
-        "stop_nats": {name: task.stop_nats for name, task in file.tasks.items()},
-    }
-    return ScoredPiece(
-        path=path,
-        ids={name: tuple(task.ids[index] for index in order) for name, task, order in tasks},
-        values={
-            metric: {name: np.array(values, np.float64)[orders[name]] for name, values in found.items()}
-            for metric, found in lists.items()
-            if all(values is not None for values in found.values())
-        },
-        cut=None if None in (cuts := [task.cut for task in file.tasks.values()]) else sum(filter(None, cuts)),
-        unchecked=sum(len(task.unchecked) for task in file.tasks.values()),
-        support={name: task.support_nats for name, task, _ in tasks},
-        steps=file.steps,
-        lr=file.lr,
-        curve=dict(file.curve),
-    )
+            same[file.seed, file.draw] = ScoredPiece(path, file)
 
 
 def _scores(pieces: Mapping[tuple[int, int], ScoredPiece], draws: int) -> Scores:

@@ -2,7 +2,7 @@
 
 Results             all of it: written, read and looked up here alone
 ArmRow              what an arm's training was and took at one budget: means over its seeds
-Score, Difference   an arm's mean, and how far it is from another arm's
+MeanScore, Difference   an arm's mean, and how far it is from another arm's
 Contrast, PrimaryContrast, Adaptation, Target, Forgetting, Curves   the other lists
 
 Legend: arm = a contender; budget = what the arms have equal; how = "none", "own" or "tuned" adaptation; k = examples
@@ -19,7 +19,7 @@ from typing import Any, Literal, TypeVar
 
 from innerloop.errors import Fault, Faults, UserError
 from innerloop.files import write_json
-from innerloop.results.files import Detectable, Environment, Overlapping, PlannedProtocol, Primary, Spent, Training
+from innerloop.results.cell_files import Detectable, Environment, Overlapping, PlannedProtocol, Primary, Spent, Training
 from innerloop.results.names import (
     COST,
     NO_BUDGET,
@@ -68,7 +68,7 @@ class Named(Record):
     metric: MetricName
 
 
-class Score(Named):
+class MeanScore(Named):
     """worst: a task and its score; cut: how many answers were cut off before they ended, of how many."""
 
     mean: float
@@ -125,14 +125,14 @@ class PrimaryContrast(Judged, Primary):
     """The difference that was named before anything ran, once both arms are scored."""
 
 
-class Adapted(Record):
+class AtK(Record):
     budget: str
     arm: str
     how: How
     k: Count
 
 
-class Adaptation(Adapted):
+class Adaptation(AtK):
     """steps, lr: None where seeds chose different ones. curve: (inner step, test nats)."""
 
     steps: Number
@@ -143,7 +143,7 @@ class Adaptation(Adapted):
     curve: list[tuple[int, float]]
 
 
-class Forgetting(Adapted):
+class Forgetting(AtK):
     """kl: from the base, on other text, nats per token."""
 
     kl: float
@@ -173,7 +173,7 @@ class Curves(Training, TrainedCell):
     """Of one cell's training."""
 
 
-_Entry = TypeVar("_Entry", Score, Difference)
+_Entry = TypeVar("_Entry", MeanScore, Difference)
 _Index = dict[tuple[str, str, str, str, int, str], _Entry]
 
 
@@ -193,7 +193,7 @@ class Results(Record):
     detectable: Detectable = Detectable()
     primary: PrimaryContrast | Primary | None = None
     rows: list[ArmRow] = []
-    scores: list[Score] = []
+    scores: list[MeanScore] = []
     differences: list[Difference] = []
     contrasts: list[Contrast] = []
     adaptation: list[Adaptation] = []
@@ -265,7 +265,7 @@ class Results(Record):
 
     def score(
         self, budget: str, arm: str, how: str, k: int, metric: MetricName, table: TaskSet = "unseen"
-    ) -> Score | None:
+    ) -> MeanScore | None:
         return _find(self._scores, table, budget, arm, how, k, metric)
 
     def difference(
@@ -279,7 +279,7 @@ class Results(Record):
         found = [each for each in self.differences if (each.budget, each.table) == (budget, table)]
         return [each for each in found if each.reference != REFERENCE]
 
-    def curve(self, budget: str, arm: str, how: str, metric: MetricName) -> list[Score]:
+    def curve(self, budget: str, arm: str, how: str, metric: MetricName) -> list[MeanScore]:
         """Its scores on unseen tasks in the order of k."""
         return [score for k in self.ks if (score := self.score(budget, arm, how, k, metric))]
 
@@ -303,7 +303,7 @@ class Results(Record):
         return asked == (found.arm, found.reference, found.budget, found.metric, found.k)
 
     @cached_property
-    def _scores(self) -> _Index[Score]:
+    def _scores(self) -> _Index[MeanScore]:
         return _index(self.scores)
 
     @cached_property

@@ -15,7 +15,7 @@ from typing import Any, get_args
 import numpy as np
 
 from innerloop.errors import Fault, UserError
-from innerloop.results.files import CellFile, PlanFile, PlannedCell
+from innerloop.results.cell_files import CellFile, PlanFile, PlannedCell
 from innerloop.results.intervals import (
     Board,
     adaptation,
@@ -98,7 +98,8 @@ def _notes(comparison: Comparison) -> Iterator[str]:
     for table in get_args(TaskSet):
         if (said := note(comparison, table)) is not None:
             yield said
-    if count := sum(piece.unchecked for found in comparison.scores.values() for piece in found.chosen):
+    chosen = (piece for found in comparison.scores.values() for piece in found.chosen)
+    if count := sum(len(task.unchecked) for piece in chosen for task in piece.tasks.values()):
         yield f"{count} answers count as wrong because checking them failed"
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from comparison.conftest import plain
-from innerloop.comparison.measuring import forgotten, score_pieces, tuned
+from innerloop.comparison.scores import forgotten, score_pieces, tuned
 from innerloop.engine.session import Session
 from innerloop.evaluation.kshot import draw_support
 from innerloop.evaluation.protocol import Initialization, Piece, Protocol, measure
