@@ -21,9 +21,10 @@ from record import header, write_result
 from innerloop.data.encoder import Encoder
 from innerloop.data.encoding import EncodedTask
 from innerloop.data.tasks import Example, Task
+from innerloop.evaluation.generation import answers, end_of
 from innerloop.evaluation.in_context import in_context_task
 from innerloop.evaluation.kshot import draw_support, score
-from innerloop.evaluation.scoring import answers, end_of, verified
+from innerloop.evaluation.scoring import verified
 from innerloop.loading.models import LoadedModel, load
 from innerloop.numerics.tensors import per_task
 from innerloop.spaces.lora import LoraSettings, LoraSpace

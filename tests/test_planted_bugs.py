@@ -15,13 +15,13 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PATCHES = ROOT / "tests" / "planted"
-KSHOT, SCORING = "tests/evaluation/test_kshot.py", "tests/evaluation/test_scoring.py"
+KSHOT, GENERATION = "tests/evaluation/test_kshot.py", "tests/evaluation/test_generation.py"
 SCORES = "tests/comparison/test_scores.py"
 
 # Patch -> normal tests that each fail for it.
 CAUGHT = {
     "unadapted-scores": [f"{KSHOT}::test_one_adaptation_gives_the_scores_after_each_number_of_steps[fomaml-lora]"],
-    "unadapted-answers": [f"{SCORING}::test_an_answer_learned_by_heart_is_right_and_was_wrong_before[fomaml-lora]"],
+    "unadapted-answers": [f"{GENERATION}::test_an_answer_learned_by_heart_is_right_and_was_wrong_before[fomaml-lora]"],
     "support-in-test": [f"{SCORES}::test_nothing_that_is_adapted_to_is_tested_on"],
     "query-is-support": [
         "tests/data/test_batches.py::test_a_task_batch_holds_the_examples_that_were_drawn",

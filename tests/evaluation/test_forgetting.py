@@ -23,7 +23,7 @@ from innerloop.data.batches import collate, token_key
 from innerloop.data.encoding import encode_prompt
 from innerloop.evaluation import forgetting as module
 from innerloop.evaluation.forgetting import Continuations, continuations, forgetting, shipped_prompts
-from innerloop.evaluation.scoring import prompt_of
+from innerloop.evaluation.generation import prompt_of
 from innerloop.learning.inner_loop import InnerLoop
 from innerloop.numerics.optimizers import AdamW
 from innerloop.numerics.tensors import TensorSet, per_task

@@ -12,9 +12,10 @@ from innerloop.data.encoding import EncodedTask, End, encode, encode_all
 from innerloop.data.tasks import Example, Message, Task
 from innerloop.data.tokens import Separator
 from innerloop.errors import UserError
+from innerloop.evaluation.generation import SPARE, answers, end_of, prompt_of
 from innerloop.evaluation.in_context import in_context_prompts, in_context_task, separator_of, too_long
 from innerloop.evaluation.kshot import draw_support, score
-from innerloop.evaluation.scoring import SPARE, answers, end_of, prompt_of, verified
+from innerloop.evaluation.scoring import verified
 from innerloop.loading.architecture import positions_of
 from innerloop.loading.models import LoadedModel
 from innerloop.numerics.tensors import per_task

@@ -43,9 +43,9 @@ from innerloop.engine.dtypes import with_dtype
 from innerloop.engine.groundwork import Say, groundwork
 from innerloop.engine.session import Session, prepare
 from innerloop.errors import Fault, Faults, UserError
+from innerloop.evaluation.generation import cap_fault
 from innerloop.evaluation.in_context import in_context_task, separator_of, too_long
 from innerloop.evaluation.kshot import draw_support
-from innerloop.evaluation.scoring import cap_fault
 from innerloop.files import write_json
 from innerloop.loading.architecture import positions_of
 from innerloop.loading.models import LoadedModel, load

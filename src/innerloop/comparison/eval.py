@@ -20,8 +20,8 @@ from innerloop.config.loading import RunConfig
 from innerloop.engine.groundwork import Groundwork, groundwork
 from innerloop.engine.session import prepare
 from innerloop.errors import Fault, Faults, UserError
+from innerloop.evaluation.generation import cap_fault
 from innerloop.evaluation.protocol import Initialization, Piece, Protocol, measure, pieces
-from innerloop.evaluation.scoring import cap_fault
 from innerloop.files import write_json
 from innerloop.results.names import OWN_BUDGET
 from innerloop.results.schema import RESULTS, Results

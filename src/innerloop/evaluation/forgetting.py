@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from innerloop.data.batches import collate
 from innerloop.data.encoding import NOT_SCORED, Encoded, encode_prompt
-from innerloop.evaluation.scoring import ROWS, continued, end_of
+from innerloop.evaluation.generation import ROWS, continued, end_of
 from innerloop.loading.architecture import packs
 from innerloop.numerics.loss import Head
 from innerloop.spaces.loss import AnswerLoss

@@ -20,7 +20,7 @@ from innerloop.data.encoding import NOT_SCORED, Encoded, EncodedTask
 from innerloop.data.tasks import Example, Message, Task
 from innerloop.data.tokens import Separator
 from innerloop.errors import Fault, UserError
-from innerloop.evaluation.scoring import allowance, prompt_of
+from innerloop.evaluation.generation import allowance, prompt_of
 
 SYSTEM = ("system", "developer")
 BLANK_LINE = "\n\n"

@@ -15,8 +15,9 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from innerloop.data.encoding import EncodedTask
+from innerloop.evaluation.generation import answers
 from innerloop.evaluation.kshot import Chunk, TaskScore, adapt, choose, draw_support, score
-from innerloop.evaluation.scoring import answers, verified
+from innerloop.evaluation.scoring import verified
 from innerloop.learning.inner_loop import InnerLoop
 from innerloop.loading.models import LoadedModel
 from innerloop.numerics.optimizers import AdamW

@@ -29,8 +29,8 @@ from innerloop.engine.last_round import LastRound
 from innerloop.engine.parts import make_space
 from innerloop.engine.sources import encoder_of
 from innerloop.errors import Fault, Faults, UserError
+from innerloop.evaluation.generation import generate
 from innerloop.evaluation.kshot import adapted, score_examples, training_loss
-from innerloop.evaluation.scoring import generate
 from innerloop.files import at_home, file_name
 from innerloop.learning.inner_loop import InnerLoop
 from innerloop.loading.models import LoadedModel, known_hub_id, load
