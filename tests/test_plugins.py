@@ -142,6 +142,7 @@ def test_a_method_of_a_package_trains_adapts_and_is_listed(site: Path, world: Wo
     assert "wrong answers are taken for right" in trained.out + trained.err  # by this verifier all are
     assert (adapter / "adapter_model.safetensors").exists()
 
+    assert manifest_of(folder)["host"]["environment"]["packages"]["dampers"] == "1.5"
     method = manifest_of(folder)["config"]["method"]
     assert (method["share"], method["form"]) == (0.25, "gradient")
     plain = small_run(world, "fomaml-lora", tmp_path / "plain", ONE_STEP)

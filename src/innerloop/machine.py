@@ -22,6 +22,7 @@ from packaging.requirements import Requirement
 from innerloop.errors import Fault, UserError
 
 PACKAGES = ("innerloop", "torch", "transformers", "peft", "numpy", "safetensors")
+GROUPS = ("innerloop.methods", "innerloop.verifiers")  # of entry points, as `innerloop.plugins` reads them
 
 
 def environment() -> dict[str, Any]:
@@ -30,8 +31,14 @@ def environment() -> dict[str, Any]:
         "platform": platform.platform(),
         "threads": torch.get_num_threads(),
         "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "packages": {name: importlib.metadata.version(name) for name in PACKAGES} | _that_add_to_ours(),
     }
+
+
+def _that_add_to_ours() -> dict[str, str]:
+    """Packages that add methods or verifiers."""
+    points = [point for group in GROUPS for point in importlib.metadata.entry_points(group=group)]
+    return {point.dist.name: point.dist.version for point in points if point.dist}
 
 
 def extras() -> dict[str, list[str]]:
