@@ -60,6 +60,8 @@ OTHER: dict[str, Any] = {
     "outer.optimizer.weight_decay": 0.01,
     "outer.tasks_per_step": 2,
     "outer.clip": None,
+    "outer.schedule": "cosine",
+    "outer.warmup": 0.5,
     "outer.on_non_finite": "skip",
     "memory.tasks_per_forward": 2,
     "memory.checkpointing": True,

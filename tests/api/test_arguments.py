@@ -36,7 +36,7 @@ def test_arguments_are_the_tree_of_a_yaml_file() -> None:
 
 def test_every_wrong_name_is_named_at_once_with_what_to_use() -> None:
     with pytest.raises(UserError) as caught:
-        MetaTrainingArguments(num_train_epochs=3, learning_rat=1e-3, warmup_steps=10, report_to="none")
+        MetaTrainingArguments(num_train_epochs=3, learning_rat=1e-3, eval_strategy="epoch", report_to="none")
     epochs, typo, warmup = map(str, caught.value.faults)
     assert "max_steps says how long" in epochs
     assert 'did you mean "learning_rate"' in typo

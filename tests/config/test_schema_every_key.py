@@ -106,6 +106,8 @@ CHANGES: dict[str, Change] = {
     f"{OUTER}.weight_decay": of(f"{OUTER}.weight_decay"),
     "outer.tasks_per_step": Change(3),
     "outer.clip": of("outer.clip", run="clipped"),
+    "outer.schedule": of("outer.schedule"),
+    "outer.warmup": of("outer.warmup"),
     "outer.on_non_finite": of("outer.on_non_finite"),
     "memory.tasks_per_forward": Change(1, shows="plan"),
     "memory.checkpointing": of("memory.checkpointing"),

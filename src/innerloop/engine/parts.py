@@ -15,6 +15,7 @@ from innerloop.config.schema import RunConfig
 from innerloop.data.batches import token_key
 from innerloop.data.encoding import EncodedTask
 from innerloop.engine.hidden_states import HiddenStates
+from innerloop.engine.schedules import rate_of
 from innerloop.engine.trainer import Trainer
 from innerloop.loading.architecture import decoder_layers
 from innerloop.spaces.kinds import SpaceOptions
@@ -66,6 +67,7 @@ def make_trainer(config: RunConfig, space: ParameterSpace, *, tasks_per_forward:
         tasks_per_forward=tasks_per_forward,
         seed=config.seed,
         skip_non_finite=config.outer.on_non_finite == "skip",
+        rate_of=rate_of(config.outer.schedule, warmup=config.outer.warmup, steps=config.outer.steps),
     )
 
 

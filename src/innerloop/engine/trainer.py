@@ -8,6 +8,7 @@ Trainer    step(tasks): the method's gradient over chunks of tasks, checked, the
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import NoReturn
 
 import torch
@@ -16,6 +17,7 @@ from innerloop.data.tasks import TaskBatch
 from innerloop.engine.last_round import LastRound
 from innerloop.engine.metrics import Metrics, metrics_of
 from innerloop.engine.non_finite import Divergence, Round, mean_of, refusal, without
+from innerloop.engine.schedules import RateOf
 from innerloop.engine.stopping import held
 from innerloop.errors import RunError
 from innerloop.learning.methods import Method, Outcome
@@ -38,6 +40,7 @@ class Trainer:
     tasks_per_forward   at most; None = all of a step's tasks. Halved where they don't fit in the device's memory
     seed                of the noise with which bfloat16 values are rounded
     skip_non_finite     a step goes on without the tasks whose loss or gradient is not finite
+    rate_of             the factor of the outer learning rate after so many steps; None = always 1
     gradient            (...) where the tasks' gradients are added up
     """
 
@@ -50,9 +53,10 @@ class Trainer:
         tasks_per_forward: int | None = None,
         seed: int = 0,
         skip_non_finite: bool = False,
+        rate_of: RateOf | None = None,
     ) -> None:
         self.space, self.method, self.optimizer, self.seed = space, method, optimizer, seed
-        self.skip_non_finite = skip_non_finite
+        self.skip_non_finite, self.rate_of = skip_non_finite, rate_of
         limits = [limit for limit in (space.limit, tasks_per_forward) if limit is not None]
         self.tasks_per_forward = min(limits, default=None)
         self.steps = 0
@@ -77,7 +81,7 @@ class Trainer:
                     self.last_round.gradient = clone(self.gradient)
                 with held():  # values, moments, the count and what is said about them go together (docs/design/0010)
                     with phase("outer"):
-                        self.optimizer.step(self._shared, found.gradient, self._state)
+                        self._scheduled().step(self._shared, found.gradient, self._state)
                     self.steps += 1
                     metrics = metrics_of(found, step=self.steps, tokens=self._tokens, skipped=skipped)
                     if then:
@@ -96,6 +100,12 @@ class Trainer:
     def go_on_from(self, steps: int) -> None:
         """After `tensors` were filled with what they held after so many steps."""
         self.steps = self._state.steps = steps
+
+    def _scheduled(self) -> Optimizer:
+        """The optimizer at the rate of the step at hand."""
+        if self.rate_of is None:
+            return self.optimizer
+        return replace(self.optimizer, lr=self.optimizer.lr * self.rate_of(self.steps))
 
     def _round(self, tasks: TaskBatch) -> tuple[Round, tuple[str, ...]]:
         """The gradient of the tasks, which is finite, and the tasks that were left out for that."""

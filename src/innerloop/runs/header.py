@@ -10,6 +10,7 @@ from typing import Any
 from innerloop.config.loading import RunConfig
 from innerloop.data.leaks import Overlap, overlap_lines
 from innerloop.engine.dtypes import faster
+from innerloop.engine.schedules import warmup_steps
 from innerloop.engine.session import Session
 from innerloop.errors import RunError
 from innerloop.spaces.space import Trained
@@ -91,7 +92,7 @@ def header_of(session: Session) -> Header:
         dtype=config.model.dtype,
         faster=faster(config.model.dtype, session.device.type),
         inner=inner_in_words(config),
-        outer=f"{config.outer.build_optimizer(eight_bit=config.memory.lean).said}, the mean gradient of a step's tasks",
+        outer=outer_in_words(config),
         trained=trained,
         tasks=len(session.train),
         examples_per_task=min(len(task.pool) for task in session.train),
@@ -107,6 +108,16 @@ def header_of(session: Session) -> Header:
         overlaps=tuple(session.overlaps),
         warnings=tuple(session.warnings),
     )
+
+
+def outer_in_words(config: RunConfig) -> str:
+    """What moves the shared values, and how its rate changes."""
+    outer = config.outer
+    first = warmup_steps(outer.warmup, outer.steps)
+    falls = {"constant": "", "linear": ", falling to 0 linearly", "cosine": ", falling to 0 on a cosine"}
+    warm = f", after {first} steps of warm-up" if first else ""
+    said = outer.build_optimizer(eight_bit=config.memory.lean).said
+    return f"{said}{falls[outer.schedule]}{warm}, the mean gradient of a step's tasks"
 
 
 def inner_in_words(config: RunConfig) -> str | None:
