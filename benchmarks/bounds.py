@@ -36,7 +36,7 @@ ROWS = (Row("lora", 8), Row("all", 8), Row("lora", 64), Row("lora", 300))
 def measured(row: Row) -> dict[str, Any]:
     import torch
 
-    from innerloop.data.encoding import NOT_SCORED, Encoded
+    from innerloop.data.encoding import Encoded
     from innerloop.evaluation.kshot import adapted, tokens_per_forward
     from innerloop.learning.inner_loop import InnerLoop
     from innerloop.loading.models import load
@@ -55,9 +55,7 @@ def measured(row: Row) -> dict[str, Any]:
     )
     drawn = torch.randint(100, 40_000, (row.examples, TOKENS), generator=torch.Generator().manual_seed(0)).tolist()
     prompt = TOKENS - ANSWER
-    support = [
-        Encoded(str(n), tuple(tokens), (*[NOT_SCORED] * prompt, *tokens[prompt:])) for n, tokens in enumerate(drawn)
-    ]
+    support = [Encoded(str(n), tuple(tokens), prompt) for n, tokens in enumerate(drawn)]
     before = peak_memory()["rss"] / 1e9
     started, cpu = time.perf_counter(), time.process_time()
     found = adapted(space, InnerLoop(steps=1, optimizer=Sgd(lr=1e-3)), [support])

@@ -52,8 +52,8 @@ class Rates(NamedTuple):
 
 def rows_of(batch: Batch) -> list[Rows]:
     return [
-        [(tokens[:length], labels[:length]) for tokens, labels, length in zip(*task, strict=True)]
-        for task in zip(batch.tokens, batch.labels, batch.lengths, strict=True)
+        [(torch.tensor(each.tokens), torch.tensor((*[-100] * each.prompt, *each.scored))) for each in task]
+        for task in batch.examples
     ]
 
 

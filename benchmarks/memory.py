@@ -55,7 +55,7 @@ def batches(vocabulary: int) -> list[tuple[Batch, Batch]]:
 
     def one(name: str) -> Encoded:
         tokens = torch.randint(vocabulary, (TOKENS,), generator=generator).tolist()
-        return Encoded(name, tuple(tokens), (*[-100] * (TOKENS - SCORED), *tokens[-SCORED:]))
+        return Encoded(name, tuple(tokens), TOKENS - SCORED)
 
     def batch(name: str) -> Batch:
         return collate([[one(f"{name}/{index}") for index in range(EXAMPLES)]])
@@ -63,8 +63,15 @@ def batches(vocabulary: int) -> list[tuple[Batch, Batch]]:
     return [(batch(f"{task}/support"), batch(f"{task}/query")) for task in range(TASKS)]
 
 
+def _labels(batch: Batch) -> Tensor:
+    """(T, B, S) tokens where they are scored, -100 elsewhere."""
+    labels = torch.full_like(batch.tokens, -100).flatten()
+    labels[batch.scored_rows + 1] = batch.targets
+    return labels.view_as(batch.tokens)
+
+
 def full_loss(logits_BSV: Tensor, batch: Batch) -> Tensor:
-    return cross_entropy(logits_BSV[:, :-1].flatten(0, 1), batch.labels[0, :, 1:].flatten(), ignore_index=-100)
+    return cross_entropy(logits_BSV[:, :-1].flatten(0, 1), _labels(batch)[0, :, 1:].flatten(), ignore_index=-100)
 
 
 def literature(model: nn.Module, tasks: list[tuple[Batch, Batch]]) -> Step:
@@ -151,12 +158,9 @@ def joined(parts: tuple[Batch, ...]) -> Batch:
     rows = [part.scored_rows + task * part.tokens.numel() for task, part in enumerate(parts)]
     return Batch(
         tokens=torch.cat([part.tokens for part in parts]),
-        labels=torch.cat([part.labels for part in parts]),
         scored_rows=torch.cat(rows),
         row_task=torch.cat([part.row_task + task for task, part in enumerate(parts)]),
-        example_ids=tuple(ids for part in parts for ids in part.example_ids),
-        keys=tuple(keys for part in parts for keys in part.keys),
-        lengths=tuple(lengths for part in parts for lengths in part.lengths),
+        examples=tuple(examples for part in parts for examples in part.examples),
     )
 
 

@@ -168,7 +168,7 @@ def equal(model: LoadedModel) -> list[EncodedTask]:
 
     def one(name: str) -> tuple[Example, Encoded]:
         tokens = torch.randint(vocabulary, (TOKENS,), generator=generator).tolist()
-        return Example(name, ""), Encoded(name, tuple(tokens), (*[-100] * prompt, *tokens[prompt:]))
+        return Example(name, ""), Encoded(name, tuple(tokens), prompt)
 
     tasks = range(2 * TASKS)
     return [_task(str(task), [one(f"{task}/{index}") for index in range(2 * EXAMPLES)]) for task in tasks]

@@ -48,7 +48,7 @@ def batch(examples: int, seed: int) -> Any:
 
     def example(name: str) -> Encoded:
         tokens = tuple(torch.randint(1000, 40000, (LENGTH,), generator=draw).tolist())
-        return Encoded(name, tokens, (-100,) * (LENGTH - SCORED) + tokens[-SCORED:])
+        return Encoded(name, tokens, LENGTH - SCORED)
 
     return collate([[example(f"{seed}/{task}/{i}") for i in range(examples)] for task in range(TASKS)])
 

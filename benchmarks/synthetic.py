@@ -105,7 +105,7 @@ def _random_tasks(work: Work, *, vocabulary: int) -> list[EncodedTask]:
 
     def example(name: str) -> Encoded:
         tokens = torch.randint(vocabulary, (work.tokens,), generator=generator).tolist()
-        return Encoded(name, tuple(tokens), (*[-100] * prompt, *tokens[prompt:]))
+        return Encoded(name, tuple(tokens), prompt)
 
     def task(name: str) -> EncodedTask:
         names = [f"{name}/{index}" for index in range(2 * work.examples)]

@@ -18,8 +18,9 @@ import torch
 from record import header, write_result
 from torch import Tensor
 
-from innerloop.data.batches import collate, token_key
+from innerloop.data.batches import collate
 from innerloop.data.encoding import Encoded
+from innerloop.data.tasks import token_key
 from innerloop.loading.architecture import base_model
 from innerloop.loading.models import load
 from innerloop.spaces.trunk import TOGETHER, Companies, Example, Trunk
@@ -40,7 +41,7 @@ def row(model: Any, length: int) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(SEED)
     tokens = torch.randint(3, model.config.vocab_size, (EXAMPLES, length), generator=generator).tolist()
     task = [Example(token_key(each), tuple(each)) for each in tokens]
-    batch = collate([[Encoded(str(n), each.tokens, (-100, *each.tokens[1:])) for n, each in enumerate(task)]])
+    batch = collate([[Encoded(str(n), each.tokens, 1) for n, each in enumerate(task)]])
     ways: dict[str, Callable[[], Tensor]] = {
         "alone": lambda: Trunk(base_model(model), CUT, {}).hidden(batch),
         "together": lambda: Trunk(base_model(model), CUT, {}, Companies([task], most=TOGETHER["cpu"])).hidden(batch),

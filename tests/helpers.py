@@ -10,6 +10,7 @@ untouched                a context in which a model must stay bit-identical
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -75,7 +76,7 @@ def examples(*, tasks: int, per_task: int, seed: int = 0, longest_prompt: int = 
     def one(t: int, b: int) -> Encoded:
         prompt, answer = number(1, longest_prompt), number(2 * t + 1, 2 * t + 2)
         tokens = torch.randint(3, VOCABULARY, (prompt + answer,), generator=generator).tolist()
-        return Encoded(f"{seed}/{t}/{b}", tuple(tokens), (*[-100] * prompt, *tokens[prompt:]))
+        return Encoded(f"{seed}/{t}/{b}", tuple(tokens), prompt)
 
     return [[one(t, b) for b in range(per_task)] for t in range(tasks)]
 
@@ -112,17 +113,9 @@ def permuted(tasks: TaskBatch, order: list[int]) -> TaskBatch:
 
 
 def _permuted(batch: Batch, order: list[int]) -> Batch:
-    labels = batch.labels[order]
-    scored = (labels[..., 1:] != -100).nonzero()
-    per_task, length = labels.shape[1:]
-    return Batch(
-        tokens=batch.tokens[order],
-        labels=labels,
-        scored_rows=(scored[:, 0] * per_task + scored[:, 1]) * length + scored[:, 2],
-        row_task=scored[:, 0],
-        example_ids=tuple(batch.example_ids[t] for t in order),
-        keys=tuple(batch.keys[t] for t in order),
-        lengths=tuple(batch.lengths[t] for t in order),
+    again = collate([batch.examples[t] for t in order])
+    return replace(
+        again,
         mask_seeds=batch.mask_seeds and tuple(batch.mask_seeds[t] for t in order),
     )
 

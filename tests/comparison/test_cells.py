@@ -188,7 +188,7 @@ def test_in_context_is_the_base_behind_the_same_examples(world: World, whole: Co
         for example in task.task.test:
             prompt = tokenizer.encode(f"{before}{example.prompt}", add_special_tokens=False)
             answer = [*tokenizer.encode(example.answer, add_special_tokens=False), tokenizer.eos_token_id]
-            one = Encoded("", (*prompt, *answer), (*[-100] * len(prompt), *answer))
+            one = Encoded("", (*prompt, *answer), len(prompt))
             expected += nats(world.model.model, [one])
         assert scored(whole, "in-context-1", f"unseen-k{K}-draw{draw}-none", "cy") == pytest.approx(expected, rel=1e-4)
     assert len(scores_of(cell)) == 2

@@ -27,7 +27,7 @@ def encoder(tokenizer: Any) -> Encoder:
 
 def prompt_ids(encoder: Encoder, example: Example) -> tuple[int, ...]:
     encoded = encoder.encode(example)
-    return encoded.tokens[: encoded.labels.count(-100)]
+    return encoded.tokens[: encoded.prompt]
 
 
 @settings(max_examples=60, deadline=None)

@@ -15,7 +15,7 @@ TEXTS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=1
 
 
 def scored(encoded: Encoded, tokenizer: Any) -> str:
-    return tokenizer.decode([label for label in encoded.labels if label != -100])
+    return tokenizer.decode(encoded.scored)
 
 
 def task(name: str, *lengths: int, test: int = 0) -> Task:
@@ -73,16 +73,16 @@ def test_a_cut_keeps_the_begin_token_and_the_answer(
 ) -> None:
     example = Example("<s>" + prompt if begin else prompt, answer)
     whole = encode(example, tokenizer)
-    fits = whole.labels.count(-100) > 0 and len(whole.tokens) - whole.labels.count(-100) < max_length
+    fits = whole.prompt > 0 and len(whole.scored) < max_length
     if not fits:
         with pytest.raises(UserError, match=f"an answer of at most {max_length - 1}"):
             encode_all([Task("t", (example,))], tokenizer, max_length=max_length, on_too_long="truncate")
         return
     (result,) = encode_all([Task("t", (example,))], tokenizer, max_length=max_length, on_too_long="truncate")
     (cut,) = result.pool
-    assert len(cut.tokens) == len(cut.labels) == min(max_length, len(whole.tokens))
+    assert len(cut.tokens) == min(max_length, len(whole.tokens))
     assert scored(cut, tokenizer) == scored(whole, tokenizer) == answer + "</s>"
-    assert cut.labels[0] == -100
+    assert cut.prompt > 0
     kept = cut.tokens[1:] if begin else cut.tokens
     assert whole.tokens[len(whole.tokens) - len(kept) :] == kept
     assert (cut.tokens[0] == tokenizer.bos_token_id) == begin

@@ -20,7 +20,7 @@ def ragged(lengths: list[list[int]]) -> list[list[Encoded]]:
 
     def one(length: int) -> Encoded:
         tokens = tuple(next(count) for _ in range(length))
-        return Encoded(str(tokens[0]), tokens, (-100, *tokens[1:]))
+        return Encoded(str(tokens[0]), tokens, 1)
 
     return [[one(length) for length in task] for task in lengths]
 

@@ -104,6 +104,6 @@ def test_split_keeps_a_shared_support_batch_one_object() -> None:
 
 def test_a_batch_moves_with_its_rows() -> None:
     batch = Tasks().batch.support[0].to("meta")
-    assert {tensor.device.type for tensor in (batch.tokens, batch.labels, batch.scored_rows, batch.row_task)} == {
+    assert {tensor.device.type for tensor in (batch.tokens, batch.targets, batch.scored_rows, batch.row_task)} == {
         "meta"
     }

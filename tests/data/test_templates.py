@@ -48,7 +48,7 @@ def test_a_conversation_is_what_the_chat_template_writes(tokenizer: Any) -> None
     whole = tokenizer.apply_chat_template([*prompt, {"role": "assistant", "content": "4"}])["input_ids"]
     newline = tokenizer.encode("\n", add_special_tokens=False)
     assert [*encoded.tokens, *newline] == whole
-    assert tokenizer.decode(encoded.tokens[encoded.labels.count(-100) :]) == "4<|im_end|>"
+    assert tokenizer.decode(encoded.scored) == "4<|im_end|>"
 
 
 def test_a_template_without_an_end_gets_the_end_token(make_tokenizer: Callable[..., Any]) -> None:

@@ -32,12 +32,12 @@ TWICE = TYPED.replace(" ###", "<|im_end|>").replace(
 
 
 def scored(encoded: Encoded, tokenizer: Any) -> str:
-    return tokenizer.decode([label for label in encoded.labels if label != -100])
+    return tokenizer.decode(encoded.scored)
 
 
 def parts(encoded: Encoded, tokenizer: Any) -> tuple[str, str, str]:
     """Prefix, answer and end."""
-    tokens = [label for label in encoded.labels if label != -100]
+    tokens = list(encoded.scored)
     last = len(tokens) - encoded.end
     return tuple(
         tokenizer.decode(part) for part in (tokens[: encoded.prefix], tokens[encoded.prefix : last], tokens[last:])
@@ -52,11 +52,11 @@ def message_of(example: Example, tokenizer: Any) -> str:
 
 @settings(max_examples=150, deadline=None)
 @given(prompt=PROMPTS, answer=TEXTS)
-def test_labels_are_the_answers_tokens(tokenizer: Any, prompt: Any, answer: str) -> None:
+def test_what_is_scored_are_the_answers_tokens(tokenizer: Any, prompt: Any, answer: str) -> None:
     encoded = encode(Example(prompt, answer), tokenizer)
     before = encode_prompt(prompt, tokenizer)
     assert encoded.tokens[: len(before)] == before
-    assert encoded.labels == (-100,) * len(before) + encoded.tokens[len(before) :]
+    assert encoded.prompt == len(before)
     end = "</s>" if isinstance(prompt, str) else "<|im_end|>"
     assert scored(encoded, tokenizer) == answer + end
 
@@ -64,7 +64,7 @@ def test_labels_are_the_answers_tokens(tokenizer: Any, prompt: Any, answer: str)
 def test_a_text_ends_with_the_end_token(tokenizer: Any) -> None:
     encoded = encode(TEXT, tokenizer)
     assert tokenizer.decode(encoded.tokens) == "2 + 2 = 4</s>"
-    assert encoded.tokens[-1] == encoded.labels[-1] == tokenizer.eos_token_id
+    assert encoded.tokens[-1] == encoded.scored[-1] == tokenizer.eos_token_id
     assert encoded.id == TEXT.id
 
 
@@ -184,7 +184,7 @@ def test_a_generation_starts_where_the_answer_would(tokenizer: Any, make_tokeniz
     for reader in (Reader(tokenizer), Reader(make_tokenizer(chat_template=THINK))):
         for example in (TEXT, CHAT):
             start, encoded = reader.start(example), encode(example, reader.tokenizer)
-            assert start == (encoded.tokens[: encoded.labels.count(-100)], encoded.opening, encoded.stop)
+            assert start == (encoded.tokens[: encoded.prompt], encoded.opening, encoded.stop)
 
 
 def test_a_separator_ends_a_text_and_stops_its_generation(tokenizer: Any) -> None:

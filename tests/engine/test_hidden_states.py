@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from helpers import close, examples, relative_error
-from innerloop.data.batches import collate, token_key
+from innerloop.data.batches import collate
+from innerloop.data.tasks import token_key
 from innerloop.engine import hidden_states
 from innerloop.engine.hidden_states import Below, HiddenStates
 from innerloop.loading.architecture import base_model

@@ -294,7 +294,7 @@ def random_task(model: nn.Module, seed: int, count: int = 6) -> EncodedTask:
             continue
         example = Example(TOKENIZER.decode(prompt), TOKENIZER.decode(answer[:-1]))
         examples.append(example)
-        rows.append(Encoded(example.id, (*prompt, *answer), (*[-100] * len(prompt), *answer), stop=End((answer[-1],))))
+        rows.append(Encoded(example.id, (*prompt, *answer), len(prompt), stop=End((answer[-1],))))
     return EncodedTask(Task(f"{seed}", (), tuple(examples)), (), tuple(rows), dropped=0, truncated=0)
 
 

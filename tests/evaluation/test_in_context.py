@@ -39,10 +39,7 @@ def encoded(task: Task) -> EncodedTask:
 
 def written(examples: Any) -> list[tuple[str, str]]:
     """(what is read, what is scored) of each encoded example."""
-    return [
-        (TOKENIZER.decode(prompt_of(each)), TOKENIZER.decode([label for label in each.labels if label != -100]))
-        for each in examples
-    ]
+    return [(TOKENIZER.decode(prompt_of(each)), TOKENIZER.decode(each.scored)) for each in examples]
 
 
 def test_texts_follow_blocks_of_prompt_and_answer() -> None:
@@ -180,7 +177,12 @@ def test_without_examples_a_text_ends_at_a_blank_line_and_its_prompt_stays() -> 
         max_length=40,
         on_too_long="truncate",
     )
-    cut = replace(cut, test=tuple(each._replace(tokens=each.tokens[-9:], labels=each.labels[-9:]) for each in cut.test))
+    cut = replace(
+        cut,
+        test=tuple(
+            each._replace(tokens=each.tokens[-9:], prompt=len(each.tokens[-9:]) - len(each.scored)) for each in cut.test
+        ),
+    )
     found = in_context_task(cut, (), ENCODER).test
     assert [prompt_of(each) for each in found] == [prompt_of(each) for each in cut.test]
     assert [scored for _, scored in written(found)] == ["4\n\n", "8\n\n", "2\n\n", "1\n\n2<eos>", "2<eos>"]

@@ -54,14 +54,13 @@ def plain_score(space: ParameterSpace, values: TensorSet, task: EncodedTask) -> 
     stop_nats: list[Tensor] = []
     exact: list[bool] = []
     for example in task.test:
-        tokens, labels = torch.tensor([example.tokens]), torch.tensor(example.labels)
+        tokens, targets = torch.tensor([example.tokens]), torch.tensor(example.scored)
         with space.installed(values) as model:
-            logits: Tensor = model(input_ids=tokens, use_cache=False).logits[0, :-1]
-        scored = labels[1:] != -100
-        picked = logits.log_softmax(-1)[scored, labels[1:][scored]]
+            logits: Tensor = model(input_ids=tokens, use_cache=False).logits[0, example.prompt - 1 : -1]
+        picked = logits.log_softmax(-1).gather(1, targets[:, None])[:, 0]
         nats.append(-picked[: -example.end].mean())
         stop_nats.append(-picked[-example.end :].mean())
-        exact.append(bool((logits.argmax(-1)[scored] == labels[1:][scored]).all()))
+        exact.append(bool((logits.argmax(-1) == targets).all()))
     ids = tuple(example.id for example in task.test)
     both = (tuple(torch.stack(part).tolist()) for part in (nats, stop_nats))
     return TaskScore(task.task.name, ids, *both, tuple(float(right) for right in exact))

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from innerloop.data.encoding import Encoded
 from innerloop.data.tasks import Batch, TaskBatch
 from innerloop.engine.trainer import Trainer
 from innerloop.learning.inner_loop import InnerLoop
@@ -54,12 +55,11 @@ class Source:
 
 
 def batch(features: Tensor, classes: Tensor) -> Batch:
-    """Features take the place of tokens; no row is scored by a language model's head."""
-    none, ids = torch.empty(0, dtype=torch.long), ((),) * len(features)
-    lengths = ((1,) * features.shape[1],) * len(features)
-    return Batch(
-        tokens=features, labels=classes, scored_rows=none, row_task=none, example_ids=ids, keys=ids, lengths=lengths
-    )
+    """Features and a class take the place of tokens; no row is scored by a language model's head."""
+    none = torch.empty(0, dtype=torch.long)
+    examples = ((Encoded("", (0,), 0),) * features.shape[1],) * len(features)
+    both = torch.cat([features, classes[..., None]], -1)
+    return Batch(tokens=both, scored_rows=none, row_task=none, examples=examples)
 
 
 def new_space() -> AllParameters:
@@ -70,7 +70,8 @@ def new_space() -> AllParameters:
         ).requires_grad_(False)
 
     def loss(batch: Batch, *, twice: bool = False) -> Tensor:
-        return cross_entropy(model(batch.tokens.flatten(0, 1)), batch.labels.flatten()).view(1)
+        rows = batch.tokens.flatten(0, 1)
+        return cross_entropy(model(rows[:, :-1]), rows[:, -1].long()).view(1)
 
     return AllParameters(model, loss)
 

@@ -110,8 +110,8 @@ def test_examples_that_would_turn_their_neighbours_are_refused() -> None:
     model = turning(LONGROPE, longest=64)
     assert architecture.longest_alone(model) == 16
     assert architecture.longest_alone(turning({"rope_type": "default"})) is None
-    short = collate([[Encoded("a", tuple(range(3, 15)), (-100,) * 8 + tuple(range(11, 15)))]])
-    long = collate([[Encoded("b", tuple(range(3, 23)), (-100,) * 16 + tuple(range(19, 23)))]])
+    short = collate([[Encoded("a", tuple(range(3, 15)), 8)]])
+    long = collate([[Encoded("b", tuple(range(3, 23)), 16)]])
     loss = AnswerLoss(model)
     assert loss(short).isfinite().all()
     with pytest.raises(UserError, match=r"original_max_position_embeddings[\s\S]*20[\s\S]*at most 16 tokens"):

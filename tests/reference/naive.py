@@ -1,7 +1,7 @@
 """The methods the obvious way: deepcopy, torch.optim, full logits, one example and one task at a time.
 
-A task is (support, query): a list of examples for each inner step, and a list of examples with `tokens` and
-`labels` (-100 = not scored). What is trained is whatever has requires_grad.
+A task is (support, query): a list of examples for each inner step, and a list of examples, whose tokens
+behind the prompt are scored. What is trained is whatever has requires_grad.
 """
 
 from copy import deepcopy
@@ -53,25 +53,24 @@ def trainable(model: nn.Module) -> Values:
     return {name: value for name, value in model.named_parameters() if value.requires_grad}
 
 
+def token_nats(model: nn.Module, example: Encoded, values: Values | None = None) -> Tensor:
+    """(S - 1,) nats of every token behind the first, the example on its own: nothing is padded."""
+    tokens = torch.tensor(example.tokens)
+    inputs = {"input_ids": tokens[None]}
+    output = model(**inputs) if values is None else functional_call(model, values, (), inputs)
+    return cross_entropy(output.logits[0, :-1], tokens[1:], reduction="none")
+
+
 def loss(model: nn.Module, examples: Examples, values: Values | None = None) -> Tensor:
-    """Mean nats a scored token, each example on its own: nothing is padded."""
-    nats, count = torch.zeros(()), 0
-    for example in examples:
-        inputs = {"input_ids": torch.tensor([example.tokens])}
-        output = model(**inputs) if values is None else functional_call(model, values, (), inputs)
-        targets = torch.tensor(example.labels)[1:]
-        nats = nats + cross_entropy(output.logits[0, :-1], targets, ignore_index=-100, reduction="sum")
-        count += int((targets != -100).sum())
-    return nats / count
+    """Mean nats per scored token."""
+    return torch.cat([token_nats(model, each, values)[each.prompt - 1 :] for each in examples]).mean()
 
 
 def answer_nats(model: nn.Module, example: Encoded, *, stopping: bool = False) -> float:
     """Mean nats per token of the answer alone; stopping: of what ends it."""
-    first = example.labels.count(-100)
-    stops = range(len(example.tokens) - example.end, len(example.tokens))
-    kept = stops if stopping else range(first + example.prefix, stops.start)
-    labels = tuple(token if place in kept else -100 for place, token in enumerate(example.labels))
-    return loss(model, [example._replace(labels=labels)]).item()
+    end = len(example.tokens) - example.end
+    first, last = (end, len(example.tokens)) if stopping else (example.prompt + example.prefix, end)
+    return token_nats(model, example)[first - 1 : last - 1].mean().item()
 
 
 def gradient(model: nn.Module, examples: Examples) -> Values:

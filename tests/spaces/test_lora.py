@@ -137,16 +137,13 @@ def test_padding_changes_nothing() -> None:
     space, tasks = lora_space(tiny_model("gemma3", layers=2)), Tasks(tasks=TASKS)
     values, short = perturbed(space.shared, TASKS), batch()
     longer = [[*examples, max(examples, key=lambda e: len(e.tokens))] for examples in tasks.support[0]]
-    stretched = [e._replace(tokens=e.tokens * 3, labels=e.labels * 3) for e in longer[0][-1:]]
+    stretched = [e._replace(tokens=e.tokens * 3) for e in longer[0][-1:]]
     padded = collate([examples[:-1] + stretched for examples in longer]).tokens.shape[-1]
     wide = Batch(
         tokens=torch.nn.functional.pad(short.tokens, (0, padded - short.tokens.shape[-1]), value=9),
-        labels=torch.nn.functional.pad(short.labels, (0, padded - short.tokens.shape[-1]), value=-100),
         scored_rows=short.scored_rows // short.tokens.shape[-1] * padded + short.scored_rows % short.tokens.shape[-1],
         row_task=short.row_task,
-        example_ids=short.example_ids,
-        keys=short.keys,
-        lengths=short.lengths,
+        examples=short.examples,
     )
     assert padded > short.tokens.shape[-1]
     assert close(gradient(space, values, wide), gradient(space, values, short))

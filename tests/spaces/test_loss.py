@@ -85,7 +85,7 @@ def test_scores_are_nats_and_greedy_answers_of_each_example() -> None:
     around = [(0, 1), (1, 2), (2, 1)]  # of an example, as far as it is long enough
     for task in tasks:
         for b, (prefix, end) in enumerate(around):
-            scored = len(task[b].tokens) - task[b].labels.count(-100)
+            scored = len(task[b].scored)
             task[b] = task[b]._replace(prefix=prefix, end=end) if scored > prefix + end else task[b]._replace(end=0)
     score = AnswerLoss(model).score(collate(tasks))
     for t, task in enumerate(tasks):
@@ -101,12 +101,12 @@ def test_scores_are_nats_and_greedy_answers_of_each_example() -> None:
 
 def greedy(model: Any, example: Encoded) -> Encoded:
     """The example with the answer that greedy decoding gives."""
-    prompt = example.labels.count(-100)
+    prompt = example.prompt
     answer = len(example.tokens) - prompt
     settings = {"max_new_tokens": answer, "min_new_tokens": answer, "do_sample": False, "eos_token_id": None}
     tokens = torch.tensor([example.tokens[:prompt]])
     written = model.generate(tokens, attention_mask=torch.ones_like(tokens), **settings)[0].tolist()
-    return example._replace(tokens=tuple(written), labels=(*[-100] * prompt, *written[prompt:]))
+    return example._replace(tokens=tuple(written))
 
 
 def test_scores_with_installed_values_are_the_tasks_own() -> None:
@@ -119,7 +119,7 @@ def test_scores_with_installed_values_are_the_tasks_own() -> None:
     assert not adapted.nats.requires_grad
     assert relative_error(adapted.nats, own.nats) > 1e-2
     found, _ = space.loss_and_gradient(values, batch)
-    count = (batch.labels[..., 1:] != -100).sum(-1)
+    count = torch.tensor([[len(example.scored) for example in task] for task in batch.examples])
     total = adapted.nats * (count - 1) + adapted.stop_nats  # the last token of each is its end
     assert close(total.sum(1) / count.sum(1), found)
     assert not close(adapted.nats.mean(1), found, 1e-3), "training weighs tokens alike, a score examples"

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,9 +10,9 @@ import torch
 from torch import Tensor
 
 from helpers import close, examples, lora_space, perturbed, relative_error, same, untouched
-from innerloop.data.batches import collate, token_key
+from innerloop.data.batches import collate
 from innerloop.data.encoding import Encoded
-from innerloop.data.tasks import Batch
+from innerloop.data.tasks import Batch, token_key
 from innerloop.loading.architecture import base_model
 from innerloop.numerics.tensors import TensorSet
 from innerloop.spaces.lora import LoraSpace
@@ -183,7 +184,7 @@ def test_the_store_holds_what_enters_the_layer_at_the_cut(cut: int) -> None:
 
 
 def test_dropout_masks_are_the_same_with_the_trunk() -> None:
-    seeded = Batch(**{**vars(batch()), "mask_seeds": ((3, 4), (5, 6), (7, 8))})
+    seeded = replace(batch(), mask_seeds=((3, 4), (5, 6), (7, 8)))
     settings = {"lora_dropout": 0.3, "layers": f"last-{LAYERS - CUT}"}
     whole, cut = (lora_space(tiny_model("llama", layers=LAYERS), loss={"cut": c}, **settings) for c in (0, CUT))
     assert close(result(cut, seeded), result(whole, seeded))
@@ -200,7 +201,7 @@ def pool(number: int, count: int = 9) -> list[Example]:
 
 def row_of(task: Sequence[Example], places: Sequence[int]) -> Batch:
     """A batch that has these examples of the task."""
-    each = [Encoded(str(p), tuple(task[p].tokens), (-100, *task[p].tokens[1:])) for p in places]
+    each = [Encoded(str(p), tuple(task[p].tokens), 1) for p in places]
     return collate([each])
 
 

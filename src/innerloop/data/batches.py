@@ -3,14 +3,12 @@
 Legend: T = tasks, B = examples a task, S = tokens of the longest example, K = inner steps, R = scored rows.
 
 collate         T lists of B encoded examples -> Batch
-inner_batches   one support batch an inner step: the whole support each time, or fresh parts of it
+inner_batches   one support batch per inner step: the whole support each time, or fresh parts of it
 task_batch      what one outer step reads, from a draw
 mask_seed       the seed of an example's dropout masks in one forward
-token_key       a digest of token ids: what hidden states are looked up by
 """
 
 import hashlib
-from array import array
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -32,29 +30,24 @@ def collate(examples: Sequence[Sequence[Encoded]], *, packed: bool = False, even
     tasks, per_task = len(examples), len(examples[0])
     length = max(len(example.tokens) for task in examples for example in task)
     tokens = torch.full((tasks, per_task, length), PAD)
-    labels = torch.full((tasks, per_task, length), -100)
+    scored: list[list[int]] = [[] for _ in examples]
     for t, task in enumerate(examples):
         assert len(task) == per_task, "every task of a batch has equally many examples"
         for b, example in enumerate(task):
             tokens[t, b, : len(example.tokens)] = torch.tensor(example.tokens)
-            labels[t, b, : len(example.labels)] = torch.tensor(example.labels)
-    # Position i predicts token i + 1: a row is scored where its right neighbour has a label.
-    scored = (labels[..., 1:] != -100).nonzero()
-    rows = (scored[:, 0] * per_task + scored[:, 1]) * length + scored[:, 2]
-    lengths = tuple(tuple(len(example.tokens) for example in task) for task in examples)
-    return Batch(
+            # Position i predicts token i + 1: a row is scored where its right neighbour is.
+            row = (t * per_task + b) * length
+            scored[t] += range(row + max(example.prompt, 1) - 1, row + len(example.tokens) - 1)
+    rows = torch.tensor([row for task in scored for row in task], dtype=torch.int64)
+    batch = Batch(
         tokens=tokens,
-        labels=labels,
         scored_rows=rows,
-        row_task=scored[:, 0].contiguous(),
-        example_ids=tuple(tuple(example.id for example in task) for task in examples),
-        keys=tuple(tuple(token_key(example.tokens) for example in task) for task in examples),
-        lengths=lengths,
+        row_task=torch.arange(tasks).repeat_interleave(torch.tensor([len(task) for task in scored])),
+        examples=tuple(map(tuple, examples)),
         packed=packed,
         even=even,
-        packing=pack(lengths, width=length, scored=rows, even=even) if packed else None,
-        around=tuple(tuple((example.prefix, example.end) for example in task) for task in examples),
     )
+    return replace(batch, packing=pack(batch.lengths, width=length, scored=rows, even=even)) if packed else batch
 
 
 def inner_batches(
@@ -65,7 +58,7 @@ def inner_batches(
     packed: bool = False,
     even: bool = True,
 ) -> list[Batch]:
-    """`steps` support batches of `batch_size` examples a task, going round the support in order.
+    """`steps` support batches of `batch_size` examples per task, going round the support in order.
 
     batch_size  None, or no fewer than there are: all of the support, in one batch that every step shares
     Training, adapt, eval and compare all take theirs from here.
@@ -130,8 +123,3 @@ def with_masks(tasks: TaskBatch, *, seed: int, step: int) -> TaskBatch:
 def mask_seed(seed: int, step: int, task: str, inner_step: int, example: int) -> int:
     text = f"{seed}/{step}/{inner_step}/{example}/{task}"
     return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=7).digest(), "big")
-
-
-def token_key(tokens: Sequence[int]) -> bytes:
-    """Made with the batch, from tokens on the host: a step would wait for those on a GPU to be copied."""
-    return hashlib.blake2b(array("q", tokens), digest_size=16).digest()

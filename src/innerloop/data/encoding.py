@@ -1,4 +1,4 @@
-"""Examples become token ids and labels; training and generation see the same ids of a prompt.
+"""Examples become token ids; training and generation see the same ids of a prompt.
 
 EncodedTask    a task's examples that fit, beside their encodings
 encode         one example -> Encoded
@@ -11,13 +11,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from innerloop.data.tasks import Example, Message, Task
-from innerloop.data.tokens import NOT_SCORED, Encoded, End, Reader, Separator
+from innerloop.data.tokens import Encoded, End, Reader, Separator
 from innerloop.errors import Faults, UserError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["NOT_SCORED", "Encoded", "EncodedTask", "End", "OnTooLong", "encode", "encode_all", "encode_prompt"]
+__all__ = ["Encoded", "EncodedTask", "End", "OnTooLong", "encode", "encode_all", "encode_prompt"]
 
 OnTooLong = Literal["error", "drop", "truncate"]
 
@@ -123,8 +123,7 @@ class _Fitting:
         return shorter
 
     def _add_too_long(self, example: Example, encoded: Encoded, where: str) -> None:
-        answer = len(encoded.labels) - encoded.labels.count(NOT_SCORED)
-        problem = f"{len(encoded.tokens)} tokens, {answer} of them the answer's"
+        problem = f"{len(encoded.tokens)} tokens, {len(encoded.scored)} of them the answer's"
         if self.on_too_long == "truncate":
             expected = f"an answer of at most {self.max_length - 1} (tasks.max_length - 1), which is never cut"
         else:
@@ -134,10 +133,9 @@ class _Fitting:
 
 def _cut(encoded: Encoded, max_length: int, tokenizer: "PreTrainedTokenizerBase") -> Encoded | None:
     """The prompt's begin token, if any, its end, and the whole answer; None where no prompt would be left."""
-    prompt = encoded.labels.count(NOT_SCORED)
-    room = max_length - (len(encoded.tokens) - prompt)
+    room = max_length - len(encoded.scored)
     if room < 1:
         return None
     begin = encoded.tokens[:1] if encoded.tokens[0] == tokenizer.bos_token_id else ()
-    first = prompt - room + len(begin)
-    return encoded._replace(tokens=begin + encoded.tokens[first:], labels=encoded.labels[prompt - room :])
+    first = encoded.prompt - room + len(begin)
+    return encoded._replace(tokens=begin + encoded.tokens[first:], prompt=room)

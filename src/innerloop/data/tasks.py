@@ -5,22 +5,27 @@ Legend: T = tasks, B = examples a task, S = tokens (right-padded), R = scored ro
 Message     one turn of a conversation: role and content
 Example     a prompt (text or conversation) and the answer that is scored
 Task        a name, a pool to draw support and query from, and test examples that training never sees
-Batch       tokens and labels of T tasks, (T, B, S)
-TaskBatch   what one outer step reads of T tasks: one support batch an inner step, and a query batch
+Batch       what one forward reads of T tasks: tokens (T, B, S), and which of them are scored
+TaskBatch   what one outer step reads of T tasks: one support batch per inner step, and a query batch
+token_key   a digest of token ids: what hidden states are looked up by
 """
 
 import hashlib
 import json
 import unicodedata
+from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from innerloop.data.packing import Packing, moved_to, pack
+
+if TYPE_CHECKING:
+    from innerloop.data.tokens import Encoded
 
 
 class Message(NamedTuple):
@@ -113,32 +118,24 @@ class Batch:
     """What one forward reads of T tasks.
 
     tokens       (T, B, S) token ids, padded on the right (no mask is needed: a causal model never looks right)
-    labels       (T, B, S) the same tokens where they are scored, -100 elsewhere
     scored_rows  (R,) positions in the flattened (T*B*S) whose next token is scored
     row_task     (R,) the task of each scored row
-    example_ids  T tuples of B ids
-    keys         T tuples of B digests of an example's tokens, padding left out
-    lengths      T tuples of B numbers of tokens
+    examples     T tuples of B, as encoded
     packed       whether the examples may lie side by side, in a model that admits it
     even         with fillers where tasks have unequally many tokens
     packing      how they do; None = one a row
     mask_seeds   T tuples of B seeds of an example's dropout masks; None = no dropout
-    around       T tuples of B: the scored tokens before and behind an answer (prefix, end)
     share        (T,) of a part of a larger batch: its share of the scored tokens, by which its loss is multiplied
     """
 
     tokens: Tensor
-    labels: Tensor
     scored_rows: Tensor
     row_task: Tensor
-    example_ids: tuple[tuple[str, ...], ...]
-    keys: tuple[tuple[bytes, ...], ...]
-    lengths: tuple[tuple[int, ...], ...]
+    examples: tuple[tuple["Encoded", ...], ...]
     packed: bool = False
     even: bool = True
     packing: Packing | None = None
     mask_seeds: tuple[tuple[int, ...], ...] | None = None
-    around: tuple[tuple[tuple[int, int], ...], ...] = ()
     share: Tensor | None = None
 
     @property
@@ -148,7 +145,22 @@ class Batch:
     @property
     def targets(self) -> Tensor:
         """(R,) the tokens to predict."""
-        return self.labels.flatten()[self.scored_rows + 1]
+        return self.tokens.flatten()[self.scored_rows + 1]
+
+    @cached_property
+    def lengths(self) -> tuple[tuple[int, ...], ...]:
+        """T tuples of B numbers of tokens."""
+        return tuple(tuple(len(example.tokens) for example in task) for task in self.examples)
+
+    @property
+    def example_ids(self) -> tuple[tuple[str, ...], ...]:
+        """T tuples of B."""
+        return tuple(tuple(example.id for example in task) for task in self.examples)
+
+    @property
+    def keys(self) -> tuple[tuple[bytes, ...], ...]:
+        """T tuples of B digests of an example's tokens: read where a trunk is cached, and made there alone."""
+        return tuple(tuple(token_key(example.tokens) for example in task) for task in self.examples)
 
     @property
     def token_count(self) -> int:
@@ -168,17 +180,13 @@ class Batch:
         lengths, width = self.lengths[first:last], self.tokens.shape[-1]
         return Batch(
             tokens=self.tokens[first:last],
-            labels=self.labels[first:last],
             scored_rows=scored,
             row_task=self.row_task[rows] - first,
-            example_ids=self.example_ids[first:last],
-            keys=self.keys[first:last],
-            lengths=lengths,
+            examples=self.examples[first:last],
             packed=self.packed,
             even=self.even,
             packing=pack(lengths, width=width, scored=scored, even=self.even) if self.packed else None,
             mask_seeds=self.mask_seeds and self.mask_seeds[first:last],
-            around=self.around[first:last],
             share=None if self.share is None else self.share[first:last],
         )
 
@@ -217,29 +225,30 @@ class Batch:
         return replace(
             self,
             tokens=self.tokens[:, first:last, :width],
-            labels=self.labels[:, first:last, :width],
             scored_rows=scored,
             row_task=row_task,
-            example_ids=tuple(task[first:last] for task in self.example_ids),
-            keys=tuple(task[first:last] for task in self.keys),
-            lengths=lengths,
+            examples=tuple(task[first:last] for task in self.examples),
             packing=pack(lengths, width=width, scored=scored, even=self.even) if self.packed else None,
             mask_seeds=self.mask_seeds and tuple(task[first:last] for task in self.mask_seeds),
-            around=tuple(task[first:last] for task in self.around),
             share=share if self.share is None else share * self.share,
         )
 
     def to(self, device: torch.device | str) -> "Batch":
-        names = ("tokens", "labels", "scored_rows", "row_task")
+        names = ("tokens", "scored_rows", "row_task")
         moved = {name: moved_to(getattr(self, name), device) for name in names}
         share = None if self.share is None else moved_to(self.share, device)
         return replace(self, **moved, packing=self.packing and self.packing.to(device), share=share)
 
 
+def token_key(tokens: Sequence[int]) -> bytes:
+    """From tokens on the host: a step would wait for those on a GPU to be copied."""
+    return hashlib.blake2b(array("q", tokens), digest_size=16).digest()
+
+
 class TaskBatch(NamedTuple):
     """What one outer step reads of T tasks.
 
-    support  one batch an inner step: the same one K times, or fresh ones; empty for a method without inner loop
+    support  one batch per inner step: the same one K times, or fresh ones; empty for a method without inner loop
     query    None for a method that reads none (Reptile)
     """
 

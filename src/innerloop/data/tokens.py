@@ -1,6 +1,6 @@
 """A text becomes token ids: the prompt, what a chat template writes, the answer, and what ends it.
 
-Encoded   token ids and labels of one example
+Encoded   token ids of one example, and which of them are scored
 End       what ends a generation
 Separator what stands between the blocks of an in-context prompt
 Reader    examples -> Encoded, by one tokenizer
@@ -18,7 +18,6 @@ from innerloop.errors import Fault, UserError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-NOT_SCORED = -100
 Spans = Sequence[tuple[int, int]]  # where tokens start and stop in a text
 
 
@@ -37,10 +36,10 @@ class Separator(NamedTuple):
 
 
 class Encoded(NamedTuple):
-    """One example's token ids, and as many labels: the token itself where it is scored, -100 elsewhere.
+    """One example's token ids: `prompt` of them, at least one, and then what is scored.
 
-    At least one prompt token, then what is scored: `prefix` tokens that the chat template writes before the answer,
-    the answer's, and `end` tokens behind it. A token that reaches over a border is the answer's.
+    That is `prefix` tokens that the chat template writes before the answer, the answer's, and `end` tokens behind it.
+    A token that reaches over a border is the answer's.
 
     stop     what ends a generation
     opening  the text before the answer that the `prefix` tokens belong to
@@ -48,11 +47,16 @@ class Encoded(NamedTuple):
 
     id: str
     tokens: tuple[int, ...]
-    labels: tuple[int, ...]
+    prompt: int
     prefix: int = 0
     end: int = 1
     stop: End = End()
     opening: str = ""
+
+    @property
+    def scored(self) -> tuple[int, ...]:
+        """The token ids that are scored."""
+        return self.tokens[self.prompt :]
 
 
 class Start(NamedTuple):
@@ -200,8 +204,7 @@ class Reader:
             return UserError(Fault("the tokenizer leaves nothing of the answer", value=example.answer))
         if not text.closed:
             ids, end = [*ids, cast(int, self.tokenizer.eos_token_id)], end + 1
-        labels = (NOT_SCORED,) * len(prompt) + tuple(ids)
-        return Encoded(example.id, prompt + tuple(ids), labels, prefix, end, text.stop, text.opening)
+        return Encoded(example.id, prompt + tuple(ids), len(prompt), prefix, end, text.stop, text.opening)
 
     def _around(self, text: _Text, ids: list[int], spans: Spans) -> tuple[int, int]:
         """How many of the ids are the opening's alone, and how many the closing's."""

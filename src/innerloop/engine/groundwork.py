@@ -244,7 +244,7 @@ def lengths(model: "PreTrainedModel", tasks: Sequence[EncodedTask]) -> list[Faul
 
 def _longest(task: Task, length: int) -> EncodedTask:
     full = (1,) * length
-    pool = tuple(Encoded(example.id, full, full) for example in task.pool)
+    pool = tuple(Encoded(example.id, full, 0) for example in task.pool)
     return EncodedTask(task, pool, test=(), dropped=0, truncated=0)
 
 

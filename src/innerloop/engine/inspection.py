@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 from torch import nn
 
-from innerloop.data.encoding import NOT_SCORED, Encoded, EncodedTask
+from innerloop.data.encoding import Encoded, EncodedTask
 from innerloop.data.tasks import Example
 from innerloop.errors import Fault, Faults
 from innerloop.loading.architecture import positions_of
@@ -97,7 +97,7 @@ def shown_all(
 
 
 def _shown(task: str, example: Example, encoded: Encoded, tokenizer: "PreTrainedTokenizerBase") -> Shown:
-    start = encoded.labels.count(NOT_SCORED)
+    start = encoded.prompt
     first, last = start + encoded.prefix, len(encoded.tokens) - encoded.end
     bounds = ((0, start), (start, first), (first, last), (last, len(encoded.tokens)))
     parts = [_text(encoded.tokens[one:other], tokenizer) for one, other in bounds]
@@ -116,12 +116,12 @@ def _vocabulary(model: LoadedModel) -> int:
 
 def _unwritten(pairs: Sequence[Pair], tokenizer: "PreTrainedTokenizerBase") -> Iterator[str]:
     """Answers that no generation can equal, since their tokens are read back as another text."""
-    rows = [[label for label in encoded.labels if label != NOT_SCORED] for _, encoded in pairs]
+    rows = [list(encoded.scored) for _, encoded in pairs]
     texts = tokenizer.batch_decode(rows, skip_special_tokens=False, clean_up_tokenization_spaces=False)
     lost = [pair for pair, text in zip(pairs, texts, strict=True) if pair[0].answer.strip() not in text]
     if lost:
         example, encoded = lost[0]
-        first, last = encoded.labels.count(NOT_SCORED) + encoded.prefix, len(encoded.tokens) - encoded.end
+        first, last = encoded.prompt + encoded.prefix, len(encoded.tokens) - encoded.end
         read = _text(encoded.tokens[first:last], tokenizer)
         yield (
             f"{len(lost)} of {len(pairs)} answers can't be written by the tokenizer, so no generated one can equal "
@@ -153,7 +153,7 @@ def _seams(pairs: Sequence[Pair], tokenizer: "PreTrainedTokenizerBase") -> Itera
 
 def _ends_alike(encoded: Encoded, ids: Sequence[int]) -> bool:
     """Whether the answer's tokens are how the whole ends; a begin token stands before it, an end token behind it."""
-    answer = encoded.tokens[encoded.labels.count(NOT_SCORED) : len(encoded.tokens) - encoded.end]
+    answer = encoded.tokens[encoded.prompt : len(encoded.tokens) - encoded.end]
     return tuple(ids[-len(answer) :]) == answer
 
 

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 
 from innerloop.config.schema import RunConfig
-from innerloop.data.batches import token_key
 from innerloop.data.encoding import EncodedTask
+from innerloop.data.tasks import token_key
 from innerloop.engine.hidden_states import HiddenStates
 from innerloop.engine.schedules import rate_of
 from innerloop.engine.trainer import Trainer

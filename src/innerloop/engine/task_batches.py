@@ -3,10 +3,10 @@
 from collections.abc import Iterable, Iterator, Sequence
 
 from innerloop.config.loading import RunConfig
-from innerloop.data.batches import task_batch, token_key, with_masks
+from innerloop.data.batches import task_batch, with_masks
 from innerloop.data.encoding import EncodedTask
 from innerloop.data.sampler import TaskStream, prompts_of
-from innerloop.data.tasks import TaskBatch
+from innerloop.data.tasks import TaskBatch, token_key
 from innerloop.engine.sources import examples_a_round
 
 

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from innerloop.data.batches import collate
-from innerloop.data.encoding import NOT_SCORED, Encoded, encode_prompt
+from innerloop.data.encoding import Encoded, encode_prompt
 from innerloop.evaluation.generation import ROWS, continued, end_of
 from innerloop.loading.architecture import packs
 from innerloop.numerics.loss import Head
@@ -112,7 +112,7 @@ def _example(prompt: Sequence[int], continuation: Sequence[int]) -> Encoded:
     """Its id is a digest of the tokens: hidden states are kept by id where a trunk is cached."""
     tokens = (*prompt, *continuation)
     digest = hashlib.sha256(repr((len(prompt), tokens)).encode()).hexdigest()[:16]
-    return Encoded(f"continued-{digest}", tokens, (*[NOT_SCORED] * len(prompt), *continuation))
+    return Encoded(f"continued-{digest}", tokens, len(prompt))
 
 
 def _parts(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from innerloop.data.encoding import NOT_SCORED, Encoded, EncodedTask, End
+from innerloop.data.encoding import Encoded, EncodedTask, End
 from innerloop.errors import Fault
 from innerloop.evaluation.kshot import tokens_per_forward
 from innerloop.spaces.space import ParameterSpace
@@ -42,7 +42,7 @@ class Answer(NamedTuple):
 
 
 def prompt_of(example: Encoded) -> tuple[int, ...]:
-    return example.tokens[: example.labels.count(NOT_SCORED)]
+    return example.tokens[: example.prompt]
 
 
 def end_of(tokenizer: "PreTrainedTokenizerBase") -> End:

@@ -16,7 +16,7 @@ from dataclasses import replace
 from functools import partial
 
 from innerloop.data.encoder import Encoder
-from innerloop.data.encoding import NOT_SCORED, Encoded, EncodedTask
+from innerloop.data.encoding import Encoded, EncodedTask
 from innerloop.data.tasks import Example, Message, Task
 from innerloop.data.tokens import Separator
 from innerloop.errors import Fault, UserError
@@ -98,8 +98,7 @@ def _ended(test: Example, encoded: Encoded, *, encoder: Encoder) -> Encoded:
     if between is None or BLANK_LINE in test.answer.strip():
         return encoded
     other, prompt = encoder.encode(test, separator=between), prompt_of(encoded)
-    answer = other.tokens[len(prompt_of(other)) :]
-    return other._replace(tokens=prompt + answer, labels=(NOT_SCORED,) * len(prompt) + answer)
+    return other._replace(tokens=prompt + other.scored, prompt=len(prompt))
 
 
 def _behind(support: Sequence[Example], test: Example, separator: str) -> Example:

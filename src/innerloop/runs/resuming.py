@@ -174,7 +174,8 @@ def _digest(parts: Iterable[str]) -> str:
 def _token_digest(examples: Sequence[Encoded]) -> str:
     digest = hashlib.sha256()
     for example in examples:
-        for values in (example.tokens, example.labels):
+        labels = (*[-100] * example.prompt, *example.scored)  # as they were digested when they were kept
+        for values in (example.tokens, labels):
             digest.update(array("q", (len(values), *values)))
     return digest.hexdigest()[:16]
 

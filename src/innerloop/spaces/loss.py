@@ -93,7 +93,8 @@ class AnswerLoss:
         zeros = torch.zeros(tasks * examples, device=nats_R.device)
         count = zeros.index_add(0, example_R, torch.ones_like(nats_R))
         exact = zeros.index_add(0, example_R, greedy_R.float()) == count
-        prefix, end = torch.tensor(batch.around, device=nats_R.device).flatten(0, 1).unbind(1)
+        around = [(example.prefix, example.end) for task in batch.examples for example in task]
+        prefix, end = torch.tensor(around, device=nats_R.device).unbind(1)
         place_R = torch.arange(len(nats_R), device=nats_R.device) - (count.cumsum(0) - count)[example_R]
         answer_R = (place_R >= prefix[example_R]) & (place_R < (count - end)[example_R])
         nats, stop_nats = (
