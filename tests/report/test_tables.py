@@ -59,7 +59,7 @@ def test_nats_of_stopping_have_a_column_beside_those_of_the_answer() -> None:
     assert title not in tables.scores(RESULTS, "tokens", "own", MAIN_METRICS[1]).columns
     wide, _ = matrix(RESULTS, "tokens", "own")
     assert column(wide, "nats of stopping, k = 8")["meta-lora"].value == entry["mean"]
-    places = [list(wide.columns).index(f"{title}, k = 8") for title in ("nats an answer token", "nats of stopping")]
+    places = [list(wide.columns).index(f"{title}, k = 8") for title in ("nats per answer token", "nats of stopping")]
     assert places == sorted(places)
     seen = column(tables.seen(RESULTS, "tokens"), "nats of stopping")
     assert seen["meta-lora"].value == given("scores", table="seen", arm="meta-lora", metric="stop_nats")[0]["mean"]
@@ -80,7 +80,7 @@ def test_cut_answers_are_counted_beside_the_accuracy() -> None:
 def test_the_table_of_seen_tasks_holds_only_seen_tasks() -> None:
     table = tables.seen(RESULTS, "tokens")
     assert [row[0].text for row in table.rows] == ["base", "joint-lora", "fomaml-lora", "meta-lora"]
-    for arm, cell in column(table, "nats an answer token").items():
+    for arm, cell in column(table, "nats per answer token").items():
         assert cell.value == given("scores", table="seen", arm=arm, metric="nats")[0]["mean"]
     assert {cell.detail[0] for cell in column(table, "worst task, accuracy").values()} <= set(TRAIN)
     assert column(table, "nats minus joint-lora")["joint-lora"].text == "reference"

@@ -13,7 +13,7 @@ def test_a_row_for_each_k_and_adaptation() -> None:
         contents[name] = [entry | {"budget": OWN_BUDGET} for entry in own if entry.get("table") != "seen"]
     results = read(contents)
     head, *rows = one_run(results)[:6]
-    assert "nats an answer token" in head
+    assert "nats per answer token" in head
     assert [line.split()[:2] for line in rows] == [
         ["0", "none"],
         *([str(k), how] for k in (2, 8) for how in ("own", "tuned")),

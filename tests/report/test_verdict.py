@@ -42,7 +42,7 @@ def test_a_sentence_has_the_numbers_of_its_own_difference() -> None:
     entry |= {"mean": -0.1234, "low": -0.2, "high": 0.0456, "p": 0.0321, "verdict": "worse"}
     sentence = told(next(p for p in verdicts(read(given), "tokens", "own") if p.arm == "meta-lora"))
     expected = "0.123 lower (95 % interval 0.200 lower to 0.046 higher; p = 0.032)"
-    assert f"worse than joint-lora in nats an answer token: {expected}" in sentence
+    assert f"worse than joint-lora in nats per answer token: {expected}" in sentence
     assert expected not in told(next(p for p in verdicts(read(given), "seconds", "own") if p.arm == "meta-lora"))
 
 
@@ -56,7 +56,7 @@ def test_the_primary_contrast_is_told_whatever_it_came_to() -> None:
     for verdict, words in (("worse", "worse than joint-lora"), ("no detectable difference", NULL)):
         sentence = told(primary(read(given | {"primary": named | {"verdict": verdict}})))
         where = "at equal tokens, k = 8, the run's own inner loop"
-        start = f"Primary contrast, named before the comparison ran ({where}): meta-lora: {words} in nats an answer"
+        start = f"Primary contrast, named before the comparison ran ({where}): meta-lora: {words} in nats per answer"
         assert sentence.startswith(start)
         assert "95 % interval" in sentence
         assert "p < 0.001" in sentence or "p = " in sentence
@@ -103,9 +103,12 @@ def test_failed_missing_and_unscored_arms_say_why() -> None:
 @pytest.mark.parametrize(
     ("outcomes", "expected"),
     [
-        ({}, "no arm is detectably better than joint-lora in nats an answer token or in accuracy."),
-        ({"meta_lora": "worse"}, "no arm is detectably better than joint-lora in nats an answer token or in accuracy."),
-        ({"meta_lora": "better"}, "meta-lora is better than joint-lora in nats an answer token and accuracy."),
+        ({}, "no arm is detectably better than joint-lora in nats per answer token or in accuracy."),
+        (
+            {"meta_lora": "worse"},
+            "no arm is detectably better than joint-lora in nats per answer token or in accuracy.",
+        ),
+        ({"meta_lora": "better"}, "meta-lora is better than joint-lora in nats per answer token and accuracy."),
         ({"meta_lora": "better", "lora": "better"}, "lora and meta-lora are better than joint-lora in"),
         ({"base": "better"}, "no arm is detectably better"),  # at k = 0: no contender at the largest k
     ],
@@ -122,7 +125,7 @@ def test_metrics_that_disagree_are_told_apart() -> None:
     for entry in given["differences"]:
         entry["verdict"] = "better" if (entry["arm"], entry["metric"]) == ("meta-lora", "nats") else NULL
     sentence = told(headline(read(given), "tokens", "own"))
-    assert "meta-lora is better than joint-lora in nats an answer token; " in sentence
+    assert "meta-lora is better than joint-lora in nats per answer token; " in sentence
     assert sentence.endswith("no arm is detectably better than joint-lora in accuracy.")
 
 

@@ -68,7 +68,7 @@ def _check_examples(found: Groundwork, most: int, faults: Faults) -> None:
             right = f"at most {len(task.pool)}, the examples of {task.task.name}"
             faults.add("more examples than a task has", "--k", most, right)
     if not all(task.test for task in found.held_out):
-        faults.add("no test example is left", "tasks.test", expected="more examples a task")
+        faults.add("no test example is left", "tasks.test", expected="more examples per task")
 
 
 def evaluate(learned: Learned, protocol: Protocol, say: Say, *, ground: Groundwork | None = None) -> Evaluated:

@@ -37,13 +37,13 @@ def training(view: View) -> Figure | Absent:
     by_tokens = all(entry.tokens for entries in runs.values() for entry in entries)
     for axes in panels[-2:]:
         axes.set_xlabel("tokens" if by_tokens else "outer steps")
-    canvas.supylabel("nats an answer token", fontsize=8, color=MUTED)
+    canvas.supylabel("nats per answer token", fontsize=8, color=MUTED)
     add_legend(canvas, {}, _training_handles())
     width = max(-(-len(entry.loss) // POINTS) for entries in runs.values() for entry in entries)
     caption = (
         "Solid: the loss whose gradient trains, on query examples where the method has an inner loop, on all examples "
         "where it has none. Dotted and dashed: loss on the support examples before and after the inner loop. A gap "
-        "above 0 is what adapting to the support set doesn't carry over. One line a seed"
+        "above 0 is what adapting to the support set doesn't carry over. One line per seed"
         f"{f'; a point is the mean of {width} outer steps' if width > 1 else ', every outer step'}."
     )
     alt = f"Training curves of {listed([*runs])}: losses, and the gap between query and support loss, against tokens."
@@ -67,7 +67,7 @@ def adaptation(view: View) -> Figure | Absent:
         axes.plot(step, nats, color=look.color, linestyle=look.line, markevery=every, **marks(look))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("inner steps")
-    axes.set_title("test loss, nats an answer token (lower is better)")
+    axes.set_title("test loss, nats per answer token (lower is better)")
     add_legend(canvas, {arm: view.looks[arm] for arm in lines})
     title = f"Test loss after each inner step, k = {k}"
     told = "; ".join(f"{arm} from {curve[0][1]:.3f} to {curve[-1][1]:.3f}" for arm, curve in lines.items())

@@ -104,7 +104,7 @@ def _protocol(results: Results) -> list[list[TableCell]]:
         "k": "k: examples of a test task",
         "draws": "draws of the support set",
         "seeds": "seeds",
-        "test_examples": "test examples a task",
+        "test_examples": "test examples per task",
         "held_out": "held-out tasks",
         "validation": "validation tasks",
         "train": "training tasks",

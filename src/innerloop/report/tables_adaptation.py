@@ -74,7 +74,7 @@ def forgetting(results: Results, budget: str) -> Table | None:
         for arm in unique(arm for arm, _, _ in found)
     ]
     columns = ["method", *(f"k = {k}, {'not adapted' if how == 'none' else how}" for k, how in adapted)]
-    title = f"Forgetting: KL from the base, nats a token · {budget_title(budget)}"
+    title = f"Forgetting: KL from the base, nats per token · {budget_title(budget)}"
     return Table(f"{budget}-forgetting", title, columns, rows) if rows else None
 
 

@@ -80,13 +80,13 @@ def _is_empty(cell: TableCell) -> bool:
 
 
 _FACTS = (
-    ("examples a task", "examples_per_task", number),
+    ("examples per task", "examples_per_task", number),
     ("tasks", "tasks", number),
     ("passes", "passes", number),
     ("outer steps", "steps", number),
     ("tokens", "tokens", whole),
     ("seconds", "seconds", lambda value: whole(value) if value >= 1000 else f"{value:.1f}"),
-    ("tokens a second", "tokens_per_second", whole),
+    ("tokens per second", "tokens_per_second", whole),
     ("peak memory, allocated", "peak_bytes.allocated", size),
     ("peak memory, reserved", "peak_bytes.reserved", size),
     ("peak memory, resident", "peak_bytes.rss", size),

@@ -10,7 +10,7 @@ from innerloop.report.words import printable
 from innerloop.results.schema import Results
 
 LEGEND = (
-    "nats an answer token: the mean of an answer, then of a task's answers (training's loss is one mean over all "
+    "nats per answer token: the mean of an answer, then of a task's answers (training's loss is one mean over all "
     "scored tokens of a task, those that end an answer among them)",
     "gap: test nats minus support nats",
 )

@@ -71,7 +71,7 @@ class Metric:
         return f"{abs(value) * self.scale:.{self.digits}f}"
 
 
-_NATS = Metric(name="nats", title="nats an answer token", unit="nats", scale=1, digits=3, least=0.1)
+_NATS = Metric(name="nats", title="nats per answer token", unit="nats", scale=1, digits=3, least=0.1)
 _ACCURACY = Metric(name="accuracy", title="accuracy", unit="points", scale=100, digits=1, least=10)
 STOPPING = Metric(name="stop_nats", title="nats of stopping", unit="nats", scale=1, digits=3, least=0.1)
 MAIN_METRICS = (_NATS, _ACCURACY)
