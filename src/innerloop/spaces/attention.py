@@ -89,7 +89,9 @@ def _attend(
     """What a family's attention calls: (N, H, M, C) queries, packed or padded -> the outputs, heads behind tokens."""
     from transformers.integrations import sdpa_attention
 
+    # No mask function is registered under the name, so transformers builds none (note 9).
     assert mask is None, "a mask for an attention that builds its own"
+    # Attention alone works on rows: one example each, so that none sees another (note 9).
     if packing is not None:
         query, key, value = (_rows(part, packing) for part in (query, key, value))
     window = _window(query.shape[2], options.get("sliding_window"), query.device)
@@ -110,6 +112,7 @@ def _rows(heads_NHMC: Tensor, packing: Packing) -> Tensor:
 
 def _window(length: int, window: int | None, device: torch.device) -> Tensor | None:
     """(1, 1, L, L) which tokens see which, where a row is longer than the window of a layer; else None."""
+    # Causal attention needs no mask; only a window that cuts something off does.
     if window is None or length <= window:
         return None
     places = torch.arange(length, device=device)

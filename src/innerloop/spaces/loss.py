@@ -4,6 +4,9 @@ Legend: T = tasks, B = examples a task, N = T*B rows, S = tokens, R = scored row
 
 AnswerLoss   (T,) mean nats an answer token, through the model as it stands (a space installs the values)
 Score        how good the answers are: nats, and whether greedy decoding gives them, each (T, B)
+
+Notes 4, 9 and 18: docs/design/0004-exact-match-without-generation.md, 0009-examples-side-by-side.md and
+0018-arguments-of-the-forward.md.
 """
 
 from collections.abc import Iterable, Sequence
@@ -95,6 +98,7 @@ class AnswerLoss:
         exact = zeros.index_add(0, example_R, greedy_R.float()) == count
         around = [(example.prefix, example.end) for task in batch.examples for example in task]
         prefix, end = torch.tensor(around, device=nats_R.device).unbind(1)
+        # Exact match without a generation: note 4. Here a scored row's place within its own example.
         place_R = torch.arange(len(nats_R), device=nats_R.device) - (count.cumsum(0) - count)[example_R]
         answer_R = (place_R >= prefix[example_R]) & (place_R < (count - end)[example_R])
         nats, stop_nats = (
@@ -107,11 +111,14 @@ class AnswerLoss:
         """(R, D) last hidden states whose next token is scored."""
         if self.longest is not None and batch.tokens.shape[-1] > self.longest:
             raise UserError(too_long(batch.tokens.shape[-1], self.longest, "the longest example of a batch"))
+        # One example per row, unless they were packed and the family can keep them apart (note 9).
         tokens_NS, positions, scored = batch.tokens.flatten(0, 1), None, batch.scored_rows
         packing = batch.packing if self.packs else None
         keywords = {} if packing is None else {"packing": packing}
+        # The packing and the states are arguments: nothing is kept for the next batch (note 18).
         with self._attending():
             below_NSD = None if self.trunk is None else self.trunk.hidden(batch)
+            # States are stored one example each, padded; they are packed like the tokens that they stand for.
             if packing is not None:
                 tokens_NS, positions, scored = tokens_NS.flatten()[packing.source], packing.positions, packing.scored
                 below_NSD = None if below_NSD is None else below_NSD.flatten(0, 1)[packing.source]
@@ -146,6 +153,7 @@ class AnswerLoss:
         """The layer, computed again in the backward pass: attending as in the forward."""
 
         def attended(*args: Any, **kwargs: Any) -> Any:
+            # The forward's context is closed by the time of the backward pass (note 18).
             with self._attending():
                 return layer(*args, **kwargs)
 

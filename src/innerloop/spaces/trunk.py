@@ -9,7 +9,8 @@ Trunk         hidden states (N, S, D) at the cut, from a store passed in; a caus
 
 Padding is on the right and the model is causal, so a hidden state doesn't depend on the batch it was computed in but
 for rounding. For that, too, every example has its company for good: whenever, and in whichever run of the same task, it
-is asked for, its states are the same, bit for bit.
+is asked for, its states are the same, bit for bit. Notes 3, 8 and 13: docs/design/0003-trunk-cut.md,
+0008-hidden-states-in-a-file.md and 0013-companies-below-a-cut.md.
 """
 
 import copy
@@ -142,15 +143,17 @@ class Trunk:
         An example is computed with its company, and alone where it has none. In any other, the last bit of its states
         would depend on what came before, and a run that was stopped and went on would not end with the same numbers.
         """
+        # What a store refuses to keep still serves this batch (note 8).
         found: dict[bytes, Tensor] = {}
         places: list[bytes] = []
         for task, keys in enumerate(batch.keys):
             companies = self.companies.of(keys)
             for b, key in enumerate(keys):
-                company = companies.get(key)
+                company = companies.get(key)  # under its digest: another company rounds otherwise (note 13)
                 places.append(company.place(key) if company else key)
                 if places[-1] in found:
                     continue
+                # The store may have them from an earlier step, or from another run on the same model (note 8).
                 if (states := self.store.get(places[-1])) is not None:
                     found[places[-1]] = states
                 elif company:
@@ -178,6 +181,7 @@ class Trunk:
     def _together(self, company: Company, device: torch.device) -> dict[bytes, Tensor]:
         """The states of a company's examples, by their places in the store, which is offered them."""
         lengths = [len(example.tokens) for example in company.examples]
+        # Padded on the right: no token of an example sees what stands behind it.
         tokens_NS = torch.zeros((len(lengths), max(lengths)), dtype=torch.int64)
         for row, example in enumerate(company.examples):
             tokens_NS[row, : lengths[row]] = torch.tensor(example.tokens)
@@ -198,6 +202,7 @@ class Trunk:
             entered.append(hidden_NSD)
             return hidden_NSD
 
+        # The family's own loop runs to its end, since it also picks masks and rotations by layer (note 3).
         above = len(cast(nn.ModuleList, self.base.layers)) - self.cut
         with_layers(self.base, [None] * self.cut + [capture] + [_pass_on] * (above - 1))(
             input_ids=tokens_NS, use_cache=False
