@@ -199,7 +199,7 @@ def planned(method: str, settings: Sequence[str] = tuple(PLANNED)) -> list[str]:
     from innerloop.errors import UserError
     from innerloop.planning.devices import DEVICES
     from innerloop.planning.forecast import forecast
-    from innerloop.planning.workload import look
+    from innerloop.planning.workload import workload_of
 
     cells: list[str] = []
     one_pass = [] if "inner" in METHODS[method].rule.options() else EIGHT_A_PASS
@@ -209,7 +209,7 @@ def planned(method: str, settings: Sequence[str] = tuple(PLANNED)) -> list[str]:
         except UserError:
             cells.append("-")
         else:
-            cells.append(f"{forecast(look(config, kind='cuda'), DEVICES['h200']).footprint.peak / 1e9:.2f}")
+            cells.append(f"{forecast(workload_of(config, kind='cuda'), DEVICES['h200']).footprint.peak / 1e9:.2f}")
     return cells
 
 

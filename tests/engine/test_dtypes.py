@@ -9,7 +9,7 @@ import torch
 from innerloop.config.loading import RunConfig, load_config
 from innerloop.engine.dtypes import faster, multiplies_bfloat16, of_dtype, with_dtype
 from innerloop.engine.session import prepare
-from innerloop.planning.workload import look
+from innerloop.planning.workload import workload_of
 from innerloop.runs.meta_train import meta_train
 from small_runs import World, manifest_of, settings
 
@@ -51,5 +51,5 @@ def test_what_was_taken_is_in_the_manifest_and_goes_on(world: World, tmp_path: P
     assert f"dtype: {expected}" in (tmp_path / "run" / "run.yaml").read_text()
     assert str(learned.model.model.dtype) == f"torch.{expected}"
     assert {value.dtype for value in learned.space.shared.values()} == {torch.float32}
-    assert look(config, kind="cpu").session.config.model.dtype == expected
+    assert workload_of(config, kind="cpu").session.config.model.dtype == expected
     assert prepare(config, model=world.model).config.model.dtype == "float32", "of a model that was passed in"

@@ -74,9 +74,9 @@ def test_divergence_is_said_once(size: float, loss: float, after_inner: float | 
     sane, wild = {"w": torch.ones(2)}, {"w": torch.tensor([1.0, -size])}
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        watch.look(sane, step=1, loss=LOST, after_inner=LOST)
+        watch.warn_if_lost(sane, step=1, loss=LOST, after_inner=LOST)
     with pytest.warns(RuntimeWarning, match="step 2: training diverges"):
-        watch.look(wild, step=2, loss=loss, after_inner=after_inner)
+        watch.warn_if_lost(wild, step=2, loss=loss, after_inner=after_inner)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        watch.look(wild, step=3, loss=loss, after_inner=after_inner)
+        watch.warn_if_lost(wild, step=3, loss=loss, after_inner=after_inner)

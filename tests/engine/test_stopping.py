@@ -12,7 +12,7 @@ from contextlib import suppress
 
 import pytest
 
-from innerloop.engine.stopping import SIGNALS, Stopped, check, held, stoppable
+from innerloop.engine.stopping import SIGNALS, Stopped, held, raise_if_stopped, stoppable
 from innerloop.errors import ResumableError
 
 
@@ -70,21 +70,21 @@ def test_what_a_destructor_swallowed_is_raised_at_the_next_look() -> None:
                 send(signal.SIGTERM)
 
     with stoppable(), pytest.raises(Stopped, match="SIGTERM"):
-        check()
+        raise_if_stopped()
         Swallows()
-        check()
+        raise_if_stopped()
 
 
 def test_a_destructor_that_is_stopped_says_nothing_and_one_that_fails_does() -> None:
     script = (
-        "import os, signal; from innerloop.engine.stopping import check, stoppable\n"
+        "import os, signal; from innerloop.engine.stopping import raise_if_stopped, stoppable\n"
         "class Stops:\n"
         "    def __del__(self): os.kill(os.getpid(), signal.SIGTERM)\n"
         "class Fails:\n"
         "    def __del__(self): raise ValueError('zork')\n"
         "with stoppable():\n"
         "    Stops(); Fails()\n"
-        "    try: check()\n"
+        "    try: raise_if_stopped()\n"
         "    except KeyboardInterrupt: print('stopped')\n"
     )
     child = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
@@ -113,14 +113,14 @@ def test_outside_nothing_is_changed() -> None:
             pass
         assert [signal.getsignal(number) for number in SIGNALS] != before, "the outer block's end is the end"
     assert [signal.getsignal(number) for number in SIGNALS] == before
-    check()
+    raise_if_stopped()
 
 
 def test_a_new_block_knows_of_no_earlier_signal() -> None:
     with suppress(Stopped), stoppable():
         send(signal.SIGTERM)
     with stoppable():
-        check()
+        raise_if_stopped()
 
 
 def test_other_threads_are_left_alone() -> None:

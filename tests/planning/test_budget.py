@@ -15,7 +15,7 @@ from innerloop.planning import budget
 from innerloop.planning.budget import Answer, as_arguments, as_yaml, parse_size, plan
 from innerloop.planning.devices import DEVICES, cpu
 from innerloop.planning.forecast import forecast
-from innerloop.planning.workload import look
+from innerloop.planning.workload import workload_of
 from small_runs import World, settings
 
 H200 = DEVICES["h200"]
@@ -39,7 +39,7 @@ OWN: dict[str, dict[str, Any]] = {
 @pytest.fixture(scope="module")
 def every(world: World) -> dict[str, Answer]:
     """All settings there are, because none fits in what the weights alone take."""
-    works = {method: look(config_of(world, method, **changes), kind="cuda") for method, changes in OWN.items()}
+    works = {method: workload_of(config_of(world, method, **changes), kind="cuda") for method, changes in OWN.items()}
     return {method: answer(world, method, works[method].base_bytes, **changes) for method, changes in OWN.items()}
 
 
@@ -76,12 +76,12 @@ def test_the_first_that_fits_is_taken_and_a_run_with_it_needs_that_much(
     assert found.tried == every[method].tried[: place + 1]
     sets = as_arguments(keys).replace("--set ", "").split()
     by_hand = load_config(settings(world, method, Path("unused"), OWN[method]), sets)
-    assert forecast(look(by_hand, kind="cuda"), H200).peak == peak
+    assert forecast(workload_of(by_hand, kind="cuda"), H200).peak == peak
 
 
 def test_a_cpu_has_nothing_to_offload_to(world: World) -> None:
     config = config_of(world, "fomaml")
-    found = plan(config, cpu(), budget=look(config, kind="cpu").base_bytes)
+    found = plan(config, cpu(), budget=workload_of(config, kind="cpu").base_bytes)
     assert not any("memory.offload" in keys for keys, _ in found.tried)
 
 
@@ -121,7 +121,7 @@ def test_less_than_the_weights_is_refused_before_anything_is_traced(
         raise AssertionError("traced")
 
     monkeypatch.setattr(budget, "forecast", traced)
-    base = look(config_of(world), kind="cpu").base_bytes
+    base = workload_of(config_of(world), kind="cpu").base_bytes
     with pytest.raises(UserError, match=r"--budget: less than the weights of .* alone[\s\S]*model.dtype: bfloat16"):
         answer(world, "fomaml-lora", base - 1)
     with pytest.raises(UserError, match=r"in bfloat16; a smaller model"):

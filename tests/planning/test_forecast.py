@@ -20,7 +20,7 @@ from innerloop.planning.devices import ALLOCATOR_SLACK, DEVICES, Device, cpu
 from innerloop.planning.forecast import SLACK, Forecast, _shortened, duration, forecast, shown, significant
 from innerloop.planning.forecaster import Forecaster
 from innerloop.planning.tracing import trace
-from innerloop.planning.workload import look
+from innerloop.planning.workload import workload_of
 from innerloop.runs.meta_train import meta_train
 from small_runs import World, settings, small_run, tensors_of
 
@@ -34,7 +34,7 @@ Predict = Callable[..., Forecast]
 @pytest.fixture
 def predict(world: World) -> Predict:
     def of(method: str = "fomaml-lora", device: Device = CPU_DEVICE, *, gpus: int = 1, **changes: Any) -> Forecast:
-        work = look(load_config(settings(world, method, Path("unused"), changes)), kind=device.kind)
+        work = workload_of(load_config(settings(world, method, Path("unused"), changes)), kind=device.kind)
         return forecast(work, device, gpus=gpus)
 
     return of
@@ -172,7 +172,7 @@ FLAT = ["fomaml", "meta-lora", *(pytest.param(name, marks=LONG) for name in ("fo
 @pytest.mark.parametrize("method", FLAT)
 def test_memory_is_flat_in_the_inner_steps_of_a_first_order_method(world: World, method: str) -> None:
     """Which is why one inner step is traced."""
-    work = look(load_config(settings(world, method, Path("unused"), {"method.inner.steps": 3})), kind="cuda")
+    work = workload_of(load_config(settings(world, method, Path("unused"), {"method.inner.steps": 3})), kind="cuda")
     config, chunk = work.session.config, work.largest_chunk(1)
     traced, one_step = _shortened(config, chunk)
     assert len(one_step.support) == 1
@@ -185,7 +185,7 @@ def test_memory_is_flat_in_the_inner_steps_of_a_first_order_method(world: World,
 def test_all_inner_steps_of_the_second_order_are_traced(world: World, method: str) -> None:
     """It stores their values, so that memory grows with them."""
     short, long = (
-        look(load_config(settings(world, method, Path("unused"), {"method.inner.steps": steps})), kind="cpu")
+        workload_of(load_config(settings(world, method, Path("unused"), {"method.inner.steps": steps})), kind="cpu")
         for steps in (1, 2)
     )
     assert _shortened(long.session.config, long.largest_chunk(1))[0] is long.session.config

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from innerloop.planning.tracking import PARTS, PHASES, Footprint, Tracker, Window, footprint
+from innerloop.planning.tracking import PARTS, PHASES, Footprint, StepWindow, Tracker, footprint
 
 CPU = torch.device("cpu")
 ROW = 4 * 1000  # bytes of a thousand float32 numbers
@@ -109,9 +109,9 @@ def test_the_part_of_a_new_storage(phase: str, stage: str, shape: tuple[int, ...
 
 def test_each_phase_has_the_parts_of_its_highest_window() -> None:
     peaks = {
-        Window("inner", "forward", "low"): {"base": 5, "activations": 1},
-        Window("inner", "backward"): {"base": 5, "gradients": 3, "logits": 0},
-        Window("outer", "between"): {"meta-optimizer": 4},
+        StepWindow("inner", "forward", "low"): {"base": 5, "activations": 1},
+        StepWindow("inner", "backward"): {"base": 5, "gradients": 3, "logits": 0},
+        StepWindow("outer", "between"): {"meta-optimizer": 4},
     }
     found = footprint(peaks, {"gradients": 2, "base": 0}, {"inner": 7.0, "query": 1.0})
     assert found == Footprint(

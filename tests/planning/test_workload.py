@@ -13,12 +13,12 @@ from innerloop.data.tasks import TaskBatch
 from innerloop.engine.session import prepare
 from innerloop.errors import UserError
 from innerloop.learning.methods import METHODS
-from innerloop.planning.workload import Workload, look
+from innerloop.planning.workload import Workload, workload_of
 from small_runs import NAMES, ROWS, TEST, World, settings
 
 
 def workload(world: World, method: str = "fomaml-lora", **changes: Any) -> Workload:
-    return look(load_config(settings(world, method, Path("unused"), changes)), kind="cpu")
+    return workload_of(load_config(settings(world, method, Path("unused"), changes)), kind="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def computed(tasks: TaskBatch) -> int:
 def test_the_batches_are_those_of_the_run(world: World, method: str) -> None:
     """Against the sessions that training itself makes, model and all."""
     config = load_config(settings(world, method, Path("unused"), {"outer.steps": 5}))
-    found, session = look(config, kind="cpu"), prepare(config, model=world.model)
+    found, session = workload_of(config, kind="cpu"), prepare(config, model=world.model)
     batches = [stream[step] for _, stream in session.streams() for step in range(5)]
     assert found.encoded
     assert found.adapters == len(session.streams())
@@ -60,7 +60,7 @@ def test_the_batches_are_those_of_the_run(world: World, method: str) -> None:
 def test_batches_are_laid_out_for_the_device_of_the_plan(world: World) -> None:
     """As session.streams() lays them out on one: with fillers for a GPU, without on a CPU."""
     config = load_config(settings(world, "fomaml-lora", Path("unused"), {"outer.steps": 5, "outer.tasks_per_step": 3}))
-    here, there = (look(config, kind=kind) for kind in ("cpu", "cuda"))
+    here, there = (workload_of(config, kind=kind) for kind in ("cpu", "cuda"))
     stream = prepare(config, model=world.model).streams()[0][1]
     assert [computed(step) for step in here.steps] == [computed(stream[step]) for step in range(5)]
     assert all(batch.even for step in there.steps for batch in step.batches)
@@ -113,7 +113,7 @@ def test_a_suites_tasks_are_counted_without_building_them(bare: str) -> None:
         config = load_config(tree)
         built = build_suite("hidden-rules", seed=config.seed, examples_per_task=1, test_examples=0, instances=2)
         held_out = [task for task in built if task.family == "affine"]
-        found = look(config, kind="cpu")
+        found = workload_of(config, kind="cpu")
         train = held_out if method == "lora" else [task for task in built if task not in held_out]
         assert [task.task.name for task in found.session.train] == [task.name for task in train]
         assert found.pool == 100 * len(train)

@@ -15,15 +15,15 @@ from hypothesis import strategies as st
 import innerloop.runs.checkpoint
 from helpers import same
 from innerloop.errors import RunError, UserError
-from innerloop.runs.checkpoint import Checkpoints, State, fill, newest, require_room, size_of
+from innerloop.runs.checkpoint import Checkpoints, Saved, fill, newest, require_room, size_of
 from small_runs import files_of
 
 NAMES = ("state.safetensors", "state.json", "metrics.jsonl", "manifest.json")
 
 
-def state(step: int, **tensors: torch.Tensor) -> State:
+def state(step: int, **tensors: torch.Tensor) -> Saved:
     own = tensors or {"shared/a": torch.full((3, 2), float(step)), "codes": torch.arange(4, dtype=torch.uint8)}
-    return State(step, own, {"steps": step, "weights": {}}, "".join(f'{{"step": {n}}}\n' for n in range(step)))
+    return Saved(step, own, {"steps": step, "weights": {}}, "".join(f'{{"step": {n}}}\n' for n in range(step)))
 
 
 def saved(run: Path, *steps: int, keep: int = 2) -> Checkpoints:
@@ -159,7 +159,7 @@ def test_a_process_that_is_killed_while_it_saves_leaves_the_last_one(tmp_path: P
     """At every place where the file system is asked for something; nothing half is ever called a checkpoint."""
     script = (
         "import os, sys; from pathlib import Path; import torch\n"
-        "from innerloop.runs.checkpoint import Checkpoints, State\n"
+        "from innerloop.runs.checkpoint import Checkpoints, Saved\n"
         "left = int(sys.argv[2])\n"
         "def dies(name, call):\n"
         "    def wrapped(*args, **options):\n"
@@ -169,10 +169,10 @@ def test_a_process_that_is_killed_while_it_saves_leaves_the_last_one(tmp_path: P
         "        return call(*args, **options)\n"
         "    return wrapped\n"
         "checkpoints = Checkpoints(Path(sys.argv[1]), keep=1)\n"
-        "checkpoints.save(State(2, {'a': torch.ones(3)}, {}, 'x'))\n"
+        "checkpoints.save(Saved(2, {'a': torch.ones(3)}, {}, 'x'))\n"
         "for name in ('fsync', 'open', 'rename', 'replace', 'mkdir'):\n"
         "    setattr(os, name, dies(name, getattr(os, name)))\n"
-        "checkpoints.save(State(4, {'a': torch.ones(3)}, {}, 'x'))\n"
+        "checkpoints.save(Saved(4, {'a': torch.ones(3)}, {}, 'x'))\n"
     )
     steps: list[int] = []
     for count in (0, 3, 6, 9, 40):

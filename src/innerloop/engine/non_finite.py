@@ -87,7 +87,7 @@ class Divergence:
         self._sane = GROWN * max(1.0, float(largest(shared)))
         self._is_said = False
 
-    def look(self, shared: TensorSet, *, step: int, loss: float, after_inner: float | None) -> None:
+    def warn_if_lost(self, shared: TensorSet, *, step: int, loss: float, after_inner: float | None) -> None:
         """after_inner: the support loss before the last inner step."""
         if self._is_said:
             return

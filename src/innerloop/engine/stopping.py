@@ -1,10 +1,10 @@
 """Signals that ask a run to stop: the piece at hand is dropped, and what was reached is saved.
 
-SIGNALS     interrupt, terminate, user 1
-Stopped     what the first of them raises, in the main thread, wherever that is
-stoppable   a block in which they do so
-held        a block that a signal lets end first
-check       raises what somebody swallowed on the way
+SIGNALS            interrupt, terminate, user 1
+Stopped            what the first of them raises, in the main thread, wherever that is
+stoppable          a block in which they do so
+held               a block that a signal lets end first
+raise_if_stopped   raises what somebody swallowed on the way
 
 Raised rather than polled for: loading, tokenizing, an inner loop and a generation then stop at the next line of Python,
 and no loop can forget to ask. What must not be torn apart is `held`.
@@ -30,7 +30,7 @@ class Stopped(KeyboardInterrupt):
 
 
 @dataclass
-class _State:
+class _Signals:
     """asked: the signal that came; waiting: it was not raised yet; ends: a second one ends the process."""
 
     installed: bool = False
@@ -40,7 +40,7 @@ class _State:
     holds: int = 0
 
 
-_state = _State()  # handlers are the process's own, so this is too
+_signals = _Signals()  # handlers are the process's own, so this is too
 
 
 @contextmanager
@@ -50,12 +50,12 @@ def stoppable(*, second_ends: bool = False) -> Generator[None]:
     second_ends: for a process that ends with the block. A second signal ends it at once, with the exit code of what can
     be gone on with; while Python takes it down none is heard.
     """
-    if _state.installed or threading.current_thread() is not threading.main_thread():
+    if _signals.installed or threading.current_thread() is not threading.main_thread():
         yield
         return
     before = {number: signal.getsignal(number) for number in SIGNALS}
     report = sys.unraisablehook
-    _state.__dict__.update(_State(installed=True, ends=second_ends).__dict__)
+    _signals.__dict__.update(_Signals(installed=True, ends=second_ends).__dict__)
     for number in SIGNALS:
         signal.signal(number, _asked)
     sys.unraisablehook = lambda lost: None if issubclass(lost.exc_type, Stopped) else report(lost)
@@ -64,30 +64,30 @@ def stoppable(*, second_ends: bool = False) -> Generator[None]:
     try:
         yield
     finally:
-        if not (_state.asked and _state.ends):  # else the process is ending, which a second signal still hastens
+        if not (_signals.asked and _signals.ends):  # else the process is ending, which a second signal still hastens
             for number, handler in before.items():
                 signal.signal(number, handler)
             sys.unraisablehook = report
-            _state.__dict__.update(_State().__dict__)
+            _signals.__dict__.update(_Signals().__dict__)
 
 
 @contextmanager
 def held() -> Generator[None]:
     """A signal that comes inside is raised at the end of the block."""
-    _state.holds += 1
+    _signals.holds += 1
     try:
         yield
     finally:
-        _state.holds -= 1
-    if _state.waiting and not _state.holds:
-        _state.waiting = False
-        raise Stopped(_state.asked)
+        _signals.holds -= 1
+    if _signals.waiting and not _signals.holds:
+        _signals.waiting = False
+        raise Stopped(_signals.asked)
 
 
-def check() -> None:
+def raise_if_stopped() -> None:
     """An exception raised where Python ignores exceptions (a destructor) is lost; its cause is still known."""
-    if _state.asked:
-        raise Stopped(_state.asked)
+    if _signals.asked:
+        raise Stopped(_signals.asked)
 
 
 def _ignored() -> None:
@@ -97,9 +97,9 @@ def _ignored() -> None:
 
 
 def _asked(number: int, frame: FrameType | None) -> None:
-    if _state.asked and _state.ends:
+    if _signals.asked and _signals.ends:
         os._exit(ResumableError.exit_code)
-    _state.asked = signal.Signals(number).name
-    _state.waiting = _state.holds > 0
-    if not _state.waiting:
-        raise Stopped(_state.asked)
+    _signals.asked = signal.Signals(number).name
+    _signals.waiting = _signals.holds > 0
+    if not _signals.waiting:
+        raise Stopped(_signals.asked)

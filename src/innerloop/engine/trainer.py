@@ -87,7 +87,7 @@ class Trainer:
                     if then:
                         then(metrics)
                 last = metrics.support_loss_last
-                self._divergence.look(self.space.shared, step=self.steps, loss=metrics.loss, after_inner=last)
+                self._divergence.warn_if_lost(self.space.shared, step=self.steps, loss=metrics.loss, after_inner=last)
                 return metrics
 
     @property

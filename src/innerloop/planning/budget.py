@@ -20,7 +20,7 @@ from innerloop.engine.groundwork import Groundwork
 from innerloop.errors import Fault, UserError
 from innerloop.planning.devices import Device
 from innerloop.planning.forecast import Forecast, forecast, shown
-from innerloop.planning.workload import Workload, look
+from innerloop.planning.workload import Workload, workload_of
 
 FEW_ROWS = 256  # of logits at a time: below, products with the head get slow and save next to nothing
 
@@ -88,10 +88,10 @@ def plan(config: RunConfig, device: Device, *, budget: int | None = None, ground
     """What the run will take; where that is more than the budget or the device has, the first setting that fits.
 
     ground: what is known of the run, where that was looked at before.
-    Raises UserError for a limit below the model's weights, before anything is traced, and as `look` does.
+    Raises UserError for a limit below the model's weights, before anything is traced, and as `workload_of` does.
     """
     config = with_dtype(config, device.kind)
-    work = look(config, kind=device.kind, ground=ground)
+    work = workload_of(config, kind=device.kind, ground=ground)
     limit, limited_by = device.memory, device.title
     if budget is not None and budget <= limit:
         limit, limited_by = budget, "--budget"

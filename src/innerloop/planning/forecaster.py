@@ -17,7 +17,7 @@ from innerloop.planning.forecast import Forecast, forecast
 from innerloop.planning.measuring import tracked
 from innerloop.planning.outcome import Taken
 from innerloop.planning.tracking import Tracker, footprint
-from innerloop.planning.workload import of_session
+from innerloop.planning.workload import workload_of_session
 
 A_MINUTE = 60.0  # a forecast takes seconds, and a run that is over in a minute soon says itself what it takes
 FLOPS = 6  # for each parameter and token of a pass: 2 forward, 4 backward
@@ -45,7 +45,7 @@ class Forecaster:
             return {}
         if self.say:
             self.say("forecasting the run", 0, 0)
-        expected = forecast(of_session(session), device)
+        expected = forecast(workload_of_session(session), device)
         self.on_forecast(expected)
         return expected.facts()
 

@@ -26,7 +26,7 @@ from innerloop.engine.parts import make_space, make_trainer
 from innerloop.loading.architecture import decoder_layers, packs
 from innerloop.numerics.tensors import TensorSet
 from innerloop.planning.measuring import tracked
-from innerloop.planning.tracking import Footprint, Tracker, Window, footprint
+from innerloop.planning.tracking import Footprint, StepWindow, Tracker, footprint
 from innerloop.spaces.attention import attending
 from innerloop.spaces.lora import chosen_layers
 
@@ -239,7 +239,7 @@ def _table(tracker: Tracker) -> Measured:
 
 
 def _footprint(table: Measured) -> Footprint:
-    peaks: dict[Window, dict[str, int]] = {}
+    peaks: dict[StepWindow, dict[str, int]] = {}
     host: dict[str, int] = {}
     flops: dict[str, float] = {}
     for (what, *key), number in table.items():

@@ -2,7 +2,7 @@
 
 Tracker     a dispatch mode that knows every storage while it lives, on real tensors or on fake ones
 Footprint   the peaks of the phases and the parts they are made of
-Window      (phase, stage, place) of a moment: a peak is kept for each, because they grow differently with a model
+StepWindow  (phase, stage, place) of a moment: a peak is kept for each, because they grow differently with a model
 
 A storage is seen when an operator returns it; what a kernel takes and gives back inside one call isn't.
 
@@ -38,7 +38,7 @@ _aten = torch.ops.aten
 _where = torch.ops.prim.device.default
 
 
-class Window(NamedTuple):
+class StepWindow(NamedTuple):
     """phase: of PHASES; stage: build, between, enter, forward or backward; place: which part of the model runs."""
 
     phase: str
@@ -104,9 +104,9 @@ class Tracker(TorchDispatchMode):
     def __init__(self, device: torch.device, *, fake: bool = False, host_follows: bool = False) -> None:
         super().__init__()
         self.device, self.fake, self.host_follows = device, fake, host_follows
-        self.window, self.part = Window("", "build"), "base"
+        self.window, self.part = StepWindow("", "build"), "base"
         self._is_named = False  # whether a phase of a step is open
-        self.peaks: dict[Window, dict[str, int]] = {}
+        self.peaks: dict[StepWindow, dict[str, int]] = {}
         self.flops: Counter[str] = Counter()
         self.host_peak: dict[str, int] = {}
         self._trained: set[tuple[int, ...]] = set()
@@ -115,12 +115,12 @@ class Tracker(TorchDispatchMode):
         self._live: dict[int, _Storage] = {}
         self._bytes: defaultdict[tuple[bool, str], int] = defaultdict(int)
         self._now: Counter[bool] = Counter()
-        self._highest: Counter[Window] = Counter()
+        self._highest: Counter[StepWindow] = Counter()
         self._highest_host = 0
 
     def at(self, *, phase: str | None = None, stage: str | None = None, place: str = "") -> None:
         """What happens from here on."""
-        self.window = Window(phase or self.window.phase, stage or self.window.stage, place)
+        self.window = StepWindow(phase or self.window.phase, stage or self.window.stage, place)
         self._note_peak()
 
     def hear(self, name: str, begins: bool) -> None:
@@ -227,7 +227,7 @@ class Tracker(TorchDispatchMode):
 
 
 def footprint(
-    peaks: Mapping[Window, Mapping[str, int]], host: Mapping[str, int], flops: Mapping[str, float]
+    peaks: Mapping[StepWindow, Mapping[str, int]], host: Mapping[str, int], flops: Mapping[str, float]
 ) -> Footprint:
     """The highest window of each phase."""
     phases: dict[str, dict[str, int]] = {}

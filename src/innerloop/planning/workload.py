@@ -1,8 +1,8 @@
 """What a run goes through, known without its weights: how many tokens, in which batches, for how many adapters.
 
-Workload   the batches of a run's first steps, and what follows from its tasks and its model's shape
-look       config -> Workload
-of_session the same of a model and tasks that are loaded
+Workload              the batches of a run's first steps, and what follows from its tasks and its model's shape
+workload_of           config -> Workload
+workload_of_session   the same of a model and tasks that are loaded
 
 Where the tokenizer is on this machine, tasks are read and encoded as a run does it. Elsewhere every example counts as
 `tasks.max_length` tokens, all of them scored: the most that a run can come to.
@@ -114,7 +114,7 @@ class Workload:
         return max((chunk for step in self.steps for chunk in step.split(tasks_per_forward)), key=size)
 
 
-def look(config: RunConfig, *, kind: str, ground: Groundwork | None = None) -> Workload:
+def workload_of(config: RunConfig, *, kind: str, ground: Groundwork | None = None) -> Workload:
     """Read the tasks, encode them where that can be done here, and draw the batches of the first steps.
 
     kind    of the device that the run is for, "cpu" or "cuda", which wants its batches in another layout
@@ -126,10 +126,10 @@ def look(config: RunConfig, *, kind: str, ground: Groundwork | None = None) -> W
     tokenizer: Any = found.tokenizer
     model = LoadedModel(found.model, tokenizer, config.model.name, config.model.name, fingerprint="")
     session = prepare(config, model=model, ground=found)
-    return of_session(session, encoded=tokenizer is not None, even=evenly(kind))
+    return workload_of_session(session, encoded=tokenizer is not None, even=evenly(kind))
 
 
-def of_session(session: Session, *, encoded: bool = True, even: bool | None = None) -> Workload:
+def workload_of_session(session: Session, *, encoded: bool = True, even: bool | None = None) -> Workload:
     """The same of a run that is about to begin.
 
     encoded: its tokens were counted, not assumed; even: how its examples are packed, None = as the session does it.

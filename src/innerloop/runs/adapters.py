@@ -17,14 +17,14 @@ from innerloop.engine.groundwork import Say
 from innerloop.engine.last_round import LastRound
 from innerloop.engine.metrics import Metrics
 from innerloop.engine.session import Session
-from innerloop.engine.stopping import check
+from innerloop.engine.stopping import raise_if_stopped
 from innerloop.engine.task_batches import TaskBatches
 from innerloop.engine.trainer import Trainer
 from innerloop.errors import RunError
 from innerloop.files import file_digest, file_name, write_text, write_whole
 from innerloop.machine import peak_memory, reset_peak_memory
 from innerloop.numerics.tensors import TensorSet
-from innerloop.runs.checkpoint import Checkpoints, State, fill, require_room, size_of
+from innerloop.runs.checkpoint import Checkpoints, Saved, fill, require_room, size_of
 from innerloop.runs.journal import Journal
 from innerloop.runs.learned import Learned
 from innerloop.runs.observers import Forecasting, OnStep
@@ -43,7 +43,7 @@ class MetaRun:
         session: Session,
         journal: Journal,
         *,
-        start: State | None,
+        start: Saved | None,
         forecaster: Forecasting | None = None,
         on_step: OnStep | None = None,
         say: Say | None = None,
@@ -112,7 +112,7 @@ class MetaRun:
         if trainer.steps == self.session.config.outer.steps:
             last = trainer.last_round  # is exported, and no later process can make it again
         counters = {"adapter": self.adapter, "steps": trainer.steps, "query_ids": last.query_ids}
-        state = State(metrics.count("\n"), trainer.tensors | last.tensors, counters | self.facts(), metrics)
+        state = Saved(metrics.count("\n"), trainer.tensors | last.tensors, counters | self.facts(), metrics)
         self.checkpoints.save(state)
 
     def _fill(self, trainer: Trainer) -> None:
@@ -163,7 +163,7 @@ def fill_trunk(trainer: Trainer, batches: TaskBatches, steps: int, *, say: Say |
         return
 
     def on_company(done: int, total: int) -> None:
-        check()
+        raise_if_stopped()
         if say:
             say("hidden states", done, total)
 
@@ -173,5 +173,5 @@ def fill_trunk(trainer: Trainer, batches: TaskBatches, steps: int, *, say: Say |
 def fit(trainer: Trainer, batches: TaskBatches, steps: int, *, name: str, on_step: OnStep) -> None:
     """Outer steps trainer.steps .. steps - 1."""
     for step in range(trainer.steps, steps):
-        check()
+        raise_if_stopped()
         trainer.step(batches[step], then=partial(on_step, name))

@@ -6,7 +6,7 @@
                                  manifest.json       size and sha256 of each: written last
     checkpoints/latest           the name of the newest
 
-State          what a training goes on from
+Saved          what a training goes on from
 Checkpoints    save(state), newest()
 newest         the newest sound one, and what is wrong with those after it
 require_room   whether the disk has room for what a run will write
@@ -37,7 +37,7 @@ _SLACK = 2**20  # bytes of headers, folders and JSON
 
 
 @dataclass(frozen=True)
-class State:
+class Saved:
     """step: outer steps so far, of all adapters; tensors: by name; facts: JSON; metrics: lines of metrics.jsonl."""
 
     step: int
@@ -49,7 +49,7 @@ class State:
 class Found(NamedTuple):
     """skipped: (folder, what is wrong with it) of those that are newer than `state`."""
 
-    state: State | None
+    state: Saved | None
     path: Path | None
     skipped: list[tuple[Path, str]]
 
@@ -60,7 +60,7 @@ class Checkpoints:
     def __init__(self, run: Path, *, keep: int) -> None:
         self.folder, self.keep = run / FOLDER, keep
 
-    def save(self, state: State) -> None:
+    def save(self, state: Saved) -> None:
         """Written beside and flushed, renamed into place; then `latest` moves, then old ones go.
 
         Nothing happens where this step has one. Raises OSError or SafetensorError where the disk refuses, and RunError
@@ -139,10 +139,10 @@ def _published(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: int(path.name.removeprefix("step-")), reverse=True)
 
 
-def _read(path: Path) -> State:
+def _read(path: Path) -> Saved:
     facts = json.loads((path / FACTS).read_text(encoding="utf-8"))
     metrics = (path / LINES).read_text(encoding="utf-8")
-    return State(int(path.name.removeprefix("step-")), load_file(path / STATE), facts, metrics)
+    return Saved(int(path.name.removeprefix("step-")), load_file(path / STATE), facts, metrics)
 
 
 def _described(value: Tensor | None) -> str:

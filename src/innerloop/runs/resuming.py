@@ -22,7 +22,7 @@ from innerloop.data.encoding import Encoded, EncodedTask
 from innerloop.engine.session import Session
 from innerloop.errors import Fault, Faults, UserError, did_you_mean
 from innerloop.machine import environment
-from innerloop.runs.checkpoint import Found, State, newest
+from innerloop.runs.checkpoint import Found, Saved, newest
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -50,7 +50,7 @@ class Earlier:
     def is_done(self) -> bool:
         return self.manifest["status"] == "done"
 
-    def take(self) -> State | None:
+    def take(self) -> Saved | None:
         """The checkpoint's state, which is not kept here then: it is as large as what is trained, and more."""
         state, self.found = self.found.state, self.found._replace(state=None)
         return state
