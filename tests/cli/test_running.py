@@ -26,7 +26,7 @@ try:
     main()
 finally:
     print([name for name in ("peft", "transformers") if name in sys.modules])
-    from innerloop.runs.journal import peak_memory  # its own: getrusage's is no less than this test process's
+    from innerloop.machine import peak_memory  # its own: getrusage's is no less than this test process's
     print(peak_memory()["rss"])
 """
 

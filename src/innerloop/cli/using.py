@@ -1,14 +1,19 @@
 """The verbs of what a run learned: adapt it, score it, export it."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from innerloop.cli.common import CHECK_FAILED, Json, Run, columns_of, resumable, say, uncollected
 from innerloop.errors import Faults
-from innerloop.progress import busy
+from innerloop.progress import Busy, busy
+
+if TYPE_CHECKING:
+    from innerloop.comparison.judging import Judged
+    from innerloop.runs.learned import Learned
 
 TOLERANCE = 1e-4  # of a float32 logit, between our forward and PEFT's
 
@@ -18,6 +23,9 @@ def adapt(
     examples: Annotated[Path, typer.Argument(help="The new task's examples: JSONL, CSV, Parquet or JSON.")],
     output: Annotated[Path | None, typer.Option(help="Where the adapted adapter or model goes.")] = None,
     prompt: Annotated[list[str], typer.Option(help="Answer this, a text or a JSON list of messages. Repeatable.")] = [],  # noqa: B006
+    test: Annotated[
+        Path | None, typer.Option(help="Test examples: judge it beside the base, its prompt, and a fresh LoRA.")
+    ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Inner steps; by default the run's own number.")] = None,
     column: Annotated[
         list[str], typer.Option(help="Our field's name for a column: --column question=Question; none: the run's.")
@@ -33,8 +41,9 @@ def adapt(
 
         columns = columns_of(column)
         faults = Faults()
-        if not examples.exists():
-            faults.add("there is no such file", str(examples))
+        for given in (examples, test):
+            if given and not given.exists():
+                faults.add("there is no such file", str(given))
         with faults.collecting():
             finished(run)
         if output:
@@ -49,6 +58,7 @@ def adapt(
         if output:
             adapted.save_pretrained(output)
         nats, exact = adapted.score(examples, columns=columns)
+        judged = _judged(learned, examples, test, steps, columns, now) if test else None
         losses = [*adapted.losses, adapted.loss(examples, columns=columns)]
     inner = learned.inner
     said = {
@@ -60,6 +70,7 @@ def adapt(
         "support_exact": exact,
         "answers": dict(zip(prompt, answers, strict=True)),
         "output": str(output) if output else None,
+        **({"test": judged.facts()} if judged else {}),
     }
     lines = [
         f"adapted in {said['steps']} steps of {said['optimizer']}, lr {inner.optimizer.lr}",
@@ -67,8 +78,19 @@ def adapt(
         f"{nats:.3f} per token of an answer, {exact:.0%} of its answers exact",
         *(f"{asked!r} -> {answer!r}" for asked, answer in zip(prompt, answers, strict=True)),
         *([f"wrote {output}"] if output else []),
+        *(["", *judged.lines()] if judged else []),
     ]
     say(said, "\n".join(lines), as_json=json_)
+
+
+def _judged(
+    learned: "Learned", examples: Path, test: Path, steps: int | None, columns: dict[str, str] | None, now: Busy
+) -> "Judged":
+    from innerloop.comparison.judging import judge
+
+    now.say("judging it on the test examples")
+    inner = learned.inner if steps is None else replace(learned.inner, steps=steps)
+    return judge(learned, examples, test, inner=inner, columns=columns)
 
 
 def _prompt(text: str) -> Any:
