@@ -23,7 +23,7 @@ from innerloop.data.encoding import Encoded
 from innerloop.data.tasks import token_key
 from innerloop.loading.architecture import base_model
 from innerloop.loading.models import load
-from innerloop.spaces.trunk import TOGETHER, Companies, Example, Trunk
+from innerloop.spaces.trunk import TOGETHER, Companies, Trunk, TrunkExample
 
 MODEL, CUT, EXAMPLES, TURNS, SEED = "smollm2-135m-q4_1", 22, 96, 2, 0
 LENGTHS = (12, 20, 40, 128)
@@ -40,7 +40,7 @@ def measure() -> dict[str, Any]:
 def row(model: Any, length: int) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(SEED)
     tokens = torch.randint(3, model.config.vocab_size, (EXAMPLES, length), generator=generator).tolist()
-    task = [Example(token_key(each), tuple(each)) for each in tokens]
+    task = [TrunkExample(token_key(each), tuple(each)) for each in tokens]
     batch = collate([[Encoded(str(n), each.tokens, 1) for n, each in enumerate(task)]])
     ways: dict[str, Callable[[], Tensor]] = {
         "alone": lambda: Trunk(base_model(model), CUT, {}).hidden(batch),

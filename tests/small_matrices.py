@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from innerloop.comparison.cells import run_cell
 from innerloop.comparison.compare import begin
 from innerloop.comparison.matrix import Matrix
-from innerloop.comparison.reading import sound_part
+from innerloop.comparison.reading import sound_matrix
 from innerloop.config.document import to_yaml
 from innerloop.config.schema import ABSENT
 from innerloop.errors import Faults
@@ -90,7 +90,7 @@ def matrix_file(world: World, folder: Path, changes: Changes = NOTHING) -> Path:
 def read_matrix(path: Path) -> Matrix:
     """Raises UserError with everything that is wrong with the file and with each arm's run."""
     faults = Faults()
-    matrix = sound_part(path, faults)
+    matrix = sound_matrix(path, faults)
     faults.raise_if_any()
     assert matrix is not None
     return matrix

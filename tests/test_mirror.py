@@ -18,8 +18,11 @@ ACROSS = {
     "test_docs.py": "the pages of docs/",
     "test_make.py": "the Makefile",
     "test_mirror.py": "the tests' own tree",
+    "test_names.py": "names at the top of all modules",
     "test_planted_bugs.py": "bugs that the other tests have to find",
     "test_project.py": "pyproject.toml, hooks and forms",
+    "test_public_tasks.py": "examples/public_tasks.py",
+    "test_python_page.py": "docs/python.md",
     "test_quickstart.py": "the commands of docs/quickstart.md",
     "test_security.py": "the promises of SECURITY.md",
 }

@@ -10,7 +10,7 @@ from hypothesis import settings as limits
 from hypothesis import strategies as st
 
 from innerloop.comparison.matrix import Matrix
-from innerloop.comparison.reading import sound_part
+from innerloop.comparison.reading import sound_matrix
 from innerloop.config.document import to_yaml
 from innerloop.config.schema import ABSENT
 from innerloop.errors import Faults, UserError
@@ -53,7 +53,7 @@ def test_a_sound_matrix_loads(bare: World, tmp_path: Path) -> None:
     tree = small(bare)
     assert read_matrix(written(tree, tmp_path)) == Matrix.model_validate(tree)
     faults = Faults()
-    assert sound_part(written(tree, tmp_path), faults) == Matrix.model_validate(tree)
+    assert sound_matrix(written(tree, tmp_path), faults) == Matrix.model_validate(tree)
     assert not faults
 
 
@@ -253,11 +253,11 @@ def test_all_faults_come_at_once_and_each_once(bare: World, tmp_path: Path) -> N
 def test_the_sound_part_lacks_only_what_is_wrong(bare: World, tmp_path: Path) -> None:
     changes = {"nam": "x", "arms.fomal-lora": {}, "arms.joint.method.lora.r": 4, "cost_only.arms.zork": {}}
     faults = Faults()
-    part = sound_part(written(small(bare, changes), tmp_path), faults)
+    part = sound_matrix(written(small(bare, changes), tmp_path), faults)
     assert part == Matrix.model_validate(small(bare, {"arms.joint": ABSENT}))
     assert len(faults) == len(changes)
     for hopeless in ({"seeds": "x"}, {"runs.every.model.dtyp": 1}):
-        assert sound_part(written(small(bare, hopeless), tmp_path), Faults()) is None
+        assert sound_matrix(written(small(bare, hopeless), tmp_path), Faults()) is None
 
 
 def test_a_fault_names_its_line(bare: World, tmp_path: Path) -> None:
@@ -305,6 +305,6 @@ def test_any_value_anywhere_loads_or_is_refused(
         if isinstance(section, dict):
             section[place[-1]] = data.draw(ANYTHING)
     faults = Faults()
-    part = sound_part(written(tree, tmp_path_factory.getbasetemp()), faults)
+    part = sound_matrix(written(tree, tmp_path_factory.getbasetemp()), faults)
     assert part is not None or faults
     assert len({str(fault) for fault in faults}) == len(faults), "each once"

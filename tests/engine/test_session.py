@@ -59,10 +59,10 @@ def test_a_suite_is_read_and_cut_down() -> None:
     tree = minimal("joint-lora", tasks={"suite": "hidden-rules", "instances": 1, "examples_per_task": 20})
     tree["tasks"] |= {"test": 3, "only": ["affine", "units"], "held_out": ["units/0"]}
     from innerloop.data.roles import assign_roles
-    from innerloop.engine.sources import read
+    from innerloop.engine.sources import read_run_tasks
 
     config = load_config(tree)
-    tasks, dropped, _ = read(config)
+    tasks, dropped, _ = read_run_tasks(config)
     found = assign_roles(tasks, only=config.tasks.only, held_out=config.tasks.held_out)
     assert [[task.name for task in group] for group in found] == [["affine/0"], [], ["units/0"]]
     assert [(len(task.pool), len(task.test)) for task in found.train] == [(20, 3)]

@@ -9,7 +9,7 @@ from config_examples import minimal
 from innerloop.config.loading import RunConfig, load_config
 from innerloop.data.tasks import Example, Task
 from innerloop.data.verifiers import same_number
-from innerloop.engine.sources import check_sizes, counted, examples_a_round, read
+from innerloop.engine.sources import check_sizes, counted, examples_a_round, read_run_tasks
 from innerloop.errors import Faults
 from small_runs import NAMES, World, settings
 
@@ -19,7 +19,7 @@ def config_of(world: World, method: str = "fomaml-lora", **changes: Any) -> RunC
 
 
 def test_a_folder_gives_a_task_a_file_with_the_verifier_that_is_named(world: World) -> None:
-    tasks, dropped, warnings = read(config_of(world, **{"tasks.verifier": "number"}))
+    tasks, dropped, warnings = read_run_tasks(config_of(world, **{"tasks.verifier": "number"}))
     assert sorted(task.name for task in tasks) == sorted(NAMES)
     assert all(task.verifier is same_number for task in tasks)
     assert sum(dropped.values()) == 0
@@ -27,9 +27,9 @@ def test_a_folder_gives_a_task_a_file_with_the_verifier_that_is_named(world: Wor
 
 
 def test_a_cap_keeps_the_same_examples_of_a_larger_pool(world: World) -> None:
-    whole = {task.name: task for task in read(config_of(world))[0]}
+    whole = {task.name: task for task in read_run_tasks(config_of(world))[0]}
     for size in (7, 9):
-        for task in read(config_of(world, **{"tasks.examples_per_task": size}))[0]:
+        for task in read_run_tasks(config_of(world, **{"tasks.examples_per_task": size}))[0]:
             assert len(task.pool) == size
             assert {example.id for example in task.pool} == {
                 example.id for example in sorted(whole[task.name].pool, key=lambda each: each.id)[:size]
@@ -38,7 +38,7 @@ def test_a_cap_keeps_the_same_examples_of_a_larger_pool(world: World) -> None:
 
 def test_a_suite_is_counted_as_it_is_read() -> None:
     config = load_config(minimal("fomaml-lora"), ["tasks.suite=hidden-rules", "tasks.instances=2"])
-    made, empty = read(config)[0], counted(config)
+    made, empty = read_run_tasks(config)[0], counted(config)
     assert [(task.name, task.family, len(task.pool)) for task in empty] == [
         (task.name, task.family, len(task.pool)) for task in made
     ]

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from innerloop.numerics.eight_bit import BLOCK, Code, Signed, Stored, Unsigned, no_scales, windows
+from innerloop.numerics.eight_bit import BLOCK, Code, Signed, Stored, Unsigned, block_ranges, no_scales
 from innerloop.numerics.rounding import SLICE
 
 # Every level of a block whose scale is 1, from the formulas
@@ -88,7 +88,7 @@ def test_the_second_moment_decays_in_the_mean_where_the_nearest_level_stays() ->
     start = torch.full((count // BLOCK, BLOCK), 0.1)
     start[:, 0] = 1.0
     ours, nearest = Stored(Unsigned(), torch.zeros(count, dtype=torch.uint8), no_scales(start)), start.double()
-    (window,) = windows(count)
+    (window,) = block_ranges(count)
     ours.write(window, start.clone())
     for _ in range(steps):
         second = ours.read(window).mul_(beta2)
@@ -108,7 +108,7 @@ def test_the_second_moment_decays_in_the_mean_where_the_nearest_level_stays() ->
 def test_windows_hold_every_entry_and_every_block_once(entries: int) -> None:
     flat, scales = torch.arange(entries), no_scales(torch.empty(entries))
     at, block = 0, 0
-    for window in windows(entries):
+    for window in block_ranges(entries):
         part = window.of(flat)
         assert part.numel() <= SLICE
         assert part.shape == (window.blocks.stop - block, part.shape[1])
@@ -122,7 +122,7 @@ def test_windows_hold_every_entry_and_every_block_once(entries: int) -> None:
 def test_blocks_do_not_touch_each_other() -> None:
     values = torch.cat([torch.full((BLOCK,), 1e-6), torch.full((BLOCK,), 1e6), torch.full((3,), 1.0)])
     kept = Stored(Signed(), torch.zeros(len(values), dtype=torch.int8), no_scales(values))
-    for window in windows(len(values)):
+    for window in block_ranges(len(values)):
         kept.write(window, window.of(values).clone())
-    assert torch.allclose(torch.cat([kept.read(window).flatten() for window in windows(len(values))]), values)
+    assert torch.allclose(torch.cat([kept.read(window).flatten() for window in block_ranges(len(values))]), values)
     assert torch.equal(kept.scales, torch.tensor([1e-6, 1e6, 1.0]))

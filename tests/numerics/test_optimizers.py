@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from helpers import close, frozen_copy, of_task, relative_error, same
-from innerloop.numerics.optimizers import AdamW, AdamW8bit, Optimizer, Sgd, State
+from innerloop.numerics.optimizers import AdamW, AdamW8bit, Optimizer, OptimizerState, Sgd
 from innerloop.numerics.rounding import SLICE
 from innerloop.numerics.tensors import TensorSet, norm, over
 from numerics.live_bytes import peak_bytes
@@ -184,7 +184,7 @@ def wide(*, scale: float = 1.0, seed: int = 0) -> Tensor:
 
 def trained(
     optimizer: Optimizer, gradient: Callable[[Tensor, int], Tensor], *, start: Tensor, steps: int
-) -> tuple[Tensor, State]:
+) -> tuple[Tensor, OptimizerState]:
     """start: (1, entries), taken for a matrix of one column, which weight decay moves."""
     torch.manual_seed(0)
     values = {"weight": start.clone().unsqueeze(-1)}

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from innerloop.numerics.rounding import SLICE, add_, longest, seeded, slices
+from innerloop.numerics.rounding import SLICE, add_, seeded, slice_size, slices
 from numerics.live_bytes import peak_bytes
 
 CPU = torch.device("cpu")
@@ -196,5 +196,5 @@ def test_temporaries_are_a_slices_size() -> None:
 
         return run
 
-    assert longest(ENTRIES) == ENTRIES // 16 > SLICE == longest(SLICE)
-    assert peak_bytes(adding) <= 12 * longest(ENTRIES)
+    assert slice_size(ENTRIES) == ENTRIES // 16 > SLICE == slice_size(SLICE)
+    assert peak_bytes(adding) <= 12 * slice_size(ENTRIES)

@@ -20,7 +20,7 @@ from innerloop.data.tasks import Batch
 from innerloop.engine.trainer import Trainer
 from innerloop.learning.inner_loop import InnerLoop
 from innerloop.learning.methods import Fomaml
-from innerloop.numerics.optimizers import AdamW, AdamW8bit, Sgd, State
+from innerloop.numerics.optimizers import AdamW, AdamW8bit, OptimizerState, Sgd
 from innerloop.numerics.rounding import seeded
 from innerloop.numerics.tensors import TensorSet, per_task
 from innerloop.spaces.all_parameters import AllParameters
@@ -171,7 +171,7 @@ def test_lean_fast_weights_move_at_a_tiny_rate_as_far_as_they_should() -> None:
     with seeded("test", device=space.device):
         for _ in range(draws):
             values = space.fork(start)
-            space.descend(values, State(), batch(), optimizer)
+            space.descend(values, OptimizerState(), batch(), optimizer)
             moved += (values[name].double() - start[name].double()) / draws
     along = float((moved * step).sum() / step.square().sum())
     assert along == pytest.approx(1.0, abs=0.2)
@@ -187,7 +187,7 @@ def test_lean_steps_are_float32_steps_but_for_rounding(clip: float | None) -> No
         values = space.fork(per_task(space.shared, 1))
         with seeded("test", device=space.device):
             for step in range(3):
-                space.descend(values, State(), batch(step), optimizer)
+                space.descend(values, OptimizerState(), batch(step), optimizer)
         ends.append({name: value.float() for name, value in values.items()})
     start = per_task(exact.shared, 1)
     ways = [torch.cat([(end[name] - start[name]).flatten() for name in start]) for end in ends]

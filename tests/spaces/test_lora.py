@@ -28,7 +28,7 @@ from innerloop.numerics.tensors import TensorSet, per_task, zeros_like
 from innerloop.spaces.lora import (
     LoraSettings,
     LoraSpace,
-    Span,
+    TokenSpan,
     chosen_layers,
     dropout_mask,
     find_targets,
@@ -307,11 +307,11 @@ def test_an_examples_mask_stays_its_own_in_a_part_of_the_batch(layout: str) -> N
 
 def test_padding_and_fillers_draw_nothing() -> None:
     x = torch.zeros(2, 4, 5)
-    spans = [Span(3, 0, 2), Span(4, 4, 3)]
+    spans = [TokenSpan(3, 0, 2), TokenSpan(4, 4, 3)]
     mask = dropout_mask(x, spans, rate=0.5, layer="layer").view(8, 5)
     assert (mask[[2, 3, 7]] == 1).all()
     assert set(mask[[0, 1, 4, 5, 6]].unique().tolist()) == {0.0, 2.0}
-    moved = dropout_mask(x, [Span(4, 1, 3)], rate=0.5, layer="layer").view(8, 5)
+    moved = dropout_mask(x, [TokenSpan(4, 1, 3)], rate=0.5, layer="layer").view(8, 5)
     assert torch.equal(moved[1:4], mask[4:7])
 
 
@@ -320,7 +320,7 @@ def test_masks_have_a_mean_of_one_and_differ_by_task_step_example_and_layer() ->
     seeds = [mask_seed(0, step, name, inner_step, example) for step, name, inner_step, example in drawn]
 
     def masks_of(seeds: list[int], layer: str = "layer") -> torch.Tensor:
-        spans = [Span(seed, 300 * place, 300) for place, seed in enumerate(seeds)]
+        spans = [TokenSpan(seed, 300 * place, 300) for place, seed in enumerate(seeds)]
         masks = dropout_mask(torch.empty(300 * len(seeds), 40), spans, rate=0.25, layer=layer)
         return masks.view(-1, 300, 40)
 

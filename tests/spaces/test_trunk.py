@@ -16,7 +16,7 @@ from innerloop.data.tasks import Batch, token_key
 from innerloop.loading.architecture import base_model
 from innerloop.numerics.tensors import TensorSet
 from innerloop.spaces.lora import LoraSpace
-from innerloop.spaces.trunk import Companies, Example, Trunk, with_layers
+from innerloop.spaces.trunk import Companies, Trunk, TrunkExample, with_layers
 from tiny import FAMILIES, tiny_model
 
 LAYERS, CUT, TASKS = 4, 2, 3
@@ -194,12 +194,12 @@ def test_dropout_masks_are_the_same_with_the_trunk() -> None:
 # companies
 
 
-def pool(number: int, count: int = 9) -> list[Example]:
+def pool(number: int, count: int = 9) -> list[TrunkExample]:
     (task,) = examples(tasks=1, per_task=count, seed=100 + number, longest_prompt=30)
-    return [Example(token_key(each.tokens), each.tokens) for each in task]
+    return [TrunkExample(token_key(each.tokens), each.tokens) for each in task]
 
 
-def row_of(task: Sequence[Example], places: Sequence[int]) -> Batch:
+def row_of(task: Sequence[TrunkExample], places: Sequence[int]) -> Batch:
     """A batch that has these examples of the task."""
     each = [Encoded(str(p), tuple(task[p].tokens), 1) for p in places]
     return collate([each])

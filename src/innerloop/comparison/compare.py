@@ -33,7 +33,7 @@ from innerloop.comparison.matrix import (
     trains_one_task,
 )
 from innerloop.comparison.planned import planned
-from innerloop.comparison.reading import sound_part
+from innerloop.comparison.reading import sound_matrix
 from innerloop.comparison.steps import budget_steps
 from innerloop.config.loading import RunConfig
 from innerloop.config.schema import ABSENT, get
@@ -104,7 +104,7 @@ class Begun(NamedTuple):
 def begin(path: Path, folder: Path, say: Say | None = None) -> Begun:
     """Raises UserError with all faults of the matrix, its data, its budgets and its folder, and then for its model."""
     faults = Faults()
-    matrix = sound_part(path, faults)
+    matrix = sound_matrix(path, faults)
     if matrix:
         with faults.collecting():
             matrix = _begun_before(folder, matrix, sound=not faults)

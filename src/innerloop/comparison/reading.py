@@ -1,6 +1,6 @@
 """A matrix file, read and checked: everything that is wrong with it comes at once.
 
-sound_part    a YAML file -> Matrix as far as it is sound, so that its data can be checked too before anyone is told
+sound_matrix    a YAML file -> Matrix as far as it is sound, so that its data can be checked too before anyone is told
 """
 
 import copy
@@ -35,7 +35,7 @@ THEIRS = ("tasks.examples_per_task", "tasks.support", "tasks.query")  # an arm m
 SHARED = tuple(key for key in KEYS if key.startswith(("model.", "tasks.")) and key not in THEIRS)
 
 
-def sound_part(path: Path, faults: Faults) -> Matrix | None:
+def sound_matrix(path: Path, faults: Faults) -> Matrix | None:
     """The matrix without unknown keys and arms that can't be, whose faults are added; None where no run is left.
 
     Raises UserError for a file that can't be read at all.
@@ -52,7 +52,7 @@ def sound_part(path: Path, faults: Faults) -> Matrix | None:
         return None
     for problem in problems:
         _drop(tree, problem["loc"])
-    return _Check(Matrix.model_validate(tree), document, faults).sound_part()
+    return _Check(Matrix.model_validate(tree), document, faults).sound_matrix()
 
 
 class _Check:
@@ -62,7 +62,7 @@ class _Check:
         self.matrix, self.document, self.faults = matrix, document, faults
         self.seen: set[str] = set()
 
-    def sound_part(self) -> Matrix | None:
+    def sound_matrix(self) -> Matrix | None:
         matrix, costly = self.matrix, self.matrix.cost_only
         if not matrix.given_budgets:
             where, right = self.document.where(("budgets",)), "at least one of tokens, examples, seconds"

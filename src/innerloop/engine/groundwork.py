@@ -24,7 +24,7 @@ from innerloop.data.roles import Roles, assign_roles
 from innerloop.data.tasks import Task
 from innerloop.data.verifiers import unreadable
 from innerloop.engine.inspection import check_tokens, warnings_of
-from innerloop.engine.sources import check_sizes, counted, encoder_of, on_a_day, read
+from innerloop.engine.sources import check_sizes, counted, encoder_of, on_a_day, read_run_tasks
 from innerloop.errors import Fault, Faults
 from innerloop.loading.architecture import check_rotation, longest_alone, too_long
 from innerloop.loading.models import LoadedModel, check_weights, load_tokenizer
@@ -194,7 +194,7 @@ class _Look:
             with self.faults.collecting():
                 if self.assumed and self.config.tasks.suite is not None:
                     return counted(self.config), {}
-                tasks, dropped, self.warnings = read(self.config)
+                tasks, dropped, self.warnings = read_run_tasks(self.config)
                 return tasks, dropped
         return None, {}
 

@@ -21,7 +21,7 @@ from innerloop.loading.architecture import decoder_layers
 from innerloop.spaces.kinds import SpaceOptions
 from innerloop.spaces.lora import chosen_layers
 from innerloop.spaces.space import ParameterSpace
-from innerloop.spaces.trunk import TOGETHER, Companies, Example
+from innerloop.spaces.trunk import TOGETHER, Companies, TrunkExample
 
 
 def make_space(
@@ -88,7 +88,7 @@ def companies_of(
     """
     width: int = model.get_input_embeddings().weight.shape[1]
     kept = [
-        [Example(token_key(each.tokens), each.tokens) for each in some]
+        [TrunkExample(token_key(each.tokens), each.tokens) for each in some]
         for task in {id(task): task for task in tasks}.values()
         for some in (task.pool, task.test)
     ]

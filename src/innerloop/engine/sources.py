@@ -1,6 +1,6 @@
 """Where a run's tasks come from, and whether there is enough of them.
 
-read               the tasks of the suite or folder
+read_run_tasks     the tasks of the suite or folder
 counted            a suite's tasks with nothing in them, where only their number is asked for
 encoder_of, on_a_day    how they are read, and what day it is then
 examples_a_round   support and query examples that a step draws of a task
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-def read(config: RunConfig) -> tuple[list[Task], dict[str, int], list[str]]:
+def read_run_tasks(config: RunConfig) -> tuple[list[Task], dict[str, int], list[str]]:
     """The tasks of the suite or folder, how many records were left out, and what may be meant otherwise."""
     tasks = config.tasks
     if tasks.suite is not None:

@@ -4,7 +4,7 @@ Source: Dettmers et al. 2022, arXiv:2110.02861, section 2.1 (blocks); the levels
 Legend: B = blocks, N = entries of a block (256; fewer in a tensor's last), s = the block's largest magnitude.
 
 Stored      one moment of one tensor, read and written a window at a time
-windows     where the blocks of a flat tensor lie
+block_ranges     where the blocks of a flat tensor lie
 Code        how a number of a block becomes 8 bits: Signed for the first moment, Unsigned for the second
 
     Signed      s * sign(c) * (|c| / 127)^2         int8; 0 is a level
@@ -30,12 +30,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from innerloop.numerics.rounding import longest
+from innerloop.numerics.rounding import slice_size
 
 BLOCK = 256
 
 
-class Window(NamedTuple):
+class BlockRange(NamedTuple):
     """Whole blocks of a flat tensor: which entries, which blocks, and how long each block is."""
 
     entries: slice
@@ -52,14 +52,14 @@ def no_scales(like: Tensor) -> Tensor:
     return torch.zeros(-(-like.numel() // BLOCK), device=like.device)
 
 
-def windows(entries: int) -> Iterator[Window]:
+def block_ranges(entries: int) -> Iterator[BlockRange]:
     """All blocks of a flat tensor, about `longest` entries at a time; a short last block comes alone."""
-    whole, step = entries - entries % BLOCK, longest(entries) // BLOCK * BLOCK
+    whole, step = entries - entries % BLOCK, slice_size(entries) // BLOCK * BLOCK
     for first in range(0, whole, step):
         last = min(first + step, whole)
-        yield Window(slice(first, last), slice(first // BLOCK, last // BLOCK), BLOCK)
+        yield BlockRange(slice(first, last), slice(first // BLOCK, last // BLOCK), BLOCK)
     if whole < entries:
-        yield Window(slice(whole, entries), slice(whole // BLOCK, whole // BLOCK + 1), entries - whole)
+        yield BlockRange(slice(whole, entries), slice(whole // BLOCK, whole // BLOCK + 1), entries - whole)
 
 
 class Code(ABC):
@@ -83,11 +83,11 @@ class Stored(NamedTuple):
     codes: Tensor
     scales: Tensor
 
-    def read(self, window: Window) -> Tensor:
+    def read(self, window: BlockRange) -> Tensor:
         """(B, N) float32."""
         return self.code.decode(window.of(self.codes.view(-1)), self.scales[window.blocks])
 
-    def write(self, window: Window, values_BN: Tensor) -> None:
+    def write(self, window: BlockRange, values_BN: Tensor) -> None:
         """Round stochastically and keep; overwrites the values."""
         codes_BN, self.scales[window.blocks] = self.code.encode(values_BN)
         window.of(self.codes.view(-1)).copy_(codes_BN)

@@ -23,7 +23,7 @@ from innerloop.numerics.tensors import CLIP_EPS, TensorSet, clip_factor, dot, no
 
 
 @dataclass
-class State:
+class OptimizerState:
     """Moments (T, ...) and the number of steps taken; empty for an optimizer without memory.
 
     With 8 bits the moments are codes, and each block of a tensor has a scale: (blocks,) float32.
@@ -63,13 +63,13 @@ class Optimizer(ABC):
         return []
 
     @abstractmethod
-    def init(self, values: TensorSet) -> State: ...
+    def init(self, values: TensorSet) -> OptimizerState: ...
 
     @abstractmethod
-    def update(self, values: TensorSet, gradient: TensorSet, state: State) -> None:
+    def update(self, values: TensorSet, gradient: TensorSet, state: OptimizerState) -> None:
         """Take one step in place with a gradient that is already clipped."""
 
-    def step(self, values: TensorSet, gradient: TensorSet, state: State) -> None:
+    def step(self, values: TensorSet, gradient: TensorSet, state: OptimizerState) -> None:
         """Clip the gradient (in place), then move the values (in place)."""
         if self.clip is not None:
             scale_(gradient, clip_factor(norm(gradient), self.clip))
@@ -87,10 +87,10 @@ class Sgd(Optimizer):
 
     _name: ClassVar[str] = "sgd"
 
-    def init(self, values: TensorSet) -> State:
-        return State()
+    def init(self, values: TensorSet) -> OptimizerState:
+        return OptimizerState()
 
-    def update(self, values: TensorSet, gradient: TensorSet, state: State) -> None:
+    def update(self, values: TensorSet, gradient: TensorSet, state: OptimizerState) -> None:
         for name, value in values.items():
             rounding.add_(value, gradient[name], alpha=-self.rate(name))
 
@@ -124,12 +124,12 @@ class AdamW(Optimizer):
         decay = [f"weight decay {self.weight_decay:g} of matrices"] if self.weight_decay else []
         return [f"betas {self.betas[0]:g} and {self.betas[1]:g}", f"eps {self.eps:g}", *decay]
 
-    def init(self, values: TensorSet) -> State:
+    def init(self, values: TensorSet) -> OptimizerState:
         if any(value.dtype == torch.bfloat16 for value in values.values()):
             raise ValueError("AdamW's moments and steps need float32 values; AdamW8bit takes bfloat16")
-        return State(first=zeros_like(values), second=zeros_like(values))
+        return OptimizerState(first=zeros_like(values), second=zeros_like(values))
 
-    def update(self, values: TensorSet, gradient: TensorSet, state: State) -> None:
+    def update(self, values: TensorSet, gradient: TensorSet, state: OptimizerState) -> None:
         beta1, beta2 = self.betas
         first_correction, second_correction = self.corrections(state.steps)
         for name, value in values.items():
@@ -159,15 +159,15 @@ class AdamW8bit(AdamW):
 
     _name: ClassVar[str] = "adamw of 8 bits"
 
-    def init(self, values: TensorSet) -> State:
-        return State(
+    def init(self, values: TensorSet) -> OptimizerState:
+        return OptimizerState(
             first=zeros_like(values, torch.int8),
             second=zeros_like(values, torch.uint8),
             first_scales={name: eight_bit.no_scales(value) for name, value in values.items()},
             second_scales={name: eight_bit.no_scales(value) for name, value in values.items()},
         )
 
-    def update(self, values: TensorSet, gradient: TensorSet, state: State) -> None:
+    def update(self, values: TensorSet, gradient: TensorSet, state: OptimizerState) -> None:
         beta1, beta2 = self.betas
         first_correction, second_correction = self.corrections(state.steps)
         for name, value in values.items():
@@ -179,7 +179,7 @@ class AdamW8bit(AdamW):
             )
             kept_first = eight_bit.Stored(eight_bit.Signed(), state.first[name], state.first_scales[name])
             kept_second = eight_bit.Stored(eight_bit.Unsigned(), state.second[name], state.second_scales[name])
-            for window in eight_bit.windows(value.numel()):
+            for window in eight_bit.block_ranges(value.numel()):
                 part, grad = window.of(flat), window.of(flat_grad).float()
                 first = kept_first.read(window).lerp_(grad, 1 - beta1)
                 second = kept_second.read(window).mul_(beta2).addcmul_(grad, grad, value=1 - beta2)

@@ -3,10 +3,10 @@
 bfloat16 keeps 8 bits: an update below 1/512 of a value is lost when the sum is rounded to the nearest. Rounded
 up or down at random, with the odds of the distances, the mean of the result is the float32 sum.
 
-add_      into += alpha * value; stochastic rounding where `into` is bfloat16
-seeded    the noise is a function of the parts it is seeded with
-slices    views of tensors of one shape, a few entries each: temporaries stay small
-longest   how few: SLICE, or a part of a tensor that is very large
+add_        into += alpha * value; stochastic rounding where `into` is bfloat16
+seeded      the noise is a function of the parts it is seeded with
+slices      views of tensors of one shape, a few entries each: temporaries stay small
+slice_size  how few: SLICE, or a part of a tensor that is very large
 """
 
 import hashlib
@@ -58,7 +58,7 @@ def slices(first: Tensor, *others: Tensor) -> Generator[tuple[Tensor, ...]]:
     if first.numel() <= SLICE:
         yield first, *others
         return
-    rows = longest(first.numel()) * len(first) // first.numel()
+    rows = slice_size(first.numel()) * len(first) // first.numel()
     for start in range(0, len(first), max(rows, 1)):
         if rows:
             yield tuple(tensor[start : start + rows] for tensor in (first, *others))
@@ -66,7 +66,7 @@ def slices(first: Tensor, *others: Tensor) -> Generator[tuple[Tensor, ...]]:
             yield from slices(*(tensor[start] for tensor in (first, *others)))
 
 
-def longest(entries: int) -> int:
+def slice_size(entries: int) -> int:
     """Entries of a slice of a tensor with so many."""
     return max(SLICE, entries // PARTS)
 

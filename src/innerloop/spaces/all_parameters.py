@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from innerloop.data.tasks import Batch
-from innerloop.numerics.optimizers import Optimizer, Sgd, State
+from innerloop.numerics.optimizers import Optimizer, OptimizerState, Sgd
 from innerloop.numerics.rounding import add_
 from innerloop.numerics.tensors import TensorSet
 from innerloop.spaces.phases import phase
@@ -84,7 +84,7 @@ class AllParameters(ParameterSpace):
         loss = self._backward(values, batch, keep if into is None else add)
         return loss, self._filled(gradient, values) if into is None else None
 
-    def descend(self, values: TensorSet, state: State, batch: Batch, optimizer: Optimizer) -> Tensor:
+    def descend(self, values: TensorSet, state: OptimizerState, batch: Batch, optimizer: Optimizer) -> Tensor:
         if self.keeps_full_gradient(optimizer):
             return super().descend(values, state, batch, optimizer)
 

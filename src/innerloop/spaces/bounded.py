@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager
 from torch import Tensor, nn
 
 from innerloop.data.tasks import Batch
-from innerloop.numerics.optimizers import Optimizer, State
+from innerloop.numerics.optimizers import Optimizer, OptimizerState
 from innerloop.numerics.tensors import TensorSet
 from innerloop.spaces.space import ParameterSpace, Trained
 
@@ -38,7 +38,7 @@ class InParts(ParameterSpace):
     def trained(self) -> Trained:
         return self.space.trained()
 
-    def descend(self, values: TensorSet, state: State, batch: Batch, optimizer: Optimizer) -> Tensor:
+    def descend(self, values: TensorSet, state: OptimizerState, batch: Batch, optimizer: Optimizer) -> Tensor:
         """The space's own step where one forward takes the batch: it may move values inside the backward pass."""
         parts = self._parts(batch)
         if len(parts) == 1:

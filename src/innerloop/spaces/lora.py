@@ -202,7 +202,7 @@ def chosen_layers(layers: str | Sequence[int], count: int) -> range | list[int]:
     raise UserError(Fault(f"the model has {count} decoder layers", where, layers, right))
 
 
-class Span(NamedTuple):
+class TokenSpan(NamedTuple):
     """An example's tokens among those of a forward: start .. start + length - 1. seed: of its dropout masks."""
 
     seed: int
@@ -210,7 +210,7 @@ class Span(NamedTuple):
     length: int
 
 
-def dropout_mask(x: Tensor, spans: Iterable[Span], *, rate: float, layer: str) -> Tensor:
+def dropout_mask(x: Tensor, spans: Iterable[TokenSpan], *, rate: float, layer: str) -> Tensor:
     """0 and 1/(1-rate) in the shape of x (..., I), drawn from each example's own seed and the layer's name.
 
     An example's mask is the same alone as in company, padded as packed, and in a recomputation as in the forward.
@@ -225,7 +225,7 @@ def dropout_mask(x: Tensor, spans: Iterable[Span], *, rate: float, layer: str) -
     return mask.view_as(x)
 
 
-def _spans(batch: Batch, sizes: Sequence[int]) -> Iterator[Span]:
+def _spans(batch: Batch, sizes: Sequence[int]) -> Iterator[TokenSpan]:
     """sizes: tokens of each task in the layout at hand, which is packed where they aren't those of padded rows."""
     assert batch.mask_seeds is not None
     rows, width = batch.tokens.shape[1:]
@@ -233,7 +233,7 @@ def _spans(batch: Batch, sizes: Sequence[int]) -> Iterator[Span]:
     for seeds, lengths, size in zip(batch.mask_seeds, batch.lengths, sizes, strict=True):
         place = start
         for seed, length in zip(seeds, lengths, strict=True):
-            yield Span(seed, place, length)
+            yield TokenSpan(seed, place, length)
             place += width if padded else length
         start += size
 

@@ -32,7 +32,7 @@ from innerloop.loading.architecture import (
 from innerloop.numerics.loss import CHUNK_ROWS, Head, plain_cross_entropy, score_rows, task_cross_entropy
 from innerloop.spaces.attention import attending
 from innerloop.spaces.phases import phase
-from innerloop.spaces.trunk import Companies, Forward, Progress, Store, Trunk, with_layers
+from innerloop.spaces.trunk import Companies, Forward, OnCompany, Store, Trunk, with_layers
 
 
 class Score(NamedTuple):
@@ -126,7 +126,7 @@ class AnswerLoss:
             hidden = body(input_ids=tokens_NS, position_ids=positions, use_cache=False, **keywords).last_hidden_state
         return hidden.flatten(0, 1)[scored]
 
-    def fill(self, drawn: Iterable[Sequence[bytes]], device: torch.device, on_company: Progress) -> None:
+    def fill(self, drawn: Iterable[Sequence[bytes]], device: torch.device, on_company: OnCompany) -> None:
         """Have the hidden states below the cut of these examples, the keys of a task at a time, before they are read.
 
         on_company: told how many forwards are done of how many.

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from innerloop.data.tasks import Batch
-from innerloop.numerics.optimizers import Optimizer, State
+from innerloop.numerics.optimizers import Optimizer, OptimizerState
 from innerloop.numerics.tensors import TensorSet, accumulate
 from innerloop.spaces.phases import phase
 
@@ -86,7 +86,7 @@ class ParameterSpace(ABC):
         """The only writable copy of `start` (T, ...), in float32."""
         return {name: value.to(torch.float32, copy=True).contiguous() for name, value in start.items()}
 
-    def descend(self, values: TensorSet, state: State, batch: Batch, optimizer: Optimizer) -> Tensor:
+    def descend(self, values: TensorSet, state: OptimizerState, batch: Batch, optimizer: Optimizer) -> Tensor:
         """One inner step on a fork, in place; gives the (T,) losses before it."""
         loss, gradient = self.loss_and_gradient(values, batch)
         assert gradient is not None

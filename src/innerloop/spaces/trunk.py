@@ -25,7 +25,7 @@ from innerloop.data.packing import moved_to
 from innerloop.data.tasks import Batch
 
 Forward = Callable[..., Any]
-Progress = Callable[[int, int], None]  # (companies done, of how many)
+OnCompany = Callable[[int, int], None]  # (companies done, of how many)
 
 # Tokens of a company at most, padding included: on two cores 1,024 were slower (benchmarks/trunk_pass.py). A GPU is
 # assumed, not measured, to be busy from about 8,192 on.
@@ -42,7 +42,7 @@ class Store(Protocol):
     def __setitem__(self, key: bytes, states: Tensor, /) -> None: ...
 
 
-class Example(NamedTuple):
+class TrunkExample(NamedTuple):
     """key: digest of the tokens."""
 
     key: bytes
@@ -52,7 +52,7 @@ class Example(NamedTuple):
 class Company(NamedTuple):
     """Examples that go through the trunk together; digest: of all of them, in order."""
 
-    examples: tuple[Example, ...]
+    examples: tuple[TrunkExample, ...]
     digest: bytes
 
     def place(self, key: bytes) -> bytes:
@@ -68,7 +68,9 @@ class Companies:
     room    tokens of all companies: those of later tasks go through the trunk one by one
     """
 
-    def __init__(self, tasks: Sequence[Sequence[Example]] = (), *, most: int = 1, room: float = float("inf")) -> None:
+    def __init__(
+        self, tasks: Sequence[Sequence[TrunkExample]] = (), *, most: int = 1, room: float = float("inf")
+    ) -> None:
         self._tasks: list[dict[bytes, Company]] = []
         self._of: dict[bytes, set[int]] = {}  # the tasks that have the example
         for number, examples in enumerate(tasks):
@@ -91,8 +93,8 @@ class Companies:
         return {key: members[key] for key in keys if key in members}
 
 
-def _companies(examples: Sequence[Example], most: int) -> Iterator[Company]:
-    together: list[Example] = []
+def _companies(examples: Sequence[TrunkExample], most: int) -> Iterator[Company]:
+    together: list[TrunkExample] = []
     for example in sorted(
         {each.key: each for each in examples}.values(), key=lambda each: (len(each.tokens), each.key)
     ):
@@ -104,7 +106,7 @@ def _companies(examples: Sequence[Example], most: int) -> Iterator[Company]:
         yield _company(together)
 
 
-def _company(examples: Sequence[Example]) -> Company:
+def _company(examples: Sequence[TrunkExample]) -> Company:
     return Company(tuple(examples), blake2b(b"".join(example.key for example in examples), digest_size=16).digest())
 
 
@@ -163,7 +165,7 @@ class Trunk:
                     self.store[key] = found[key] = alone
         return _side_by_side([found[place] for place in places], batch.tokens.shape[-1], batch.tokens.device)
 
-    def fill(self, drawn: Iterable[Sequence[bytes]], device: torch.device, on_company: Progress) -> None:
+    def fill(self, drawn: Iterable[Sequence[bytes]], device: torch.device, on_company: OnCompany) -> None:
         """Compute what the store lacks of the companies of these examples, the keys of a task at a time.
 
         Ends early where the store has no room: what it doesn't keep is computed when it is asked for.

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from innerloop.data.suites import drawn_rules
-from innerloop.data.suites.words import DAYS, DIGITS, KIND_OF, KINDS, LABELS, LETTERS, WORDS
+from innerloop.data.suites.words import DAYS, DIGITS, KIND_OF, LABELS, LETTERS, WORD_KINDS, WORDS
 
 seeds = st.integers(0, 10**6).map(Random)
 letters = st.lists(st.sampled_from(LETTERS), min_size=1, max_size=6).map(tuple)
@@ -69,8 +69,8 @@ def test_thresholds_give_each_label_one_range(rng: Random) -> None:
 @several
 @given(seeds, st.integers(2, 6))
 def test_labels_split_the_values_evenly(rng: Random, groups: int) -> None:
-    rule = drawn_rules.labelled(lambda items: KIND_OF[items[0]], tuple(KINDS), groups)(rng)
-    shares = Counter(rule((words[0],)) for words in KINDS.values())
+    rule = drawn_rules.labelled(lambda items: KIND_OF[items[0]], tuple(WORD_KINDS), groups)(rng)
+    shares = Counter(rule((words[0],)) for words in WORD_KINDS.values())
     assert len(shares) == groups
     assert max(shares.values()) - min(shares.values()) <= 1
 
@@ -120,4 +120,4 @@ def test_words_of_a_kind_are_of_different_kinds() -> None:
     for seed in range(20):
         kinds = [KIND_OF[word] for word in drawer(Random(seed))]
         assert len(set(kinds)) == 4
-        assert set(kinds) <= set(list(KINDS)[:5])
+        assert set(kinds) <= set(list(WORD_KINDS)[:5])

@@ -35,7 +35,7 @@ def test_there_are_enough_families() -> None:
 @pytest.mark.parametrize("difficulty", DIFFICULTIES)
 @pytest.mark.parametrize("family", science.FAMILIES)
 def test_answers_are_short_and_their_verifier_tells_them_from_others(family: str, difficulty: Difficulty) -> None:
-    verify = science.verifier_of(family)
+    verify = science.family_verifier(family)
     for example in drawn(family, difficulty, size=30):
         assert re.fullmatch(r" \d{1,7}(\.\d)?( [A-Za-z/^0-9]+)?", example.answer)
         assert answer(example) > 0

@@ -3,17 +3,19 @@
 import pytest
 
 from innerloop.data.suites import words
-from innerloop.data.suites.words import KIND_OF, KINDS, LABELS, WORDS
+from innerloop.data.suites.words import KIND_OF, LABELS, WORD_KINDS, WORDS
 
 
 def test_words_are_of_one_kind_and_no_label() -> None:
-    assert len(set(WORDS)) == sum(len(words) for words in KINDS.values()) == 240
+    assert len(set(WORDS)) == sum(len(words) for words in WORD_KINDS.values()) == 240
     assert not set(WORDS) & set(LABELS)
 
 
 def test_a_word_is_of_the_kind_that_lists_it() -> None:
-    assert {kind: sum(found == kind for found in KIND_OF.values()) for kind in KINDS} == dict.fromkeys(KINDS, 40)
-    assert all(word in KINDS[KIND_OF[word]] for word in WORDS)
+    assert {kind: sum(found == kind for found in KIND_OF.values()) for kind in WORD_KINDS} == dict.fromkeys(
+        WORD_KINDS, 40
+    )
+    assert all(word in WORD_KINDS[KIND_OF[word]] for word in WORDS)
 
 
 @pytest.mark.parametrize(

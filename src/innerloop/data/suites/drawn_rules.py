@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from itertools import cycle
 from random import Random
 
-from innerloop.data.suites.words import KINDS, LABELS, UNITS
+from innerloop.data.suites.words import LABELS, UNITS, WORD_KINDS
 
 Items = tuple[str, ...]
 Rule = Callable[[Items], str]
@@ -29,8 +29,8 @@ def sample(words: Sequence[str], size: int) -> DrawInput:
 
 def one_of_a_kind(size: int, kinds: int) -> DrawInput:
     """Words of different kinds, out of the first `kinds` kinds."""
-    names = list(KINDS)[:kinds]
-    return lambda rng: tuple(rng.choice(KINDS[name]) for name in rng.sample(names, size))
+    names = list(WORD_KINDS)[:kinds]
+    return lambda rng: tuple(rng.choice(WORD_KINDS[name]) for name in rng.sample(names, size))
 
 
 def numbers(low: int, high: int) -> Sequence[str]:
@@ -111,7 +111,7 @@ RELATIONS: dict[str, Callable[[int, int], bool]] = {
 }
 
 
-def judged(names: Sequence[str]) -> DrawRule:
+def related(names: Sequence[str]) -> DrawRule:
     """A hidden relation between two numbers, and hidden labels for where it holds and where it does not."""
 
     def draw(rng: Random) -> Rule:

@@ -21,7 +21,6 @@ from innerloop.data.suites.drawn_rules import (
     cut,
     each,
     inserted,
-    judged,
     labelled,
     measured,
     numbers,
@@ -29,6 +28,7 @@ from innerloop.data.suites.drawn_rules import (
     operated,
     ordered,
     picked,
+    related,
     replaced,
     sample,
     shifted,
@@ -40,10 +40,10 @@ from innerloop.data.suites.words import (
     DIGITS,
     DIRECTIONS,
     KIND_OF,
-    KINDS,
     LETTERS,
     MONTHS,
     UNITS,
+    WORD_KINDS,
     WORDS,
 )
 from innerloop.data.tasks import Example, Task
@@ -110,14 +110,14 @@ FAMILIES: dict[str, tuple[Level, Level, Level]] = {
         Level(each(numbers(0, 999)), cut(1000, 5)),
     ),
     "comparison": (
-        Level(each(*[numbers(0, 99)] * 2), judged(("greater",))),
-        Level(each(*[numbers(0, 99)] * 2), judged(("greater", "greater last digit"))),
-        Level(each(*[numbers(0, 99)] * 2), judged(tuple(RELATIONS))),
+        Level(each(*[numbers(0, 99)] * 2), related(("greater",))),
+        Level(each(*[numbers(0, 99)] * 2), related(("greater", "greater last digit"))),
+        Level(each(*[numbers(0, 99)] * 2), related(tuple(RELATIONS))),
     ),
     "category": (
-        Level(each(WORDS), labelled(_kind, tuple(KINDS), 2)),
-        Level(each(WORDS), labelled(_kind, tuple(KINDS), 3)),
-        Level(each(WORDS), labelled(_kind, tuple(KINDS), 6)),
+        Level(each(WORDS), labelled(_kind, tuple(WORD_KINDS), 2)),
+        Level(each(WORDS), labelled(_kind, tuple(WORD_KINDS), 3)),
+        Level(each(WORDS), labelled(_kind, tuple(WORD_KINDS), 6)),
     ),
     "digit_cipher": (
         Level(each(*[DIGITS[:6]] * 3), replaced(DIGITS[:6], DIGITS)),
@@ -170,9 +170,9 @@ FAMILIES: dict[str, tuple[Level, Level, Level]] = {
         Level(sample(LETTERS[:9], 4), ordered(LETTERS[:9], _itself, keep=4)),
     ),
     "kind_order": (
-        Level(one_of_a_kind(3, 5), ordered(tuple(KINDS)[:5], KIND_OF.__getitem__, keep=2)),
-        Level(one_of_a_kind(3, 6), ordered(tuple(KINDS), KIND_OF.__getitem__, keep=2)),
-        Level(one_of_a_kind(4, 6), ordered(tuple(KINDS), KIND_OF.__getitem__, keep=3)),
+        Level(one_of_a_kind(3, 5), ordered(tuple(WORD_KINDS)[:5], KIND_OF.__getitem__, keep=2)),
+        Level(one_of_a_kind(3, 6), ordered(tuple(WORD_KINDS), KIND_OF.__getitem__, keep=2)),
+        Level(one_of_a_kind(4, 6), ordered(tuple(WORD_KINDS), KIND_OF.__getitem__, keep=3)),
     ),
 }
 

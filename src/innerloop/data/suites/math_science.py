@@ -165,7 +165,7 @@ def build(request: Request, instances: int | None) -> list[Task]:
 
 def _from_science(name: str, request: Request) -> tuple[list[Example], Verifier]:
     stream = science.examples(name, request.difficulty, named_rng(request.seed, "math-science", name))
-    return draw_distinct(stream, request.total, key=_prompt_key), science.verifier_of(name)
+    return draw_distinct(stream, request.total, key=_prompt_key), science.family_verifier(name)
 
 
 def _from_gym(name: str, request: Request) -> tuple[list[Example], Verifier]:

@@ -2,7 +2,7 @@
 
 FAMILIES      family -> how a problem is drawn, and its easy, default and hard ranges (tune difficulty here)
 examples      an endless stream of a family's examples
-verifier_of   how a family's answers are checked
+family_verifier   how a family's answers are checked
 """
 
 import math
@@ -297,5 +297,5 @@ def examples(family: str, difficulty: Difficulty, rng: Random) -> Iterator[Examp
             yield Example(f"Question: {question}\nAnswer:", f" {number} {unit}".rstrip())
 
 
-def verifier_of(family: str) -> Verifier:
+def family_verifier(family: str) -> Verifier:
     return same_number_and_unit if family == "unit_conversion" else same_quantity

@@ -1,6 +1,6 @@
 """Plain words for the hidden-rule tasks, each one token (with its leading space) in common vocabularies.
 
-KINDS         kind -> its 40 words; no word is of two kinds
+WORD_KINDS    kind -> its 40 words; no word is of two kinds
 KIND_OF       word -> its kind
 WORDS         all of them
 LABELS        words that stand for classes; none of them is in WORDS
@@ -15,7 +15,7 @@ def words_of(text: str) -> tuple[str, ...]:
     return tuple(text.split())
 
 
-KINDS: dict[str, tuple[str, ...]] = {
+WORD_KINDS: dict[str, tuple[str, ...]] = {
     kind: words_of(words)
     for kind, words in {
         "animal": """
@@ -48,7 +48,7 @@ KINDS: dict[str, tuple[str, ...]] = {
             poet author editor coach captain""",
     }.items()
 }
-KIND_OF = {word: kind for kind, words in KINDS.items() for word in words}
+KIND_OF = {word: kind for kind, words in WORD_KINDS.items() for word in words}
 WORDS = tuple(KIND_OF)
 LABELS = words_of(
     "silver gold stone wind rain snow fire moon star gate leaf wave "
