@@ -22,6 +22,7 @@ ACROSS = {
     "test_planted_bugs.py": "bugs that the other tests have to find",
     "test_project.py": "pyproject.toml, hooks and forms",
     "test_public_tasks.py": "examples/public_tasks.py",
+    "test_first_change.py": "CONTRIBUTING.md",
     "test_python_page.py": "docs/python.md",
     "test_quickstart.py": "the commands of docs/quickstart.md",
     "test_security.py": "the promises of SECURITY.md",
