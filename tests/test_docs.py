@@ -3,27 +3,32 @@
 import importlib.util
 import json
 import re
+import sys
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, FrameType, ModuleType
 from typing import Any
 
 import pytest
 import torch
 import typer
+from safetensors.torch import load_file
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from helpers import Tasks, all_space, lora_space, perturbed
+from innerloop.artifacts.export import export_adapter
 from innerloop.cli import app
 from innerloop.config.schema import EVERYTHING
 from innerloop.data.tasks import Batch
+from innerloop.engine.non_finite import mean_of
+from innerloop.engine.trainer import Trainer
 from innerloop.learning.inner_loop import InnerLoop
-from innerloop.learning.methods import METHODS
-from innerloop.numerics.optimizers import Sgd
+from innerloop.learning.methods import METHODS, Fomaml, query_gradient
+from innerloop.numerics.optimizers import AdamW, Sgd
 from innerloop.numerics.tensors import TensorSet, per_task, zeros_like
-from innerloop.spaces.lora import LoraSettings, LoraSpace
+from innerloop.spaces.lora import LoraSettings, LoraSpace, fresh_lora
 from innerloop.spaces.loss import AnswerLoss
 from tiny import tiny_model
 
@@ -198,6 +203,41 @@ def test_the_architecture_has_the_order_of_imports() -> None:
     assert f"```text\n{order}\n```" in read(ROOT / "ARCHITECTURE.md")
 
 
+def test_the_architecture_walks_as_a_step_goes(tmp_path: Path) -> None:
+    """The functions that the walk names, in its order, are called in that order by a step that trains and exports."""
+    walk = read(ROOT / "ARCHITECTURE.md").split("## One parameter, walking through\n")[1].split("\n## ")[0]
+    parts = (fresh_lora, Trainer, per_task, InnerLoop, LoraSpace, Sgd, query_gradient, mean_of, AdamW, export_adapter)
+    known = {part.__name__: part for part in parts}
+    names = [name for name in re.findall(r"`(\w+(?:\.\w+)?)`", walk) if name.partition(".")[0] in known]
+    assert {name.partition(".")[0] for name in names} == known.keys()
+    functions = {name: code_of(known, name) for name in names if name not in ("LoraSpace.shared", "Trainer.gradient")}
+    called: list[CodeType] = []
+
+    def note(frame: FrameType, event: str, _: Any) -> None:
+        if event == "call" and frame.f_code in functions.values():
+            called.append(frame.f_code)
+
+    sys.setprofile(note)
+    try:
+        model = tiny_model("llama", layers=1)
+        space = LoraSpace(model, AnswerLoss(model), LoraSettings(r=1), seed=0)
+        rule = Fomaml(inner=InnerLoop(steps=2, optimizer=Sgd(lr=0.1)))
+        Trainer(space, rule, AdamW(lr=0.1, clip=1.0), tasks_per_forward=2).step(Tasks(tasks=3).batch)
+        export_adapter(tmp_path / "x", model, values=space.shared, lora=space.settings, base_name="somebody/base")
+    finally:
+        sys.setprofile(None)
+    order = [functions[name] for name in names if name in functions]
+    assert in_order(order, called)
+    assert not in_order([*order[1:], order[0]], called)
+    stored = load_file(tmp_path / "x" / "adapter_model.safetensors")
+    assert re.findall(r"`(base_model\S+)`", walk)[0].replace(".29.", ".0.") in stored
+
+
+def code_of(known: Mapping[str, Any], name: str) -> CodeType:
+    owner, _, attribute = name.partition(".")
+    return (getattr(known[owner], attribute) if attribute else known[owner]).__code__
+
+
 def test_links_lead_somewhere(tmp_path: Path) -> None:
     assert [problem for page in PAGES for problem in dead_links(page)] == []
     (tmp_path / "a.md").write_text("# One `two`\n[a](#one-two) [b](b.md) [c](a.md#three) `[d](d.md)`")
@@ -256,9 +296,9 @@ def test_design_notes_are_numbered_and_short() -> None:
         assert "::test_" in text
 
 
-def in_order(wanted: Iterable[str], found: Iterable[str]) -> bool:
+def in_order(wanted: Iterable[Any], found: Iterable[Any]) -> bool:
     rest = iter(found)
-    return all(heading in rest for heading in wanted)
+    return all(each in rest for each in wanted)
 
 
 def prose(page: Path) -> str:
