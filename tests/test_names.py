@@ -18,8 +18,7 @@ ALLOWED = {
 }
 # To be told apart yet: each means another thing in either place.
 NOT_YET = {
-    *("Adapted", "Answer", "FIELDS", "Form", "Items", "Judged", "Kind", "Number", "Row", "Say", "Table", "UNITS"),
-    *("counted", "listed", "metrics_of", "printable", "shown", "too_long"),
+    *("Adapted", "Answer", "Judged", "Kind", "Say", "counted", "listed", "metrics_of", "shown", "too_long"),
 }
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from innerloop.data.fields import LONGEST_TEXT, MISSING, NOT_GIVEN, Fields, checked_text, is_empty
-from innerloop.data.formats import Row
+from innerloop.data.formats import RawRow
 from innerloop.data.tasks import Message
 from innerloop.errors import Faults
 
@@ -20,7 +20,7 @@ ANY = st.recursive(
 
 
 def fields(**values: Any) -> Fields:
-    return Fields(Row("a.jsonl:3", values), {name: name for name in values}, Faults())
+    return Fields(RawRow("a.jsonl:3", values), {name: name for name in values}, Faults())
 
 
 def problems(read: Fields) -> list[str]:
@@ -28,7 +28,7 @@ def problems(read: Fields) -> list[str]:
 
 
 def test_a_column_is_read_by_our_name_and_named_by_the_files() -> None:
-    read = Fields(Row("a.csv:2", {"Frage": "2 + 2", "x": ""}), {"question": "Frage", "answer": "x"}, Faults())
+    read = Fields(RawRow("a.csv:2", {"Frage": "2 + 2", "x": ""}), {"question": "Frage", "answer": "x"}, Faults())
     assert read.text("question") == "2 + 2"
     assert read.value("system") is MISSING
     assert read.text("answer") is None

@@ -8,14 +8,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from innerloop.data.formats import NESTING, Table, find_sources, read_table
+from innerloop.data.formats import NESTING, RawTable, find_sources, read_table
 from innerloop.data.layouts import place_of
 from innerloop.errors import Faults, UserError
 
 RECORDS = [{"question": "1 + 1 =", "answer": "2"}, {"question": "é\n?", "answer": "3"}]
 
 
-def read(path: Path) -> tuple[Table, list[str]]:
+def read(path: Path) -> tuple[RawTable, list[str]]:
     """The table, and "where: problem" of each fault below its folder."""
     faults = Faults()
     table = read_table(path, faults)

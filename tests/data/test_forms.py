@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from innerloop.data.encoder import Encoder, form_of
 from innerloop.data.encoding import encode
 from innerloop.data.examples import read_examples, read_tasks
-from innerloop.data.forms import FIELDS, FORMS
+from innerloop.data.forms import FORMS, KNOWN_FIELDS
 from innerloop.data.tasks import Example, Message
 from innerloop.errors import UserError
 from record_files import faults_of, the_example, write
@@ -196,7 +196,7 @@ TURNS = st.lists(
 @given(st.sampled_from(FORMS), st.data())
 def test_any_record_of_any_form_is_read_or_refused(form: Any, data: st.DataObject) -> None:
     values = {field: data.draw(TEXTS | TURNS | ODD, label=field) for field in form.fields}
-    more = data.draw(st.dictionaries(st.sampled_from(FIELDS), TEXTS | ODD, max_size=2))
+    more = data.draw(st.dictionaries(st.sampled_from(KNOWN_FIELDS), TEXTS | ODD, max_size=2))
     try:
         (example,) = read_examples([{**more, **values}])
     except UserError:

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from innerloop.data.fields import MISSING, checked_text
-from innerloop.data.formats import Row, Table, find_sources, printable, read_table
-from innerloop.data.forms import FIELDS
+from innerloop.data.formats import RawRow, RawTable, can_print, find_sources, read_table
+from innerloop.data.forms import KNOWN_FIELDS
 from innerloop.data.layouts import Place, Side, layout_warnings, place_of
 from innerloop.data.leaks import divided
 from innerloop.data.records import reader_of
@@ -98,8 +98,8 @@ def read_examples(
         return list(tasks[0].pool)
     faults = Faults()
     given = [(f"examples[{index}]", _plain(record)) for index, record in enumerate(source)]
-    rows = [Row(where, record) for where, record in given if isinstance(record, dict) and printable(record)]
-    table, columns = Table(Path("examples"), rows), columns or {}
+    rows = [RawRow(where, record) for where, record in given if isinstance(record, dict) and can_print(record)]
+    table, columns = RawTable(Path("examples"), rows), columns or {}
     if rows and not required:
         columns = _present(columns, set(table.columns))
     if rows:
@@ -109,7 +109,7 @@ def read_examples(
     for where, record in given:
         if isinstance(record, Example):
             read[where] = _checked(record, where, faults)
-        elif not printable(record):
+        elif not can_print(record):
             faults.add("nested too deep, or a number of too many digits", where)
         elif where not in read:
             faults.add("not a record", where, record, '{"prompt": ..., "completion": ...}')
@@ -154,28 +154,28 @@ def _present(columns: Mapping[str, str], known: set[str]) -> Mapping[str, str]:
     return found if any(name in known for name in found.values()) else {}
 
 
-def _check_columns(columns: Mapping[str, str], tables: list[Table], faults: Faults) -> None:
+def _check_columns(columns: Mapping[str, str], tables: list[RawTable], faults: Faults) -> None:
     """With a wrong name no record fits, so this raises at once what is known so far."""
     known = {name for table in tables for name in table.columns}
     wrong = Faults()
     for field, name in columns.items():
-        if field not in FIELDS:
-            wrong.add("no such field", f"tasks.columns.{field}", field, did_you_mean(field, FIELDS))
+        if field not in KNOWN_FIELDS:
+            wrong.add("no such field", f"tasks.columns.{field}", field, did_you_mean(field, KNOWN_FIELDS))
         elif known and name not in known:
             wrong.add("no file has this column", f"tasks.columns.{field}", name, did_you_mean(name, known))
     if wrong:
         Faults([*faults, *wrong]).raise_if_any()
 
 
-def _unread(tables: list[Table], columns: Mapping[str, str]) -> list[str]:
+def _unread(tables: list[RawTable], columns: Mapping[str, str]) -> list[str]:
     """Columns that a question often can't be answered without."""
-    read = {columns.get(field, field) for field in FIELDS}
+    read = {columns.get(field, field) for field in KNOWN_FIELDS}
     present = {name for table in tables for name in table.columns if name.lower() in OFTEN_ASKED_WITH}
     return [f"the column {name!r} is not read, so no prompt has it" for name in sorted(present - read)]
 
 
 def _add_table(
-    table: Table, place: Place, columns: Mapping[str, str], grouped: "_Grouped", faults: Faults
+    table: RawTable, place: Place, columns: Mapping[str, str], grouped: "_Grouped", faults: Faults
 ) -> FileCount:
     kept = pictures = duplicates = 0
     reader = reader_of(table, columns, faults)

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from innerloop.data.formats import SHOWN, Row
+from innerloop.data.formats import SHOWN, RawRow
 from innerloop.data.tasks import Message
 from innerloop.errors import Faults, did_you_mean
 
@@ -29,7 +29,7 @@ NOT_GIVEN = {
 
 
 class Fields(NamedTuple):
-    row: Row
+    row: RawRow
     names: Mapping[str, str]
     faults: Faults
 

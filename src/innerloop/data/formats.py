@@ -1,10 +1,10 @@
 """Files become rows of named values: JSONL, JSON arrays, CSV, Parquet and saved Hugging Face datasets.
 
-Table         one file's path and rows
-Row           one record, and where in its file it stands
+RawTable      one file's path and rows
+RawRow        one record, and where in its file it stands
 find_sources  the files of a folder that can be read, and the names of the others
-read_table    one file -> Table; what is wrong with it is added to the faults
-printable     whether a value is shallow enough to be shown, and its numbers short enough
+read_table    one file -> RawTable; what is wrong with it is added to the faults
+can_print     whether a value is shallow enough to be shown, and its numbers short enough
 """
 
 import csv
@@ -37,16 +37,16 @@ _NO_TEXT = {  # how files begin that often have the wrong suffix
 }
 
 
-class Row(NamedTuple):
+class RawRow(NamedTuple):
     """`where` is "file:line" where the format has lines, "file: row N" (from 1) elsewhere."""
 
     where: str
     fields: dict[str, Any]
 
 
-class Table(NamedTuple):
+class RawTable(NamedTuple):
     path: Path
-    rows: list[Row]
+    rows: list[RawRow]
 
     @property
     def columns(self) -> list[str]:
@@ -81,18 +81,18 @@ def find_sources(path: Path) -> tuple[list[Path], list[str]]:
     return [source for read in found for source in read], others
 
 
-def read_table(path: Path, faults: Faults) -> Table:
+def read_table(path: Path, faults: Faults) -> RawTable:
     """The rows of one file, without those that could not be read: each of these adds a fault."""
     known = len(faults)
     read = _saved_dataset if path.is_dir() else _READERS[path.suffix.lower()]
-    rows: list[Row] = []
+    rows: list[RawRow] = []
     try:
         rows.extend(read(path, faults))
     except OSError as error:
         faults.add(f"can't be read: {error.strerror or error}", str(path))
     if not rows and len(faults) == known:
         faults.add("no records", str(path), expected="at least one record")
-    return Table(path, rows)
+    return RawTable(path, rows)
 
 
 def _readable(path: Path) -> bool:
@@ -101,7 +101,7 @@ def _readable(path: Path) -> bool:
     return path.is_file() and path.suffix.lower() in _READERS and path.name != SPLITS_FILE
 
 
-def _jsonl(path: Path, faults: Faults) -> Iterator[Row]:
+def _jsonl(path: Path, faults: Faults) -> Iterator[RawRow]:
     with path.open("rb") as file:
         for number, raw in enumerate(iter(partial(file.readline, LONGEST_LINE + 1), b""), 1):
             where = f"{path}:{number}"
@@ -127,7 +127,7 @@ def _jsonl(path: Path, faults: Faults) -> Iterator[Row]:
                 yield from _record(record, where, faults)
 
 
-def _json_array(path: Path, faults: Faults) -> Iterator[Row]:
+def _json_array(path: Path, faults: Faults) -> Iterator[RawRow]:
     text = _text(path, faults)
     if text is None or not text.strip():
         return
@@ -141,7 +141,7 @@ def _json_array(path: Path, faults: Faults) -> Iterator[Row]:
     else:
         if isinstance(records, dict) and (placed := records_of(records, str(path), faults)) is not None:
             for place, record in placed:
-                yield Row(f"{path}: {place}", record)
+                yield RawRow(f"{path}: {place}", record)
             return
         if not isinstance(records, list):
             right = "an array of records: [{...}, {...}], or an object of BIG-bench or Super-NaturalInstructions"
@@ -151,7 +151,7 @@ def _json_array(path: Path, faults: Faults) -> Iterator[Row]:
             yield from _record(record, f"{path}: row {number}", faults)
 
 
-def _csv(path: Path, faults: Faults) -> Iterator[Row]:
+def _csv(path: Path, faults: Faults) -> Iterator[RawRow]:
     text = _text(path, faults)
     if text is None:
         return
@@ -177,10 +177,10 @@ def _csv(path: Path, faults: Faults) -> Iterator[Row]:
         elif len(cells) != len(header):
             faults.add(f"{len(cells)} cells", where, cells, f"{len(header)} cells, as in the header")
         else:
-            yield Row(where, dict(zip(header, cells, strict=True)))
+            yield RawRow(where, dict(zip(header, cells, strict=True)))
 
 
-def _parquet(path: Path, faults: Faults) -> Iterator[Row]:
+def _parquet(path: Path, faults: Faults) -> Iterator[RawRow]:
     import pyarrow.parquet
 
     records: list[dict[str, Any]] = []
@@ -197,10 +197,10 @@ def _parquet(path: Path, faults: Faults) -> Iterator[Row]:
     except Exception as error:  # no list says what a damaged file, or a date in the year 300000, raises
         faults.add(f"broken Parquet: {_said(error)}", str(path))
     for number, record in enumerate(records, 1):
-        yield Row(f"{path}: row {number}", record)
+        yield RawRow(f"{path}: row {number}", record)
 
 
-def _saved_dataset(path: Path, faults: Faults) -> Iterator[Row]:
+def _saved_dataset(path: Path, faults: Faults) -> Iterator[RawRow]:
     """Rows as Arrow stores them: pictures stay bytes."""
     import datasets
 
@@ -220,7 +220,7 @@ def _saved_dataset(path: Path, faults: Faults) -> Iterator[Row]:
     except Exception as error:  # as above: `datasets` takes its files for its own
         faults.add(f"broken dataset: {type(error).__name__}: {_said(error)}", str(path))
     for number, record in enumerate(records, 1):
-        yield Row(f"{path}: row {number}", record)
+        yield RawRow(f"{path}: row {number}", record)
 
 
 def _text(path: Path, faults: Faults) -> str | None:
@@ -259,9 +259,9 @@ def _said(error: Exception) -> str:
     return " ".join(str(error).split())[:500]
 
 
-def _record(value: Any, where: str, faults: Faults) -> Iterator[Row]:
+def _record(value: Any, where: str, faults: Faults) -> Iterator[RawRow]:
     if isinstance(value, dict):
-        yield Row(where, value)
+        yield RawRow(where, value)
     else:
         faults.add("not a record", where, value, 'an object: {"question": ..., "answer": ...}')
 
@@ -272,17 +272,17 @@ def _parse(text: str) -> Any:
         value = json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_no_constant, parse_float=Written)
     except RecursionError:
         raise ValueError(_DEEP) from None
-    if not printable(value):
+    if not can_print(value):
         raise ValueError(_DEEP)
     return value
 
 
-def printable(value: Any, levels: int = NESTING) -> bool:
+def can_print(value: Any, levels: int = NESTING) -> bool:
     """Neither nested deeper than that nor with a number too long: Python would refuse to print it."""
     if isinstance(value, int):
         return levels > 0 and value.bit_length() <= LONGEST_NUMBER
     items = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
-    return levels > 0 and all(printable(item, levels - 1) for item in items)
+    return levels > 0 and all(can_print(item, levels - 1) for item in items)
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -297,7 +297,7 @@ def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is not a JSON number")
 
 
-_READERS: dict[str, Callable[[Path, Faults], Iterator[Row]]] = {
+_READERS: dict[str, Callable[[Path, Faults], Iterator[RawRow]]] = {
     ".jsonl": _jsonl,
     ".json": _json_array,
     ".csv": _csv,

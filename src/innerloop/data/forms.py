@@ -1,9 +1,9 @@
 """The forms of a record, and how each becomes an example: a row of FORMS, and a converter of a few lines.
 
-Form    the fields that make a record of it, those read where a record has them, and its converter
-alpaca  an instruction as its form asks it
-FORMS   messages, ShareGPT's conversations, prompt and completion, Alpaca's instruction, question and answer
-FIELDS  every name that tasks.columns may map
+RecordForm    the fields that make a record of it, those read where a record has them, and its converter
+alpaca        an instruction as its form asks it
+FORMS         messages, ShareGPT's conversations, prompt and completion, Alpaca's instruction, question and answer
+KNOWN_FIELDS  every name that tasks.columns may map
 """
 
 from collections.abc import Callable, Sequence
@@ -18,7 +18,7 @@ ALPACA = "Below is an instruction that describes a task{}. Write a response that
 ALPACA_INPUT = ", paired with an input that provides further context"
 
 
-class Form(NamedTuple):
+class RecordForm(NamedTuple):
     """convert: None where it added faults."""
 
     fields: tuple[str, ...]
@@ -103,10 +103,10 @@ def _example(prompt: str | None, answers: Sequence[str], fields: Fields) -> Exam
 
 
 FORMS = (
-    Form(("messages",), ("system", *TEMPLATE), _messages),
-    Form(("conversations",), ("system", "tools"), _sharegpt),
-    Form(("prompt", "completion"), ("system", *TEMPLATE), _completion),
-    Form(("instruction", "output"), ("input", "system"), _alpaca),
-    Form(("question", "answer"), (), _question),
+    RecordForm(("messages",), ("system", *TEMPLATE), _messages),
+    RecordForm(("conversations",), ("system", "tools"), _sharegpt),
+    RecordForm(("prompt", "completion"), ("system", *TEMPLATE), _completion),
+    RecordForm(("instruction", "output"), ("input", "system"), _alpaca),
+    RecordForm(("question", "answer"), (), _question),
 )
-FIELDS = tuple(dict.fromkeys(("task", *(field for form in FORMS for field in form.all))))
+KNOWN_FIELDS = tuple(dict.fromkeys(("task", *(field for form in FORMS for field in form.all))))

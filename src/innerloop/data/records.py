@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from innerloop.data.fields import Fields, is_empty
-from innerloop.data.formats import Row, Table
-from innerloop.data.forms import FORMS, Form
+from innerloop.data.formats import RawRow, RawTable
+from innerloop.data.forms import FORMS, RecordForm
 from innerloop.data.tasks import Example
 from innerloop.errors import Faults
 
@@ -20,7 +20,7 @@ CONVERSATIONS = ("messages", "conversations", "prompt", "completion")
 SHAPING = ("tools", "documents", "system", "input", "history", "chat_template_kwargs")
 
 
-def reader_of(table: Table, columns: Mapping[str, str], faults: Faults) -> "RecordReader | None":
+def reader_of(table: RawTable, columns: Mapping[str, str], faults: Faults) -> "RecordReader | None":
     """The one form that the file's columns complete; forms that `columns` speaks of go first."""
     present, known = table.columns, len(faults)
     named = [form for form in FORMS if any(field in columns for field in form.fields)] or FORMS
@@ -42,7 +42,7 @@ def reader_of(table: Table, columns: Mapping[str, str], faults: Faults) -> "Reco
 
 
 def _check_names(
-    table: Table, form: Form, names: Mapping[str, str], columns: Mapping[str, str], faults: Faults
+    table: RawTable, form: RecordForm, names: Mapping[str, str], columns: Mapping[str, str], faults: Faults
 ) -> None:
     read = [column for field, column in names.items() if field in form.fields or column in table.columns]
     if len(set(read)) < len(read):
@@ -64,11 +64,11 @@ def _check_names(
 class RecordReader:
     """Reads one form of record: `names` maps its fields to the file's columns."""
 
-    def __init__(self, form: Form, names: Mapping[str, str], faults: Faults) -> None:
+    def __init__(self, form: RecordForm, names: Mapping[str, str], faults: Faults) -> None:
         self._form, self._names, self._faults = form, names, faults
         self.read = set(names.values())
 
-    def needs_picture(self, row: Row) -> bool:
+    def needs_picture(self, row: RawRow) -> bool:
         """Whether a column that is not read, or a message, holds a picture."""
         if any(_is_picture(name, value) for name, value in row.fields.items() if name not in self.read):
             return True
@@ -76,7 +76,7 @@ class RecordReader:
         parts = [part for turn in turns if isinstance(turn, dict) for part in _items(turn.get("content"))]
         return any(isinstance(part, dict) and "image" in str(part.get("type")) for part in parts)
 
-    def example(self, row: Row) -> Example | None:
+    def example(self, row: RawRow) -> Example | None:
         """The record's example; None where it added faults."""
         known = len(self._faults)
         example = self._form.convert(Fields(row, self._names, self._faults))

@@ -53,7 +53,7 @@ _RAISED = re.compile("[⁻⁺]?[⁰¹²³⁴⁵⁶⁷⁸⁹]+")
 _LOWERED = str.maketrans("⁻⁺⁰¹²³⁴⁵⁶⁷⁸⁹", "-+0123456789")
 
 
-class Number(NamedTuple):
+class Amount(NamedTuple):
     value: Fraction
     percent: bool
 
@@ -140,14 +140,14 @@ def unreadable(name: str | None, tasks: Iterable[Task]) -> list[Fault]:
     ]
 
 
-def numbers_in(text: str) -> list[Number]:
+def numbers_in(text: str) -> list[Amount]:
     """The numbers of a text in their order; what is too long, or a fraction of zero, is none."""
     plain = _RAISED.sub(lambda raised: "^" + raised[0].translate(_LOWERED), _FRACTION.sub(r"\1/\2", text))
     pieces = (piece for piece in _PIECE.finditer(plain) if piece["digits"])
     return [number for piece in pieces if (number := _number(piece)) is not None]
 
 
-def _number(piece: re.Match[str]) -> Number | None:
+def _number(piece: re.Match[str]) -> Amount | None:
     own = _whole(piece["own"])
     if len(piece[0]) > LONGEST or abs(own) * len(piece["digits"]) > LONGEST:
         return None
@@ -156,20 +156,20 @@ def _number(piece: re.Match[str]) -> Number | None:
         return None
     sign = -1 if piece["sign"] in ("-", "−") else 1
     whole = sign * value ** (own if piece["own"] else 1) * Fraction(10) ** _whole(piece["ten"])
-    return Number(whole / under, piece["percent"] is not None)
+    return Amount(whole / under, piece["percent"] is not None)
 
 
 def _whole(digits: str | None) -> int:
     return int(digits.replace("−", "-")) if digits else 0
 
 
-def _are_equal(wanted: Number, given: Number) -> bool:
+def _are_equal(wanted: Amount, given: Amount) -> bool:
     if wanted.percent == given.percent:
         return _are_close(wanted.value, given.value)
     return any(_are_close(w, g) for w in _readings(wanted) for g in _readings(given))
 
 
-def _readings(number: Number) -> tuple[Fraction, ...]:
+def _readings(number: Amount) -> tuple[Fraction, ...]:
     return (number.value, number.value / 100) if number.percent else (number.value,)
 
 

@@ -132,7 +132,7 @@ def generate(
     return [answer.text for part in parts for answer in _written(model, tokenizer, part)]
 
 
-Row = tuple[Sequence[int], End, int, str]  # prompt, what ends it, its length at most, opening
+_Row = tuple[Sequence[int], End, int, str]  # prompt, what ends it, its length at most, opening
 
 
 def rows_that_fit(prompts: Sequence[Sequence[int]], limits: Sequence[int], device: torch.device) -> int:
@@ -141,7 +141,7 @@ def rows_that_fit(prompts: Sequence[Sequence[int]], limits: Sequence[int], devic
     return min(ROWS, max(1, KEYS_AND_VALUES * tokens_per_forward(device) // row))
 
 
-def _written(model: nn.Module, tokenizer: "PreTrainedTokenizerBase", rows: Sequence[Row]) -> list[Answer]:
+def _written(model: nn.Module, tokenizer: "PreTrainedTokenizerBase", rows: Sequence[_Row]) -> list[Answer]:
     """One generation. Rows of a model with several tasks' values in it are grouped by task."""
     prompts, ends, limits, openings = zip(*rows, strict=True)
     found = continued(model, prompts, ends=ends, max_new_tokens=limits, tokenizer=tokenizer)

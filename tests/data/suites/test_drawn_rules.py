@@ -15,7 +15,7 @@ several = settings(max_examples=40, deadline=None)
 
 @several
 @given(seeds, letters)
-def test_a_shift_moves_every_item_the_same_way_round_its_cycle(rng: Random, items: drawn_rules.Items) -> None:
+def test_a_shift_moves_every_item_the_same_way_round_its_cycle(rng: Random, items: drawn_rules.Input) -> None:
     said = drawn_rules.shifted(LETTERS, most=25)(rng)(items).split()
     steps = {(LETTERS.index(b) - LETTERS.index(a)) % 26 for a, b in zip(items, said, strict=True)}
     assert len(steps) == 1
@@ -40,7 +40,7 @@ def test_a_replacement_is_one_to_one(rng: Random) -> None:
 
 @several
 @given(seeds, st.lists(st.sampled_from(LETTERS), min_size=4, max_size=4, unique=True).map(tuple))
-def test_a_reordering_keeps_the_items_but_not_their_order(rng: Random, items: drawn_rules.Items) -> None:
+def test_a_reordering_keeps_the_items_but_not_their_order(rng: Random, items: drawn_rules.Input) -> None:
     said = tuple(drawn_rules.picked(4, 4)(rng)(items).split())
     assert sorted(said) == sorted(items)
     assert said != items
@@ -48,7 +48,7 @@ def test_a_reordering_keeps_the_items_but_not_their_order(rng: Random, items: dr
 
 @several
 @given(seeds, st.lists(st.sampled_from(WORDS), min_size=3, max_size=3).map(tuple))
-def test_an_insertion_adds_one_label_and_keeps_the_rest(rng: Random, items: drawn_rules.Items) -> None:
+def test_an_insertion_adds_one_label_and_keeps_the_rest(rng: Random, items: drawn_rules.Input) -> None:
     said = drawn_rules.inserted(3)(rng)(items).split()
     (added,) = [word for word in said if word in LABELS]
     said.remove(added)
@@ -77,7 +77,7 @@ def test_labels_split_the_values_evenly(rng: Random, groups: int) -> None:
 
 @several
 @given(seeds, st.lists(st.sampled_from(LETTERS[:8]), min_size=3, max_size=3, unique=True).map(tuple))
-def test_a_hidden_order_does_not_depend_on_the_order_given(rng: Random, items: drawn_rules.Items) -> None:
+def test_a_hidden_order_does_not_depend_on_the_order_given(rng: Random, items: drawn_rules.Input) -> None:
     rule = drawn_rules.ordered(LETTERS[:8], str, keep=2)(rng)
     assert rule(items) == rule(items[::-1])
     assert set(rule(items).split()) < set(items)
@@ -110,8 +110,8 @@ def test_operations_relations_and_spelling() -> None:
 
 def test_measured_units_are_permuted() -> None:
     rule = drawn_rules.measured((1,), 0)(Random(3))
-    units = [rule(("5", unit)).split()[1] for unit in drawn_rules.UNITS]
-    assert sorted(units) == sorted(drawn_rules.UNITS)
+    units = [rule(("5", unit)).split()[1] for unit in drawn_rules.MEASURES]
+    assert sorted(units) == sorted(drawn_rules.MEASURES)
     assert rule(("5", "cups")).startswith("5 ")
 
 

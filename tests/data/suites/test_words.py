@@ -19,7 +19,7 @@ def test_a_word_is_of_the_kind_that_lists_it() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["WORDS", "LABELS", "LETTERS", "DIGITS", "COLOURS", "DIRECTIONS", "DAYS", "MONTHS", "UNITS"]
+    "name", ["WORDS", "LABELS", "LETTERS", "DIGITS", "COLOURS", "DIRECTIONS", "DAYS", "MONTHS", "MEASURES"]
 )
 def test_a_list_says_no_word_twice_and_none_of_two(name: str) -> None:
     found = getattr(words, name)

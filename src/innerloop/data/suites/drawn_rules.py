@@ -1,6 +1,6 @@
 """How inputs and rules are drawn: each function returns a drawer, which takes a random generator.
 
-Items, Rule                     an input's items, and what a rule makes of them
+Input, Rule                     an input's items, and what a rule makes of them
 each, sample, one_of_a_kind     drawers of inputs
 affine ... ordered              drawers of rules; what is hidden is drawn with the rule, never in an input
 """
@@ -9,11 +9,11 @@ from collections.abc import Callable, Sequence
 from itertools import cycle
 from random import Random
 
-from innerloop.data.suites.words import LABELS, UNITS, WORD_KINDS
+from innerloop.data.suites.words import LABELS, MEASURES, WORD_KINDS
 
-Items = tuple[str, ...]
-Rule = Callable[[Items], str]
-DrawInput = Callable[[Random], Items]
+Input = tuple[str, ...]
+Rule = Callable[[Input], str]
+DrawInput = Callable[[Random], Input]
 DrawRule = Callable[[Random], Rule]
 
 
@@ -52,7 +52,7 @@ def measured(factors: Sequence[int], largest_offset: int) -> DrawRule:
 
     def draw(rng: Random) -> Rule:
         factor, offset = rng.choice(factors), rng.randint(0, largest_offset)
-        unit_of = dict(zip(UNITS, rng.sample(UNITS, len(UNITS)), strict=True))
+        unit_of = dict(zip(MEASURES, rng.sample(MEASURES, len(MEASURES)), strict=True))
         return lambda items: f"{factor * int(items[0]) + offset} {unit_of[items[1]]}"
 
     return draw
@@ -79,7 +79,7 @@ def operated(names: Sequence[str], largest_offset: int) -> DrawRule:
     return draw
 
 
-def labelled(feature: Callable[[Items], str], values: Sequence[str], groups: int) -> DrawRule:
+def labelled(feature: Callable[[Input], str], values: Sequence[str], groups: int) -> DrawRule:
     """A hidden partition of a feature's values into equal groups, and a hidden label for each."""
 
     def draw(rng: Random) -> Rule:

@@ -15,7 +15,7 @@ from innerloop.data.suites.drawn_rules import (
     RELATIONS,
     DrawInput,
     DrawRule,
-    Items,
+    Input,
     Rule,
     affine,
     cut,
@@ -41,8 +41,8 @@ from innerloop.data.suites.words import (
     DIRECTIONS,
     KIND_OF,
     LETTERS,
+    MEASURES,
     MONTHS,
-    UNITS,
     WORD_KINDS,
     WORDS,
 )
@@ -71,11 +71,11 @@ FIRST = ("first", "last", "largest", "smallest")
 AMOUNTS = numbers(1, 28)
 
 
-def _last_digit(items: Items) -> str:
+def _last_digit(items: Input) -> str:
     return items[0][-1]
 
 
-def _kind(items: Items) -> str:
+def _kind(items: Input) -> str:
     return KIND_OF[items[0]]
 
 
@@ -90,9 +90,9 @@ FAMILIES: dict[str, tuple[Level, Level, Level]] = {
         Level(each(numbers(0, 499)), affine((2, 3, 4, 5), 30)),
     ),
     "units": (
-        Level(each(AMOUNTS, UNITS), measured((1,), 0)),
-        Level(each(AMOUNTS, UNITS), measured((1,), 9)),
-        Level(each(AMOUNTS, UNITS), measured((2, 3, 4), 20)),
+        Level(each(AMOUNTS, MEASURES), measured((1,), 0)),
+        Level(each(AMOUNTS, MEASURES), measured((1,), 9)),
+        Level(each(AMOUNTS, MEASURES), measured((2, 3, 4), 20)),
     ),
     "list_operation": (
         Level(each(*[DIGITS] * 3), operated(FIRST, 7)),
@@ -206,15 +206,15 @@ def build(request: Request, instances: int | None) -> list[Task]:
             faults.extend(error.faults)
     faults.raise_if_any()
     tasks: dict[str, list[Task]] = {family: [] for family in FAMILIES}
-    said: set[tuple[Items, str]] = set()
+    said: set[tuple[Input, str]] = set()
     for number in range(number_of):  # in this order, more tasks a family change nothing in the earlier ones
         for family in FAMILIES:
-            known = said if number < INSTANCES else set[tuple[Items, str]]()
+            known = said if number < INSTANCES else set[tuple[Input, str]]()
             tasks[family].append(_task(f"{family}/{number}", rules[family][number], sides[family], known, request))
     return [task for family in FAMILIES for task in tasks[family]]
 
 
-def _inputs(family: str, request: Request) -> list[Items]:
+def _inputs(family: str, request: Request) -> list[Input]:
     level, rng = _level(family, request), named_rng(request.seed, "hidden-rules", family, "inputs")
     return draw_distinct((level.draw_input(rng) for _ in count()), max(SHARED_INPUTS, request.total))
 
@@ -223,13 +223,13 @@ def _level(family: str, request: Request) -> Level:
     return FAMILIES[family][DIFFICULTIES.index(request.difficulty)]
 
 
-def _sides(drawn: dict[str, list[Items]], request: Request) -> dict[str, tuple[list[Items], list[Items]]]:
+def _sides(drawn: dict[str, list[Input]], request: Request) -> dict[str, tuple[list[Input], list[Input]]]:
     """Each family's inputs for pools and for tests: a threshold on a digest of the input, the same for all families,
     since some of them share inputs. It gives the family with the fewest inputs some more than a test takes.
     """
     wanted = request.test_examples and request.test_examples + max(SPARE_INPUTS, request.test_examples // 2)
 
-    def digest(items: Items) -> int:
+    def digest(items: Input) -> int:
         return named_seed(request.seed, "hidden-rules", "side", *items)
 
     threshold = -1
@@ -246,11 +246,11 @@ def _sides(drawn: dict[str, list[Items]], request: Request) -> dict[str, tuple[l
 
 
 def _task(
-    name: str, rule: Rule, sides: tuple[list[Items], list[Items]], said: set[tuple[Items, str]], request: Request
+    name: str, rule: Rule, sides: tuple[list[Input], list[Input]], said: set[tuple[Input, str]], request: Request
 ) -> Task:
     """Adds to `said` what the rule makes of the family's first inputs, taken or not: so a pool's size moves nothing."""
 
-    def examples(inputs: list[Items], wanted: int, side: str) -> tuple[Example, ...]:
+    def examples(inputs: list[Input], wanted: int, side: str) -> tuple[Example, ...]:
         order = list(inputs)
         named_rng(request.seed, "hidden-rules", name, side).shuffle(order)
         order.sort(key=lambda items: (items, rule(items)) in said)
@@ -267,7 +267,7 @@ def _task(
     return task
 
 
-def _draw_rules(family: str, level: Level, inputs: list[Items], seed: int, instances: int) -> list[Rule]:
+def _draw_rules(family: str, level: Level, inputs: list[Input], seed: int, instances: int) -> list[Rule]:
     """Rules that are balanced and in conflict pair by pair; rule n is the same however many follow it.
 
     Of some that would do, the one that says least what an earlier rule says of the same input.

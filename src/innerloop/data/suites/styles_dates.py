@@ -18,7 +18,7 @@ _LETTERS = re.compile(r"'[^']*'|([A-Za-z])\1*|.")
 _NUMERIC = re.compile(r"[yMd]+([-./])[yMd]+\1[yMd]+\.?")
 
 # A pattern and the locale that its names are of. Beyond CLDR's letters: o = 5th, R = the month in Roman numerals.
-Form = tuple[str, str]
+Pattern = tuple[str, str]
 COMPOSED_DATES = [
     *("d MMM yy", "dd-MMM-yy", "ddMMMyy", "dd MMM y", "d/MMM/y", "MMM d y", "MMMM d y", "MMM-dd-y", "y MMM dd"),
     *("o MMMM y", "o MMM y", "MMMM o, y", "MMM o y", "'the' o 'of' MMMM y"),
@@ -27,9 +27,9 @@ COMPOSED_NUMBERS = ["yMMdd", "yyMMdd", "ddMMyy", "ddMMy", "MMddyy", "y.MM.dd", "
 NAMES = {"months": "MMM", "days": "E", "short_days": "E", "periods": "a"}
 
 
-def _forms(key: str, always: str = "") -> list[Form]:
+def _forms(key: str, always: str = "") -> list[Pattern]:
     """All of CLDR's patterns with their locales, once for equal names; of `always`, whether they are in it or not."""
-    found: dict[str, Form] = {}
+    found: dict[str, Pattern] = {}
     for name, row in locales().items():
         for pattern in row[key]:
             names = [row[table] for table, letter in NAMES.items() if letter in pattern or table == always]
@@ -37,7 +37,7 @@ def _forms(key: str, always: str = "") -> list[Form]:
     return list(found.values())
 
 
-def _written_out(forms: Iterable[Form], *, english: bool) -> list[Form]:
+def _written_out(forms: Iterable[Pattern], *, english: bool) -> list[Pattern]:
     return [form for form in forms if "MMM" in form[0] and form[1].startswith("en") == english]
 
 

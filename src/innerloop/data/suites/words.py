@@ -4,7 +4,7 @@ WORD_KINDS    kind -> its 40 words; no word is of two kinds
 KIND_OF       word -> its kind
 WORDS         all of them
 LABELS        words that stand for classes; none of them is in WORDS
-LETTERS, DIGITS, COLOURS, DIRECTIONS, DAYS, MONTHS, UNITS    small alphabets
+LETTERS, DIGITS, COLOURS, DIRECTIONS, DAYS, MONTHS, MEASURES    small alphabets
 words_of      a text, taken apart at white space
 """
 
@@ -61,4 +61,4 @@ COLOURS = words_of("red blue green yellow black white brown pink")
 DIRECTIONS = words_of("north south east west up down left right")
 DAYS = words_of("Monday Tuesday Wednesday Thursday Friday Saturday Sunday")
 MONTHS = words_of("January February March April May June July August September October November December")
-UNITS = words_of("cups boxes miles hours pounds feet coins bags")
+MEASURES = words_of("cups boxes miles hours pounds feet coins bags")
