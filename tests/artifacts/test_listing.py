@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from innerloop.artifacts.listing import HEADER, differences, listed, table
+from innerloop.artifacts.listing import HEADER, differences, list_runs, table
 from innerloop.errors import UserError
 from small_runs import Runs, World, small_run
 
@@ -21,7 +21,7 @@ def two(runs: Runs, world: World, tmp_path_factory: pytest.TempPathFactory) -> t
 
 def test_every_run_below_a_folder_is_listed_the_newest_first(two: tuple[Path, Path]) -> None:
     one, other = two
-    found = listed(one.parent)
+    found = list_runs(one.parent)
     assert [run.folder for run in found] == [other, one]
     assert {(run.status, run.method, run.step, run.steps) for run in found} == {("done", "fomaml-lora", 2, 2)}
     last = json.loads((one / "metrics.jsonl").read_text().splitlines()[-1])
@@ -31,7 +31,7 @@ def test_every_run_below_a_folder_is_listed_the_newest_first(two: tuple[Path, Pa
 
 
 def test_a_run_itself_is_a_list_of_one(two: tuple[Path, Path]) -> None:
-    assert [run.folder for run in listed(two[0])] == [two[0]]
+    assert [run.folder for run in list_runs(two[0])] == [two[0]]
 
 
 def test_what_differs_is_what_was_set_differently(two: tuple[Path, Path]) -> None:
@@ -46,7 +46,7 @@ def test_what_differs_is_what_was_set_differently(two: tuple[Path, Path]) -> Non
 def test_a_folder_that_only_looks_like_a_run_is_listed_as_unreadable(tmp_path: Path, text: str) -> None:
     (tmp_path / "odd").mkdir()
     (tmp_path / "odd" / "manifest.json").write_text(text)
-    (run,) = listed(tmp_path)
+    (run,) = list_runs(tmp_path)
     assert run.status == "unreadable"
 
 
@@ -55,17 +55,17 @@ def test_half_a_last_line_is_passed_over(two: tuple[Path, Path], tmp_path: Path)
         (tmp_path / name).write_bytes((two[0] / name).read_bytes())
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 3, "lo')
-    (run,) = listed(tmp_path)
+    (run,) = list_runs(tmp_path)
     assert run.step == 2
 
 
 def test_links_are_not_followed(two: tuple[Path, Path], tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(two[0].parent)
-    assert listed(tmp_path) == []
+    assert list_runs(tmp_path) == []
 
 
 def test_what_is_no_folder_and_no_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such folder"):
-        listed(tmp_path / "gone")
+        list_runs(tmp_path / "gone")
     with pytest.raises(UserError, match=r"no manifest\.json here"):
         differences(tmp_path, tmp_path)

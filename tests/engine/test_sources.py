@@ -9,7 +9,7 @@ from config_examples import minimal
 from innerloop.config.loading import RunConfig, load_config
 from innerloop.data.tasks import Example, Task
 from innerloop.data.verifiers import same_number
-from innerloop.engine.sources import check_sizes, counted, examples_a_round, read_run_tasks
+from innerloop.engine.sources import check_sizes, examples_a_round, placeholder_tasks, read_run_tasks
 from innerloop.errors import Faults
 from small_runs import NAMES, World, settings
 
@@ -38,7 +38,7 @@ def test_a_cap_keeps_the_same_examples_of_a_larger_pool(world: World) -> None:
 
 def test_a_suite_is_counted_as_it_is_read() -> None:
     config = load_config(minimal("fomaml-lora"), ["tasks.suite=hidden-rules", "tasks.instances=2"])
-    made, empty = read_run_tasks(config)[0], counted(config)
+    made, empty = read_run_tasks(config)[0], placeholder_tasks(config)
     assert [(task.name, task.family, len(task.pool)) for task in empty] == [
         (task.name, task.family, len(task.pool)) for task in made
     ]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from innerloop.config.loading import RunConfig, load_config
 from innerloop.errors import UserError
 from innerloop.planning import budget
-from innerloop.planning.budget import Answer, as_arguments, as_yaml, parse_size, plan
+from innerloop.planning.budget import Plan, as_arguments, as_yaml, parse_size, plan
 from innerloop.planning.devices import DEVICES, cpu
 from innerloop.planning.forecast import forecast
 from innerloop.planning.workload import workload_of
@@ -25,7 +25,7 @@ def config_of(world: World, method: str = "fomaml-lora", **changes: Any) -> RunC
     return load_config(settings(world, method, Path("unused"), changes))
 
 
-def answer(world: World, method: str, limit: float, **changes: Any) -> Answer:
+def answer(world: World, method: str, limit: float, **changes: Any) -> Plan:
     return plan(config_of(world, method, **changes), H200, budget=int(limit))
 
 
@@ -37,7 +37,7 @@ OWN: dict[str, dict[str, Any]] = {
 
 
 @pytest.fixture(scope="module")
-def every(world: World) -> dict[str, Answer]:
+def every(world: World) -> dict[str, Plan]:
     """All settings there are, because none fits in what the weights alone take."""
     works = {method: workload_of(config_of(world, method, **changes), kind="cuda") for method, changes in OWN.items()}
     return {method: answer(world, method, works[method].base_bytes, **changes) for method, changes in OWN.items()}
@@ -46,7 +46,7 @@ def every(world: World) -> dict[str, Answer]:
 # settings
 
 
-def test_settings_are_tried_in_the_order_of_what_they_cost(every: dict[str, Answer]) -> None:
+def test_settings_are_tried_in_the_order_of_what_they_cost(every: dict[str, Plan]) -> None:
     lora, full, second = ([list(keys) for keys, _ in every[name].tried] for name in ("fomaml-lora", "fomaml", "maml"))
     forward, layers, rows, lean, offload = (
         f"memory.{key}" for key in ("tasks_per_forward", "checkpointing", "logit_rows", "lean", "offload")
@@ -57,7 +57,7 @@ def test_settings_are_tried_in_the_order_of_what_they_cost(every: dict[str, Answ
     assert [dict(keys) for keys, _ in every["fomaml-lora"].tried][1] == {forward: 1}
 
 
-def test_the_smallest_need_is_the_smallest_that_was_found(every: dict[str, Answer]) -> None:
+def test_the_smallest_need_is_the_smallest_that_was_found(every: dict[str, Plan]) -> None:
     for found in every.values():
         assert not found.fits
         peaks = [peak for _, peak in found.tried]
@@ -67,7 +67,7 @@ def test_the_smallest_need_is_the_smallest_that_was_found(every: dict[str, Answe
 
 @pytest.mark.parametrize(("method", "place"), [("fomaml-lora", 1), ("fomaml", 3)])
 def test_the_first_that_fits_is_taken_and_a_run_with_it_needs_that_much(
-    world: World, every: dict[str, Answer], method: str, place: int
+    world: World, every: dict[str, Plan], method: str, place: int
 ) -> None:
     keys, peak = every[method].tried[place]
     assert peak < min(before for _, before in every[method].tried[:place])
@@ -88,7 +88,7 @@ def test_a_cpu_has_nothing_to_offload_to(world: World) -> None:
 # what is said
 
 
-def test_the_keys_are_printed_for_the_command_line_and_the_file(every: dict[str, Answer]) -> None:
+def test_the_keys_are_printed_for_the_command_line_and_the_file(every: dict[str, Plan]) -> None:
     keys = {"memory.tasks_per_forward": 2, "memory.checkpointing": True}
     assert as_arguments(keys) == "--set memory.tasks_per_forward=2 --set memory.checkpointing=true"
     assert as_yaml(keys) == ["memory:", "  tasks_per_forward: 2", "  checkpointing: true"]

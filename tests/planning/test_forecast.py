@@ -17,7 +17,7 @@ from innerloop.engine.hidden_states import HiddenStates
 from innerloop.engine.session import prepare
 from innerloop.errors import UserError
 from innerloop.planning.devices import ALLOCATOR_SLACK, DEVICES, Device, cpu
-from innerloop.planning.forecast import SLACK, Forecast, _shortened, duration, forecast, shown, significant
+from innerloop.planning.forecast import SLACK, Forecast, _shortened, bytes_in_words, duration, forecast, significant
 from innerloop.planning.forecaster import Forecaster
 from innerloop.planning.tracing import trace
 from innerloop.planning.workload import workload_of
@@ -150,8 +150,10 @@ def test_beside_a_gpu_the_trunk_cache_is_in_host_memory(predict: Predict) -> Non
     assert found.footprint.host == {"cache": kept}
     assert all("cache" not in parts for parts in found.phases.values())
     assert none.footprint.host == {}
-    assert f"host     {shown(kept)} beside it: cache {shown(kept)}" in found.lines()
-    assert any(line.startswith("disk ") and f", {shown(kept)} hidden_states, " in line for line in found.lines())
+    assert f"host     {bytes_in_words(kept)} beside it: cache {bytes_in_words(kept)}" in found.lines()
+    assert any(
+        line.startswith("disk ") and f", {bytes_in_words(kept)} hidden_states, " in line for line in found.lines()
+    )
     assert set(none.disk) == {"adapter", "checkpoints"}
 
 
@@ -278,7 +280,7 @@ def test_numbers_have_two_digits_and_no_exponent(number: float) -> None:
 def test_durations_and_sizes_read_back(number: float) -> None:
     amount, unit = duration(number).split()
     assert float(amount.replace(",", "")) * {"s": 1, "min": 60, "h": 3600}[unit] == pytest.approx(number, rel=0.06)
-    size, unit = shown(math.ceil(number)).split()
+    size, unit = bytes_in_words(math.ceil(number)).split()
     assert float(size) * {"MB": 1e6, "GB": 1e9}[unit] == pytest.approx(math.ceil(number), rel=0.06)
 
 

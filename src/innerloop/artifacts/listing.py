@@ -3,7 +3,7 @@
 Legend: loss = that of the last step, nats per scored token.
 
 Listed       one run's folder, in a line
-listed       every run below a folder, the newest first
+list_runs    every run below a folder, the newest first
 differences  the settings of two runs that are not the same
 
 A folder may come from somebody else, or be half-written: what can't be read is listed as such, and nothing is loaded.
@@ -54,7 +54,7 @@ class Listed:
 HEADER = ("run", "status", "method", "model", "steps", "loss", "time", "size")
 
 
-def listed(folder: Path) -> list[Listed]:
+def list_runs(folder: Path) -> list[Listed]:
     """Raises UserError where there is no such folder."""
     if not folder.is_dir():
         raise UserError(

@@ -27,16 +27,16 @@ def runs_ls(
     folder: Annotated[Path, typer.Argument(help="Runs are looked for below it.")] = Path("runs"), json_: Json = False
 ) -> None:
     """List the runs below a folder, the newest first."""
-    from innerloop.artifacts.listing import listed, table
+    from innerloop.artifacts.listing import list_runs, table
 
-    found = listed(folder)
+    found = list_runs(folder)
     say([run.facts() for run in found], table(found) if found else f"no runs below {folder}", as_json=json_)
 
 
 @runs.command("show")
 def runs_show(folder: Folder, json_: Json = False) -> None:
     """Show a run's settings, and what it took."""
-    from innerloop.artifacts.listing import listed
+    from innerloop.artifacts.listing import list_runs
     from innerloop.config.document import to_yaml
     from innerloop.config.output_dir import read_manifest
     from innerloop.errors import Fault, UserError
@@ -44,7 +44,7 @@ def runs_show(folder: Folder, json_: Json = False) -> None:
     manifest = read_manifest(folder)
     if manifest is None:
         raise UserError(Fault("no manifest.json here", str(folder), expected="the output_dir of a run"))
-    (run,) = listed(folder)
+    (run,) = list_runs(folder)
     facts = {key: value for key, value in run.facts().items() if value not in ("", None)}
     text = "\n".join([*(f"{key:8} {value}" for key, value in facts.items()), "", to_yaml(manifest["config"]).rstrip()])
     say({**run.facts(), "config": manifest["config"]}, text, as_json=json_)

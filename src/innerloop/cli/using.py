@@ -12,7 +12,7 @@ from innerloop.errors import Faults
 from innerloop.progress import Busy, busy
 
 if TYPE_CHECKING:
-    from innerloop.comparison.judging import Judged
+    from innerloop.comparison.judging import SideBySide
     from innerloop.runs.learned import Learned
 
 TOLERANCE = 1e-4  # of a float32 logit, between our forward and PEFT's
@@ -85,7 +85,7 @@ def adapt(
 
 def _judged(
     learned: "Learned", examples: Path, test: Path, steps: int | None, columns: dict[str, str] | None, now: Busy
-) -> "Judged":
+) -> "SideBySide":
     from innerloop.comparison.judging import judge
 
     now.say("judging it on the test examples")

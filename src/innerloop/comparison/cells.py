@@ -32,11 +32,12 @@ from innerloop.comparison.matrix import (
     read_plan,
     run_config,
 )
-from innerloop.comparison.scores import Say, forgotten, score_pieces, tuned
+from innerloop.comparison.scores import forgotten, score_pieces, tuned
 from innerloop.comparison.steps import budget_steps, timed_steps
 from innerloop.config.loading import RunConfig
 from innerloop.config.output_dir import read_manifest
 from innerloop.data.encoding import EncodedTask
+from innerloop.engine.groundwork import Say
 from innerloop.engine.session import Session, prepare
 from innerloop.engine.stopping import stoppable
 from innerloop.errors import ResumableError, RunError, UserError

@@ -15,9 +15,9 @@ from innerloop.artifacts.finished import finished
 from innerloop.comparison.cells import RESULT, identity
 from innerloop.comparison.matrix import PLAN, Cell
 from innerloop.comparison.planned import protocol_facts
-from innerloop.comparison.scores import Say, score_pieces, tuned
+from innerloop.comparison.scores import score_pieces, tuned
 from innerloop.config.loading import RunConfig
-from innerloop.engine.groundwork import Groundwork, groundwork
+from innerloop.engine.groundwork import Groundwork, Say, groundwork
 from innerloop.engine.session import prepare
 from innerloop.errors import Fault, Faults, UserError
 from innerloop.evaluation.generation import cap_fault

@@ -1,8 +1,8 @@
 """Will it work for mine? One new task's adapters side by side, on test examples of its own.
 
-judge     a run, a task's support and test examples -> Judged
-Judged    an Arm each: the base, the base with the support in its prompt, a fresh LoRA, and the run's own start
-Arm       nats and correctness of each test example, and what it wrote
+judge       a run, a task's support and test examples -> SideBySide
+SideBySide  an Arm each: the base, the base with the support in its prompt, a fresh LoRA, and the run's own start
+Arm         nats and correctness of each test example, and what it wrote
 
 Intervals are over the test examples: they speak of these adapters on examples like these, never of a method, for which
 several tasks and training seeds would be needed.
@@ -62,7 +62,7 @@ class Arm:
 
 
 @dataclass(frozen=True)
-class Judged:
+class SideBySide:
     """k: support examples; prompts, references: of the test examples; left_out: arms that could not be, and why."""
 
     k: int
@@ -116,7 +116,7 @@ class Judged:
 
 def judge(
     learned: Learned, support: Examples, test: Examples, *, inner: InnerLoop, columns: Mapping[str, str] | None = None
-) -> Judged:
+) -> SideBySide:
     """Every arm on the same examples; whatever adapts takes the same inner loop, from the run's start or a fresh LoRA.
 
     Raises UserError for examples that can't be read, and for a test example whose prompt the support has too.
@@ -147,7 +147,7 @@ def judge(
         arms.append(_arm("fresh LoRA", learned, fresh, inner, task))
     arms.append(_arm(OURS, learned, learned.space, inner, task))
     references = tuple(example.answer.strip() for example in task.task.test)
-    return Judged(len(task.pool), tuple(arms), tuple(map(_prompt, task.task.test)), references, left_out)
+    return SideBySide(len(task.pool), tuple(arms), tuple(map(_prompt, task.task.test)), references, left_out)
 
 
 def mean_interval(values: Sequence[float]) -> Bound:

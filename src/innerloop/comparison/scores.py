@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from innerloop.data.encoding import EncodedTask
+from innerloop.engine.groundwork import Say
 from innerloop.evaluation.forgetting import continuations, forgetting, shipped_prompts
 from innerloop.evaluation.kshot import Chunk, adapt, draw_support
 from innerloop.evaluation.protocol import TUNED_WITH, Initialization, Piece, Protocol, tune
@@ -21,8 +22,6 @@ from innerloop.loading.models import LoadedModel
 from innerloop.numerics.tensors import TensorSet
 from innerloop.results.names import How
 from innerloop.spaces.space import ParameterSpace
-
-Say = Callable[[str, int, int], None]  # stage, done, total
 
 
 def score_pieces(place: Path, todo: Sequence[Piece], measured: Callable[[Piece], dict[str, Any]], say: Say) -> None:

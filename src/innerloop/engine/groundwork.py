@@ -24,9 +24,9 @@ from innerloop.data.roles import Roles, assign_roles
 from innerloop.data.tasks import Task
 from innerloop.data.verifiers import unreadable
 from innerloop.engine.inspection import check_tokens, warnings_of
-from innerloop.engine.sources import check_sizes, counted, encoder_of, on_a_day, read_run_tasks
+from innerloop.engine.sources import check_sizes, encoder_of, on_a_day, placeholder_tasks, read_run_tasks
 from innerloop.errors import Fault, Faults
-from innerloop.loading.architecture import check_rotation, longest_alone, too_long
+from innerloop.loading.architecture import check_rotation, longest_alone, too_long_to_batch
 from innerloop.loading.models import LoadedModel, check_weights, load_tokenizer
 from innerloop.loading.shapes import has_tokenizer, model_shape, skeleton
 from innerloop.machine import chosen_device
@@ -193,7 +193,7 @@ class _Look:
             self.say("reading the tasks", 0, 0)
             with self.faults.collecting():
                 if self.assumed and self.config.tasks.suite is not None:
-                    return counted(self.config), {}
+                    return placeholder_tasks(self.config), {}
                 tasks, dropped, self.warnings = read_run_tasks(self.config)
                 return tasks, dropped
         return None, {}
@@ -238,7 +238,7 @@ def lengths(model: "PreTrainedModel", tasks: Sequence[EncodedTask]) -> list[Faul
         tokens, longest = max(((len(example.tokens), example.id) for example in examples), default=(0, ""))
         if most is not None and tokens > most:
             named = next(each.named for each in (*task.task.pool, *task.task.test) if each.id == longest)
-            found.append(too_long(tokens, most, f"task {task.task.name}, {named}"))
+            found.append(too_long_to_batch(tokens, most, f"task {task.task.name}, {named}"))
     return found
 
 

@@ -1,10 +1,10 @@
 """Where a run's tasks come from, and whether there is enough of them.
 
-read_run_tasks     the tasks of the suite or folder
-counted            a suite's tasks with nothing in them, where only their number is asked for
-encoder_of, on_a_day    how they are read, and what day it is then
-examples_a_round   support and query examples that a step draws of a task
-check_sizes        whether the tasks fill a step
+read_run_tasks        the tasks of the suite or folder
+placeholder_tasks     a suite's tasks with nothing in them, where only their number is asked for
+encoder_of, on_a_day  how they are read, and what day it is then
+examples_a_round      support and query examples that a step draws of a task
+check_sizes           whether the tasks fill a step
 """
 
 from collections.abc import Sequence
@@ -56,7 +56,7 @@ def read_run_tasks(config: RunConfig) -> tuple[list[Task], dict[str, int], list[
     return [_capped(task, tasks.examples_per_task) for task in checked], dropped, list(found.warnings)
 
 
-def counted(config: RunConfig) -> list[Task]:
+def placeholder_tasks(config: RunConfig) -> list[Task]:
     """A suite's tasks with as many examples as they will have, and nothing in them."""
     tasks = config.tasks
     assert tasks.suite is not None

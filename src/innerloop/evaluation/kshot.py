@@ -26,7 +26,7 @@ from innerloop.config.defaults import AUTO_TOKENS_PER_FORWARD
 from innerloop.data.batches import collate, inner_batches
 from innerloop.data.encoding import Encoded, EncodedTask
 from innerloop.data.tasks import Batch
-from innerloop.learning.inner_loop import Adapted, InnerLoop
+from innerloop.learning.inner_loop import InnerLoop, Reached
 from innerloop.loading.architecture import packs
 from innerloop.numerics.tensors import TensorSet, per_task
 from innerloop.spaces.bounded import InParts
@@ -87,7 +87,7 @@ def adapted(
     support: Sequence[Sequence[Encoded]],
     *,
     before_step: Callable[[TensorSet, Batch], None] | None = None,
-) -> Adapted:
+) -> Reached:
     """K steps from the shared values on T tasks' support: what `Learned.adapt`, eval and compare all do.
 
     The step's examples are `inner_batches`'; they go through the model in parts that a token budget bounds.

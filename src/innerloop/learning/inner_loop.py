@@ -3,7 +3,7 @@
 Legend: T = tasks, K = inner steps.
 
 InnerLoop   K steps of an optimizer whose state is fresh for each task
-Adapted     the adapted values (T, ...) and the support loss before each step (K, T)
+Reached     the adapted values (T, ...) and the support loss before each step (K, T)
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +20,7 @@ from innerloop.spaces.phases import phase
 from innerloop.spaces.space import ParameterSpace
 
 
-class Adapted(NamedTuple):
+class Reached(NamedTuple):
     values: TensorSet
     losses: Tensor
 
@@ -44,7 +44,7 @@ class InnerLoop:
         support: Sequence[Batch],
         *,
         before_step: Callable[[TensorSet, Batch], None] | None = None,
-    ) -> Adapted:
+    ) -> Reached:
         """K steps from `start` (T, ...), which is left as it is; step k reads support[k], cyclically.
 
         before_step sees the values (in place: copy what you keep) and the batch of each step before it is taken.
@@ -60,4 +60,4 @@ class InnerLoop:
             with phase("inner"):
                 losses.append(space.descend(values, state, batch, self.optimizer))
         tasks = len(next(iter(values.values())))
-        return Adapted(values, torch.stack(losses) if losses else torch.empty(0, tasks))
+        return Reached(values, torch.stack(losses) if losses else torch.empty(0, tasks))

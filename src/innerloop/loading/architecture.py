@@ -1,12 +1,13 @@
 """What innerloop needs of a causal language model, and the parts of one that has it.
 
 base_model, decoder_layers, head, logit_softcap    the parts
-packs                whether examples may lie side by side in a row
-longest_alone, too_long   tokens up to which what a model makes of an example is its own, and what to say of more
-check_rotation       whether it is, whatever went through the model before
-check_parts          whether they are there
-check_no_kernel      whether a config asks for code from the hub
-check_architecture   and whether the logits are what the parts make of a short input
+packs               whether examples may lie side by side in a row
+longest_alone       tokens up to which what a model makes of an example is its own
+check_rotation      whether it is, whatever went through the model before
+too_long_to_batch   what to say of an example of more tokens
+check_parts         whether they are there
+check_no_kernel     whether a config asks for code from the hub
+check_architecture  and whether the logits are what the parts make of a short input
 """
 
 import json
@@ -69,7 +70,7 @@ def check_rotation(model: nn.Module) -> None:
     faults.raise_if_any()
 
 
-def too_long(tokens: int, longest: int, where: str) -> Fault:
+def too_long_to_batch(tokens: int, longest: int, where: str) -> Fault:
     """Of an example that is longer than `longest_alone`."""
     problem = "longer than longrope's original_max_position_embeddings: examples beside it would be read at other"
     return Fault(f"{problem} positions than alone", where, tokens, f"at most {longest} tokens (tasks.max_length)")

@@ -1,8 +1,8 @@
 """The first setting of a run that fits in so much memory, tried in the order of what each costs in speed.
 
-parse_size   "24GB" -> bytes
-Answer       the forecast that fits, or of the smallest need, and the keys that make it so
-plan         config, device, budget -> Answer
+parse_size  "24GB" -> bytes
+Plan        the forecast that fits, or of the smallest need, and the keys that make it so
+plan        config, device, budget -> Plan
 """
 
 import re
@@ -19,7 +19,7 @@ from innerloop.engine.dtypes import with_dtype
 from innerloop.engine.groundwork import Groundwork
 from innerloop.errors import Fault, UserError
 from innerloop.planning.devices import Device
-from innerloop.planning.forecast import Forecast, forecast, shown
+from innerloop.planning.forecast import Forecast, bytes_in_words, forecast
 from innerloop.planning.workload import Workload, workload_of
 
 FEW_ROWS = 256  # of logits at a time: below, products with the head get slow and save next to nothing
@@ -39,7 +39,7 @@ def parse_size(text: str) -> int:
 
 
 @dataclass(frozen=True)
-class Answer:
+class Plan:
     """forecast: of the run with `keys` set; limit: bytes, of `limited_by`; fits: whether it needs no more;
     tried: what was set and the bytes that it needs, in order."""
 
@@ -66,15 +66,15 @@ class Answer:
         return [*self._verdict(), "", *self.forecast.lines()]
 
     def _verdict(self) -> list[str]:
-        limit = f"{shown(self.limit)} ({self.limited_by})"
+        limit = f"{bytes_in_words(self.limit)} ({self.limited_by})"
         if self.fits and not self.keys:
             return [f"fits in {limit} as configured"]
         found = [f"    {as_arguments(self.keys)}", "", *(f"    {line}" for line in as_yaml(self.keys))]
-        tried = [f"{shown(self.tried[0][1]):>12}  as configured"]
+        tried = [f"{bytes_in_words(self.tried[0][1]):>12}  as configured"]
         for (before, _), (keys, peak) in pairwise(self.tried):
             added = {key: value for key, value in keys.items() if before.get(key) != value}
-            tried.append(f"{shown(peak):>12}  and {as_arguments(added)}")
-        config, least = self.forecast.config, shown(self.forecast.peak)
+            tried.append(f"{bytes_in_words(peak):>12}  and {as_arguments(added)}")
+        config, least = self.forecast.config, bytes_in_words(self.forecast.peak)
         if self.fits:
             said = f"does not fit in {limit} as configured; {least} are enough with"
             return [said, *found, "", "tried", *tried]
@@ -84,7 +84,7 @@ class Answer:
         return [said, *found, "", "tried", *tried, *_ways_out(config)]
 
 
-def plan(config: RunConfig, device: Device, *, budget: int | None = None, ground: Groundwork | None = None) -> Answer:
+def plan(config: RunConfig, device: Device, *, budget: int | None = None, ground: Groundwork | None = None) -> Plan:
     """What the run will take; where that is more than the budget or the device has, the first setting that fits.
 
     ground: what is known of the run, where that was looked at before.
@@ -104,9 +104,9 @@ def plan(config: RunConfig, device: Device, *, budget: int | None = None, ground
         if smallest is None or found.peak < smallest[0].peak:
             smallest = found, keys
         if found.peak <= limit:
-            return Answer(found, keys, limit, limited_by, fits=True, tried=tuple(tried))
+            return Plan(found, keys, limit, limited_by, fits=True, tried=tuple(tried))
     assert smallest is not None
-    return Answer(*smallest, limit, limited_by, fits=False, tried=tuple(tried))
+    return Plan(*smallest, limit, limited_by, fits=False, tried=tuple(tried))
 
 
 def as_arguments(keys: Keys) -> str:
@@ -154,11 +154,16 @@ def _refuse_less_than_the_weights(work: Workload, limit: int, limited_by: str) -
         return
     model = work.session.config.model
     half = "model.dtype: bfloat16, which takes half; or " if model.dtype == "float32" else ""
-    right = (
-        f"more than {shown(work.base_bytes)}, {work.parameters:,} parameters in {model.dtype}; {half}a smaller model"
-    )
+    size = f"{bytes_in_words(work.base_bytes)}, {work.parameters:,} parameters in {model.dtype}"
     where = limited_by if limited_by.startswith("--") else f"memory of {limited_by}"
-    raise UserError(Fault(f"less than the weights of {model.name} alone", where, shown(limit), right))
+    raise UserError(
+        Fault(
+            f"less than the weights of {model.name} alone",
+            where,
+            bytes_in_words(limit),
+            f"more than {size}; {half}a smaller model",
+        )
+    )
 
 
 def _ways_out(config: RunConfig) -> list[str]:

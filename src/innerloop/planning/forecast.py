@@ -126,11 +126,11 @@ class Forecast:
     def cost(self) -> list[str]:
         """What of that the run's own plan doesn't say."""
         return [
-            f"memory   {shown(self.peak)} at the peak, in the {self.peak_phase} phase; "
-            f"the device has {shown(self.device.memory)}",
+            f"memory   {bytes_in_words(self.peak)} at the peak, in the {self.peak_phase} phase; "
+            f"the device has {bytes_in_words(self.device.memory)}",
             *self._host_lines(),
             *self._time_lines(),
-            "disk     " + ", ".join(f"{shown(size)} {what}" for what, size in self.disk.items()),
+            "disk     " + ", ".join(f"{bytes_in_words(size)} {what}" for what, size in self.disk.items()),
             "",
             *self.table(),
         ]
@@ -150,8 +150,8 @@ class Forecast:
 
     def _host_lines(self) -> list[str]:
         parts = self.footprint.host
-        listed = ", ".join(f"{part} {shown(size)}" for part, size in parts.items())
-        return [f"host     {shown(sum(parts.values()))} beside it: {listed}"] if parts else []
+        listed = ", ".join(f"{part} {bytes_in_words(size)}" for part, size in parts.items())
+        return [f"host     {bytes_in_words(sum(parts.values()))} beside it: {listed}"] if parts else []
 
     def _time_lines(self) -> list[str]:
         rate, steps = self.device.rate(self.config.model.dtype), self.config.outer.steps
@@ -233,7 +233,7 @@ def tokens_by_phase(method: Method, tasks: TaskBatch) -> dict[str, int]:
     return {phase: count for phase, count in tokens.items() if count}
 
 
-def shown(size: float) -> str:
+def bytes_in_words(size: float) -> str:
     """Bytes in words: 141 GB, 1.23 GB, 45 MB."""
     if size < 1e8:
         return f"{size / 1e6:.3g} MB"

@@ -7,7 +7,7 @@ beside   the manifest of a run with a forecast -> lines for people
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from innerloop.planning.forecast import duration, shown
+from innerloop.planning.forecast import bytes_in_words, duration
 from innerloop.planning.tracking import PARTS, Footprint
 
 IN_A_STEP = ("inner", "query", "outer")
@@ -53,9 +53,10 @@ def highest(phases: Mapping[str, Mapping[str, int]]) -> Mapping[str, int]:
 
 def _process(taken: Mapping[str, Any], peaks: Mapping[str, int]) -> str:
     if "allocated" in peaks:
-        return f"CUDA      {shown(peaks['allocated'])} allocated, {shown(peaks['reserved'])} reserved, at most"
-    before = f", {shown(taken['resident_before'])} of it before the model was read"
-    return f"process   {shown(peaks['rss'])} resident at most{before}"
+        allocated, reserved = (bytes_in_words(peaks[name]) for name in ("allocated", "reserved"))
+        return f"CUDA      {allocated} allocated, {reserved} reserved, at most"
+    before = f", {bytes_in_words(taken['resident_before'])} of it before the model was read"
+    return f"process   {bytes_in_words(peaks['rss'])} resident at most{before}"
 
 
 def _time(expected: float | None, seconds: float) -> str:

@@ -1,8 +1,8 @@
 """What an outer step takes, without weights: the real step on fake tensors, with few layers, extrapolated to all.
 
-trace     config, model shape, one chunk of tasks -> Footprint
-Kind      what tells decoder layers apart: equal kinds take equal memory
-Measured  peaks of every window, host bytes and operations, as one flat table of numbers
+trace      config, model shape, one chunk of tasks -> Footprint
+LayerKind  what tells decoder layers apart: equal kinds take equal memory
+Measured   peaks of every window, host bytes and operations, as one flat table of numbers
 
 A table is linear in the number of layers of each kind, window by window: a window is a phase, a stage and the kind
 of layer that runs, so that the moment of its peak doesn't change with the number of layers. One model with a layer of
@@ -38,7 +38,7 @@ _DEVICE = torch.device("cpu")
 Measured = Mapping[tuple[Any, ...], int]
 
 
-class Kind(NamedTuple):
+class LayerKind(NamedTuple):
     """trained: below, lowest, above (the lowest trained one) or untrained; own: what the shape says of this layer.
 
     A lowest one sends no gradient down; where all parameters are trained, the embedding below wants it.
@@ -75,7 +75,7 @@ def trace(config: RunConfig, shape: "PretrainedConfig", tasks: TaskBatch, *, on_
     return _footprint(found)
 
 
-def _kinds(config: RunConfig, shape: "PretrainedConfig") -> list[Kind]:
+def _kinds(config: RunConfig, shape: "PretrainedConfig") -> list[LayerKind]:
     """The kind of every decoder layer, lowest first."""
     count = shape.num_hidden_layers
     settings = config.method.lora_settings()
@@ -88,7 +88,7 @@ def _kinds(config: RunConfig, shape: "PretrainedConfig") -> list[Kind]:
             return "lowest" if index == lowest else "above"
         return "below" if lowest is not None and index < lowest else "untrained"
 
-    return [Kind(place(index), tuple(values[index] for values in lists)) for index in range(count)]
+    return [LayerKind(place(index), tuple(values[index] for values in lists)) for index in range(count)]
 
 
 def _layer_lists(shape: "PretrainedConfig") -> list[tuple[str, Sequence[Any]]]:
@@ -100,7 +100,7 @@ def _layer_lists(shape: "PretrainedConfig") -> list[tuple[str, Sequence[Any]]]:
     ]
 
 
-def _grouped(kinds: Sequence[Kind], counts: Mapping[Kind, int]) -> list[int]:
+def _grouped(kinds: Sequence[LayerKind], counts: Mapping[LayerKind, int]) -> list[int]:
     """Indices of layers, as many of each kind as asked for: those of a kind together, the kind of the topmost last.
 
     A further layer then lies beside one of its kind, wherever in the model its kind is.
@@ -166,7 +166,7 @@ def _with_layers(shape: "PretrainedConfig", layers: Sequence[int]) -> "Pretraine
     return cut
 
 
-def _for_layers(config: RunConfig, kinds: Sequence[Kind], layers: Sequence[int]) -> RunConfig:
+def _for_layers(config: RunConfig, kinds: Sequence[LayerKind], layers: Sequence[int]) -> RunConfig:
     """The config of a run on these layers alone."""
     if config.method.lora is None:
         return config

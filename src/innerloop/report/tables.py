@@ -24,7 +24,7 @@ from innerloop.report.words import (
     Metric,
     budget_title,
     how_title,
-    metrics_of,
+    reported_metrics,
     unequal,
 )
 from innerloop.results.cell_files import Overlapping
@@ -78,7 +78,7 @@ def others(results: Results, budget: str, table: TaskSet) -> Table | None:
 def seen(results: Results, budget: str) -> Table:
     """T1: the tasks of training, other examples, no adaptation."""
     rows, columns = [], ["method"]
-    for metric in metrics_of(results):
+    for metric in reported_metrics(results):
         columns += [
             metric.heading,
             f"{metric.differences} minus {REFERENCE}",
@@ -86,7 +86,7 @@ def seen(results: Results, budget: str) -> Table:
         ]
     for arm in seen_arms(results, budget):
         row = [name_cell(arm)]
-        for metric in metrics_of(results):
+        for metric in reported_metrics(results):
             score = results.score(budget, arm, "none", 0, metric.name, "seen")
             change = results.difference(budget, arm, "none", 0, metric.name, "seen")
             row += [
@@ -176,7 +176,7 @@ def _no_score(results: Results, budget: str, arm: str) -> TableCell:
 
 
 def _stops(results: Results, metric: Metric) -> bool:
-    return metric is MAIN_METRICS[0] and STOPPING in metrics_of(results)
+    return metric is MAIN_METRICS[0] and STOPPING in reported_metrics(results)
 
 
 def _stopping(results: Results, budget: str, how: How, arm: str, metric: Metric) -> list[TableCell]:

@@ -8,14 +8,14 @@ forgetting   how far the answers to other prompts moved
 
 from innerloop.report.page import NOTHING, Table, TableCell, cell, number
 from innerloop.report.tables import name_cell, score_cell, worst_cell
-from innerloop.report.words import METRIC, budget_title, metrics_of, signed
+from innerloop.report.words import METRIC, budget_title, reported_metrics, signed
 from innerloop.results.names import NO_BUDGET
 from innerloop.results.schema import Forgetting, Results, Target, unique
 
 
 def one_arm(results: Results, budget: str, arm: str) -> Table:
     """Unseen tasks: a row for each k and adaptation."""
-    metrics = metrics_of(results)
+    metrics = reported_metrics(results)
     took = {(entry.k, entry.how): entry for entry in results.adaptation if entry.arm == arm}
     scored = dict.fromkeys((each.k, each.how) for each in results.scores if (each.table, each.arm) == ("unseen", arm))
     rows = []

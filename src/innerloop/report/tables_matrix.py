@@ -8,7 +8,7 @@ from typing import Any
 
 from innerloop.report.page import NOTHING, Table, TableCell, cell, number, size, whole
 from innerloop.report.tables import difference_cell, score_cell
-from innerloop.report.words import MAIN_METRICS, NOT_DONE, Metric, budget_title, metrics_of
+from innerloop.report.words import MAIN_METRICS, NOT_DONE, Metric, budget_title, reported_metrics
 from innerloop.results.names import COST, REFERENCE, How
 from innerloop.results.schema import ArmRow, Results
 
@@ -22,7 +22,7 @@ def matrix(results: Results, budget: str, how: How) -> tuple[Table, list[str]]:
         "parameters trained": [_parameters(row) for row in rows],
     }
     columns |= {title: [_fact(row, field, show) for row in rows] for title, field, show in _FACTS}
-    for metric in metrics_of(results) if budget != COST else ():
+    for metric in reported_metrics(results) if budget != COST else ():
         for change in (False, True) if metric in MAIN_METRICS else (False,):
             columns |= dict(_outcomes(results, budget, how, metric, change=change))
     seeds = [row.seeds for row in rows]

@@ -1,9 +1,9 @@
 """The words of a report for what results.json names: metrics, budgets, adaptations, and why a score is absent.
 
-Metric        its unit, which way is better, how it is written
-MAIN_METRICS  the two that headline, in the order of the page; STOPPING: what ends an answer; METRIC: by name
-metrics_of    those that some results have a score of
-printable     results without characters that no page can hold
+Metric            its unit, which way is better, how it is written
+MAIN_METRICS      the two that headline, in the order of the page; STOPPING: what ends an answer; METRIC: by name
+reported_metrics  those that some results have a score of
+printable         results without characters that no page can hold
 """
 
 import re
@@ -78,7 +78,7 @@ MAIN_METRICS = (_NATS, _ACCURACY)
 METRIC: dict[MetricName, Metric] = {metric.name: metric for metric in (_NATS, STOPPING, _ACCURACY)}
 
 
-def metrics_of(results: Results) -> list[Metric]:
+def reported_metrics(results: Results) -> list[Metric]:
     """The main ones, and those that have a score; STOPPING behind the nats of the answer."""
     found = {score.metric for score in results.scores}
     return [metric for name, metric in METRIC.items() if metric in MAIN_METRICS or name in found]

@@ -27,7 +27,7 @@ from innerloop.loading.architecture import (
     logit_softcap,
     longest_alone,
     packs,
-    too_long,
+    too_long_to_batch,
 )
 from innerloop.numerics.loss import CHUNK_ROWS, Head, plain_cross_entropy, score_rows, task_cross_entropy
 from innerloop.spaces.attention import attending
@@ -110,7 +110,7 @@ class AnswerLoss:
     def scored_hidden(self, batch: Batch) -> Tensor:
         """(R, D) last hidden states whose next token is scored."""
         if self.longest is not None and batch.tokens.shape[-1] > self.longest:
-            raise UserError(too_long(batch.tokens.shape[-1], self.longest, "the longest example of a batch"))
+            raise UserError(too_long_to_batch(batch.tokens.shape[-1], self.longest, "the longest example of a batch"))
         # One example per row, unless they were packed and the family can keep them apart (note 9).
         tokens_NS, positions, scored = batch.tokens.flatten(0, 1), None, batch.scored_rows
         packing = batch.packing if self.packs else None
