@@ -66,7 +66,7 @@ TINY_TOKENS, TINY_REPEATS = 8, 2
 
 
 class Case(NamedTuple):
-    """at_least: tokens a second."""
+    """at_least: tokens per second."""
 
     work: Work
     at_least: float | None = None
@@ -224,7 +224,7 @@ def _release() -> None:
 def gpu_table(results: dict[str, Any] | None) -> list[str]:
     """results: None = none yet."""
     counted = "operators" if results and results["device"] == "cpu" else "launches"
-    title = f"| case | tokens/s | a step, s | {counted} a step | MFU | peak, GB | aim, tokens/s |"
+    title = f"| case | tokens/s | s per step | {counted} per step | MFU | peak, GB | aim, tokens/s |"
     lines = [title, "|---|--:|--:|--:|--:|--:|--:|"]
     for name, case in [each for group in CASES for each in group.items()]:
         aim = f"{case.at_least:,.0f}" if case.at_least else ""

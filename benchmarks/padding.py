@@ -6,10 +6,10 @@ The folder has GSM8K's train.jsonl; SmolLM2-135M's tokenizer. Every batch of the
 own stream and split as its trainer does.
 
 lora          one task, 8 examples a step
-fomaml-lora   tasks of 100 consecutive problems; 4 a step, 8 support and 8 query examples of each
+fomaml-lora   tasks of 100 consecutive problems; 4 per step, 8 support and 8 query examples of each
 
 one forward   all tasks of a step in one forward, as on a GPU: filled up to the tokens of the longest one
-as it runs    on a CPU: as many tasks a forward as its token budget gives, and no fillers
+as it runs    on a CPU: as many tasks per forward pass as its token budget gives, and no fillers
 padded        every example filled up to the longest of its forward's
 attention     pairs of tokens that attention looks at, of those in its rows: it works on examples, padded
 """
@@ -95,7 +95,7 @@ def _pairs(batches: Sequence[Batch]) -> float:
 
 def padding_table(results: dict[str, Any]) -> list[str]:
     lines = [
-        "| batches | tokens a step | padded | packed, a step's tasks in one forward | packed, as a CPU runs it | aim |",
+        "| batches | tokens per step | padded | packed, a step's tasks together | packed, as a CPU runs it | aim |",
         "|---|--:|--:|--:|--:|--:|",
     ]
     for name, row in results["rows"].items():

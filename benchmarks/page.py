@@ -24,7 +24,7 @@ from robustness.faults import faults_table
 from robustness.growth import growth_table
 
 RESULTS = Path(__file__).parent / "results"
-FIGURE = "\n![Seconds a step against what grows](../benchmarks/results/growth.svg)"
+FIGURE = "\n![Seconds per step against what grows](../benchmarks/results/growth.svg)"
 
 TITLE = """\
 # Measurements
@@ -220,7 +220,7 @@ SECTIONS = [
         "growth",
         "export PYTHONPATH=tests:benchmarks\n"
         "python -m robustness.growth --output benchmarks/results/growth.json    # 12 minutes",
-        "Seconds a step of `fomaml-lora` against what grows, the rest held. Llama shapes, random weights, float32.\n"
+        "Seconds per step of `fomaml-lora` against what grows, the rest held. Llama shapes, random weights, float32.\n"
         "A slope of 1 is proportional.\n",
         lambda found: [*growth_table(found), FIGURE],
     ),
@@ -282,7 +282,7 @@ SECTIONS = [
         "Plans on a GPU",
         "plan-cuda",
         "PYTHONPATH=tests python benchmarks/plan.py --cuda --output benchmarks/results/plan-cuda.json",
-        "The same on Llama-3.2-1B's shape at 8 x 512 tokens a pass, bfloat16.\n",
+        "The same on Llama-3.2-1B's shape at 8 x 512 tokens per pass, bfloat16.\n",
         plan_table,
     ),
 ]

@@ -39,7 +39,7 @@ SMOLLM2 = {
     "tie_word_embeddings": True,
 }
 
-# What the table of docs/plan.md is about: one task of 8 examples of 512 tokens a pass.
+# What the table of docs/plan.md is about: one task of 8 examples of 512 tokens per pass.
 LLAMA: dict[str, Any] = {
     "model": {"name": "meta-llama/Llama-3.2-1B", "dtype": "bfloat16"},
     "tasks": {"suite": "hidden-rules", "held_out": ["affine"]},
@@ -60,7 +60,7 @@ TABLE_BEGIN, TABLE_END = "<!-- table: begin, by `python docs/generate.py --plan`
 INTRO = """\
 # Methods
 
-A method is a rule, which turns tasks into a gradient of the shared values, times the set of tensors it trains.
+A method combines a rule (how tasks give a gradient of the shared values) with a space (which tensors are trained).
 `method.name` names one. A method accepts only the options it reads: any other is an error
 ([config](config.md)).
 """
@@ -92,14 +92,14 @@ bit for bit; `tests/learning/test_methods.py` holds them to it. They differ in t
 
 {table}
 Schedule and data are settings that both read. A round over all tasks is `outer.tasks_per_step` set to their
-number; fresh minibatches an inner step are `method.inner.batch_size` below `tasks.support`; less data is
+number; fresh minibatches per inner step are `method.inner.batch_size` below `tasks.support`; less data is
 `tasks.examples_per_task`. Where one of the two does better on your tasks, one of these settings did it.
 """
 
 CHOICE = """\
 ## How to choose
 
-1. **`joint-lora` is the baseline to beat.** It has no inner loop, one gradient a task. Networks trained jointly
+1. **`joint-lora` is the baseline to beat.** It has no inner loop, one gradient per task. Networks trained jointly
    come close to gradient-based meta-learning, in theory for deep ones and on few-shot image benchmarks
    ([arXiv:2106.09017](https://arxiv.org/abs/2106.09017)). Give it as many tokens as its rivals and adapt it as
    well.

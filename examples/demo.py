@@ -132,19 +132,19 @@ def joint_config(config: RunConfig, session: Session) -> RunConfig:
     method = {"name": "joint-lora", "lora": given["method"]["lora"]}
     folder = f"{config.output_dir}/joint-lora"
     joint = load_config(given | {"method": method, "output_dir": folder})
-    ratio = plan(session).tokens_a_step / plan(replace(session, config=joint)).tokens_a_step
+    ratio = plan(session).tokens_per_step / plan(replace(session, config=joint)).tokens_per_step
     steps = round(config.outer.steps * ratio)
     return load_config(given | {"method": method, "output_dir": folder, "outer": given["outer"] | {"steps": steps}})
 
 
 def work_in_tokens(session: Session, in_context: int) -> int:
     """About how many tokens go through the model in all, for the time left."""
-    tokens_a_step, config = plan(session).tokens_a_step, session.config
-    support = tokens_a_step / config.outer.tasks_per_step / 4  # one task's batch
+    tokens_per_step, config = plan(session).tokens_per_step, session.config
+    support = tokens_per_step / config.outer.tasks_per_step / 4  # one task's batch
     validation, held_out = len(session.validation) * support, sum(map(tokens, session.held_out))
     choosing = len(GRID.lrs) * validation * (max(GRID.steps) + 2 * len(GRID.steps))
     adapting = len(session.held_out) * support * (3 + max(GRID.steps)) + 4 * held_out
-    return int(2 * config.outer.steps * tokens_a_step + 3 * (choosing + adapting + in_context))
+    return int(2 * config.outer.steps * tokens_per_step + 3 * (choosing + adapting + in_context))
 
 
 def tokens(task: Any) -> int:

@@ -83,7 +83,7 @@ def seal(folder: Path) -> None:
 def damage(folder: Path) -> str:
     """What is wrong with a sealed folder, in words; nothing where every byte is as it was sealed.
 
-    Every file's sha256 is read again (about half a second a gigabyte).
+    Every file's sha256 is read again (about half a second per gigabyte).
     """
     try:
         sealed, found = (folder / MANIFEST).read_text(), _manifest(folder)
@@ -103,7 +103,7 @@ def damage(folder: Path) -> str:
 def built_once(target: Path, build: Callable[[Path], None]) -> Path:
     """`target`, filled by `build(folder)` unless it holds, byte for byte, what an earlier build wrote.
 
-    Every file's sha256 is read again on each call (about half a second a gigabyte). Raises OSError where the
+    Every file's sha256 is read again on each call (about half a second per gigabyte). Raises OSError where the
     disk refuses, and whatever `build` raises.
     """
     from filelock import FileLock

@@ -142,5 +142,5 @@ def test_a_pool_of_different_prompts_is_drawn_as_one_that_is_only_counted() -> N
 
 @pytest.mark.parametrize(("pools", "tasks_per_step"), [([4, 30], 1), ([30], 2), ([30], 0)])
 def test_what_cannot_be_drawn_is_refused(pools: list[int], tasks_per_step: int) -> None:
-    with pytest.raises(ValueError, match=r"pool of 4 examples|tasks a step"):
+    with pytest.raises(ValueError, match=r"pool of 4 examples|tasks per step"):
         stream(pools, tasks_per_step=tasks_per_step)

@@ -86,7 +86,7 @@ def test_a_second_derivative_is_refused_by_the_chunked_loss_alone() -> None:
 
 
 def test_a_trained_head_with_several_tasks_is_refused() -> None:
-    with pytest.raises(ValueError, match="one task a forward"):
+    with pytest.raises(ValueError, match="one task per forward pass"):
         values_and_gradients(task_cross_entropy, rows=12, tasks=2, softcap=None, trained_head=True)
 
 

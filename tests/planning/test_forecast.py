@@ -69,7 +69,7 @@ def test_operations_are_those_of_a_real_step(
     # and a second derivative does most in attention.
     assert found.flops == pytest.approx(counter.get_total_flops(), rel=0.06 if method == "maml-lora" else 0.02)
     assert found.tasks_per_forward == tasks_per_forward
-    assert found.workload.tokens_a_step == trainer.step(batches[0]).tokens
+    assert found.workload.tokens_per_step == trainer.step(batches[0]).tokens
 
 
 def in_place(_: Any, left: Any, right: Any, *__: Any, **___: Any) -> int:
@@ -235,7 +235,7 @@ def test_adapters_of_single_tasks_are_shared_out_over_gpus(predict: Predict) -> 
     assert one.seconds is not None
     assert one.total_seconds == pytest.approx(2 * 2 * one.seconds)
     assert two.total_seconds == four.total_seconds == pytest.approx(2 * one.seconds)
-    assert any(line.startswith("adapters 2, one a task of tasks.held_out") for line in one.lines())
+    assert any(line.startswith("adapters 2, one per task of tasks.held_out") for line in one.lines())
 
 
 # what is said
@@ -254,7 +254,7 @@ def test_lines_say_where_tokens_and_rates_come_from(world: World, predict: Predi
     (tmp_path / "config.json").write_text((world.base / "config.json").read_text())
     counted = "\n".join(predict(device=H200).lines())
     assumed = "\n".join(predict(device=H200, **{"model.name": str(tmp_path)}).lines())
-    assert "a step, the mean of 2 steps" in counted
+    assert "per step, the mean of 2 steps" in counted
     assert "every example taken as 512 (tasks.max_length), all scored: no tokenizer is here" in assumed
     assert "40% of the vendor's 67 TFLOP/s in float32, assumed" in counted
     assert "measured on 2 cores" in "\n".join(predict().lines())

@@ -49,7 +49,7 @@ def test_the_batches_are_those_of_the_run(world: World, method: str) -> None:
         [each.keys for each in batch.batches] for batch in batches
     ]
     rule = config.method.build()
-    assert found.tokens_a_step == sum(rule.tokens(batch) for batch in batches) / len(batches)
+    assert found.tokens_per_step == sum(rule.tokens(batch) for batch in batches) / len(batches)
     assert found.pool == sum(len(task.pool) for task in session.train)
     assert found.tasks_per_forward(config, kind="cpu") == session.tasks_per_forward(session.streams()[0][1])
     trained = session.space().trained()
@@ -89,7 +89,7 @@ def test_the_cut_keeps_what_a_run_draws_and_no_more_than_there_is(world: World) 
     assert workload(world, **changes, **{"outer.steps": 1}).cached_examples == 2 * (ROWS - TEST)  # whole companies
     assert workload(world, **changes, **{"outer.steps": 1000}).cached_examples == pool
     assert workload(world, **{"outer.steps": 1000}).cached_examples == 0
-    short, long = workload(world).tokens_an_example, max(len(e.tokens) for e in workload(world).session.train[0].pool)
+    short, long = workload(world).tokens_per_example, max(len(e.tokens) for e in workload(world).session.train[0].pool)
     assert 0 < short <= long
 
 
@@ -99,7 +99,7 @@ def test_the_cut_keeps_what_a_run_draws_and_no_more_than_there_is(world: World) 
 def test_without_a_tokenizer_every_example_is_as_long_as_it_may_be(world: World, bare: str) -> None:
     found = workload(world, **{"model.name": bare, "tasks.max_length": 77, "outer.steps": 50})
     assert not found.encoded
-    assert (found.tokens_a_step, found.tokens_an_example) == (2 * (2 * 3 + 2) * 77, 77)  # tasks x (K supports + query)
+    assert (found.tokens_per_step, found.tokens_per_example) == (2 * 8 * 77, 77)  # tasks x (K supports + query)
     (step,) = found.steps
     assert step.query is not None
     assert len(step.query.scored_rows) == 2 * 2 * 76  # the first token is predicted by none

@@ -161,7 +161,7 @@ def quantile(freedom: int, *, level: float = 0.95) -> float:
 def growth_table(results: dict[str, Any]) -> list[str]:
     aim = f"at most {results['slope_at_most']:g}"
     lines = [
-        "| what grows | from | to | seconds a step | slope (95 %) | slope over tokens (95 %) | aim |",
+        "| what grows | from | to | seconds per step | slope (95 %) | slope over tokens (95 %) | aim |",
         "|---|--:|--:|--:|--:|--:|--:|",
     ]
     for axis, row in results["axes"].items():
@@ -170,7 +170,7 @@ def growth_table(results: dict[str, Any]) -> list[str]:
         slopes = f"{_slope(row['fit'])} | {_slope(row['over_tokens'])}"
         lines.append(f"| {axis} | {first['size']:,} | {last['size']:,} | {span} | {slopes} | {aim} |")
     task = results["per_task"]
-    said = f"A task's seconds with {task['many']} tasks a step: {task['ratio']:.2f} of what they are with {task['few']}"
+    said = f"A task's seconds with {task['many']} tasks per step: {task['ratio']:.2f} of those with {task['few']}"
     return [*lines, "", f"{said} (aim: at most {task['at_most']:g})."]
 
 
@@ -199,7 +199,7 @@ def growth_figure(results: dict[str, Any]) -> tuple[str, bytes]:
             _plain_ticks(panel, sizes)
         for panel in panels[len(results["axes"]) :]:
             panel.set_axis_off()
-        figure.suptitle("seconds a step, and the slope (95 %)", x=0.01, ha="left", fontsize=8.5)
+        figure.suptitle("seconds per step, and the slope (95 %)", x=0.01, ha="left", fontsize=8.5)
         return look.render(figure)
 
 

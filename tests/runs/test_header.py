@@ -31,7 +31,7 @@ def test_the_plan_names_what_is_trained(world: World, method: str) -> None:
     assert (what.trained.parameters, what.trained.model_parameters) == (trained, whole)
     assert (trained == whole) == (METHODS[method].space.trains_base)
     assert (what.tasks, what.adapters) == ((2, 2) if method == "lora" else (3, 1))
-    assert what.tokens_a_step == session.config.method.build().tokens(session.streams()[0][1][0])
+    assert what.tokens_per_step == session.config.method.build().tokens(session.streams()[0][1][0])
     text = "\n".join(what.lines())
     assert f"method   {method} ({METHODS[method].title})" in text
     assert f"{trained:,} parameters" in text
@@ -87,7 +87,8 @@ def test_the_plan_counts_what_was_dropped_and_cached(world: World, tmp_path: Pat
     what = header_of(session_of(world, "fomaml-lora", **changes))
     assert what.dropped["repeated"] == 4
     assert what.dropped["too long"] > 0
-    assert "cache    layers 0-0 run once for each example; at most 16 GB of hidden states are kept" in what.lines()
+    kept = "outputs of the frozen layers 0-0 are computed once per example and kept (up to 16 GB)"
+    assert f"cache    {kept}" in what.lines()
     assert f"dropped  {what.dropped['too long']} too long" in what.lines()
     plain = header_of(session_of(world, "fomaml-lora"))
     assert (plain.dropped, plain.cached_layers) == ({}, 0)
@@ -125,8 +126,8 @@ def test_the_plan_says_where_whole_gradients_are_kept(
     world: World, method: str, changes: dict[str, Any], kept: bool
 ) -> None:
     what = header_of(session_of(world, method, **changes))
-    assert what.whole_gradients == kept
-    assert any("whole gradient is kept" in line for line in what.lines()) == kept
+    assert what.keeps_full_gradient == kept
+    assert any("full gradient is kept" in line for line in what.lines()) == kept
 
 
 def test_fit_takes_the_steps_that_are_left_and_reports_each(world: World) -> None:

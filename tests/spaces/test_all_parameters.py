@@ -296,7 +296,7 @@ def test_any_module_and_loss_will_do_and_what_the_loss_does_not_reach_stays(clip
 
 def test_several_tasks_in_a_forward_are_refused() -> None:
     space, tasks = all_space(tiny_model("llama", layers=1)), Tasks(tasks=2).batch
-    with pytest.raises(ValueError, match="one task a forward"):
+    with pytest.raises(ValueError, match="one task per forward pass"):
         space.loss_and_gradient(perturbed(space.shared, 2), tasks.support[0])
-    with pytest.raises(ValueError, match="one task a forward"), space.installed(perturbed(space.shared, 2)):
+    with pytest.raises(ValueError, match="one task per forward pass"), space.installed(perturbed(space.shared, 2)):
         pass

@@ -60,7 +60,7 @@ def base_id(config: RunConfig, model: LoadedModel) -> str:
 def _training(config: RunConfig) -> list[str]:
     tasks, outer, inner, lora = config.tasks, config.outer, config.method.inner, config.method.lora
     source = f"the suite {tasks.suite}" if tasks.suite else "a folder of tasks"
-    lines = [f"- **tasks**: {source}; {outer.tasks_per_step} a step"]
+    lines = [f"- **tasks**: {source}; {outer.tasks_per_step} per step"]
     lines.append(f"- **outer loop**: {outer.steps} steps of {outer.optimizer.name}, lr {outer.optimizer.lr:g}")
     if inner is not None:
         lines.append(f"- **inner loop**: {inner.steps} steps of {inner.optimizer.name}, lr {inner.optimizer.lr:g}")

@@ -77,7 +77,7 @@ class Begun(NamedTuple):
     missing: list[Cell]
 
     def lines(self) -> list[str]:
-        """For people, one fact a line."""
+        """For people, one fact per line."""
         said = self.plan["protocol"]
         ks, every = ", ".join(str(k) for k in said["k"]), len(self.plan["cells"])
         return [

@@ -21,7 +21,7 @@ def run_facts(output: Path) -> dict[str, Any]:
     lines = [json.loads(line) for line in (output / METRICS).read_text().splitlines()]
     config, plan, seconds = load_config(said["config"]), said["plan"], said["timing"]["seconds"]
     row, method = config.method.row, config.method.build()
-    inner = config.method.inner.steps * method.passes_a_step if config.method.inner else 0
+    inner = config.method.inner.steps * method.passes_per_step if config.method.inner else 0
     folder = output / ("adapters" if row.one_task else row.space.exported)
     return {
         "algorithm": plan["algorithm"],

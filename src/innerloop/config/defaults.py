@@ -4,7 +4,7 @@ DEFAULT_TASKS_PER_STEP, DEFAULT_TRUNK_CACHE_GB    of training
 AUTO_TOKENS_PER_FORWARD   by the kind of device
 """
 
-# On two cores 1,024 tokens a forward were slower than 512 and took half as much memory again (benchmarks/step.py).
+# On two cores 1,024 tokens per forward pass were slower than 512 and took 1.5 times the memory (benchmarks/step.py).
 # A GPU is assumed, not measured, to be busy from about 8,192 on.
 AUTO_TOKENS_PER_FORWARD = {"cpu": 512, "cuda": 8192}
 

@@ -123,7 +123,7 @@ def _method_conflicts(values: Values) -> Iterator[Objection]:
         problem = f'"{name}" differentiates through its inner steps, which have to be sgd'
         yield Objection((INNER_OPTIMIZER, METHOD), problem, "sgd")
     if row.space.limit is not None and values[A_FORWARD] != "auto" and values[A_FORWARD] > row.space.limit:
-        problem = f'"{name}" trains {row.space.title}: one task a forward'
+        problem = f'"{name}" trains {row.space.title}: one task per forward pass'
         yield Objection((A_FORWARD, METHOD), problem, f"auto or 1; {lora_sibling(name)} takes many")
     if row.one_task and values[A_STEP] != 1:
         yield Objection((A_STEP, METHOD), f'"{name}" trains on one task at a time', "1")

@@ -1,6 +1,6 @@
 """Encoded examples become the tensors of a batch.
 
-Legend: T = tasks, B = examples a task, S = tokens of the longest example, K = inner steps, R = scored rows.
+Legend: T = tasks, B = examples per task, S = tokens of the longest example, K = inner steps, R = scored rows.
 
 collate         T lists of B encoded examples -> Batch
 inner_batches   one support batch per inner step: the whole support each time, or fresh parts of it

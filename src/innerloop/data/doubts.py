@@ -14,7 +14,7 @@ from innerloop.data.tasks import Example, Task, exact_match
 from innerloop.data.verifiers import finals, numbers_in, same_mathematics, same_number
 
 MOST_PASSING = 0.05  # of the wrong answers
-PAIRS = 40  # wrong answers a task, at most
+PAIRS = 40  # wrong answers per task, at most
 FEWEST_PAIRS = 20  # of a task, below which it is only counted with the others
 PAIRS_IN_ALL = 2000
 SLOW_PAIRS_IN_ALL = 100  # where each takes milliseconds of computer algebra

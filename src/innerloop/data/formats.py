@@ -120,7 +120,7 @@ def _jsonl(path: Path, faults: Faults) -> Iterator[RawRow]:
                 faults.add(f"not UTF-8 at byte {error.start + 1} of the line", where, line[:SHOWN])
             except json.JSONDecodeError as error:
                 problem = f"broken JSON at column {error.colno}: {error.msg}"
-                faults.add(problem, where, line.decode()[:SHOWN], "one record a line, as JSON")
+                faults.add(problem, where, line.decode()[:SHOWN], "one record per line, as JSON")
             except ValueError as error:
                 faults.add(f"broken JSON: {error}", where)
             else:
@@ -134,7 +134,7 @@ def _json_array(path: Path, faults: Faults) -> Iterator[RawRow]:
     try:
         records = _parse(text)
     except json.JSONDecodeError as error:
-        hint = "one JSON array; one record a line belongs in a .jsonl file"
+        hint = "one JSON array; one record per line belongs in a .jsonl file"
         faults.add(f"broken JSON: {error.msg}", f"{path}:{error.lineno}", expected=hint)
     except ValueError as error:
         faults.add(f"broken JSON: {error}", str(path))

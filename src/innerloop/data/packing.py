@@ -1,6 +1,6 @@
 """Examples of unequal length side by side, in place of one a row with padding behind it.
 
-Legend: T = tasks, B = examples a task, S = tokens of the longest example, P = packed tokens of all tasks,
+Legend: T = tasks, B = examples per task, S = tokens of the longest example, P = packed tokens of all tasks,
 G = examples and fillers of all tasks, L = tokens of the longest of them.
 
 Packing   where every token of T tasks goes

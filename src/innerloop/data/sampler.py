@@ -1,6 +1,6 @@
 """The stream of task batches: a pure function of (seed, step), so a run resumes anywhere at no cost.
 
-Legend: n = tasks a step, P = examples in a task's pool.
+Legend: n = tasks per step, P = examples in a task's pool.
 
 Draw         the tasks and the example positions of one outer step
 TaskStream   draw(step): every task equally often, every prompt of a pool in turn, support and query apart
@@ -67,7 +67,7 @@ class TaskStream:
         query: int,
     ) -> None:
         if not 0 < tasks_per_step <= len(names):
-            raise ValueError(f"{tasks_per_step} tasks a step of {len(names)} tasks")
+            raise ValueError(f"{tasks_per_step} tasks per step of {len(names)} tasks")
         self.prompts = [[[p] for p in range(pool)] if isinstance(pool, int) else pool for pool in pools]
         fewest = min(map(len, self.prompts))
         if fewest < support + query:

@@ -1,6 +1,6 @@
 """Examples, tasks and the batches an engine step reads.
 
-Legend: T = tasks, B = examples a task, S = tokens (right-padded), R = scored rows.
+Legend: T = tasks, B = examples per task, S = tokens (right-padded), R = scored rows.
 
 Message     one turn of a conversation: role and content
 Example     a prompt (text or conversation) and the answer that is scored
@@ -123,7 +123,7 @@ class Batch:
     examples     T tuples of B, as encoded
     packed       whether the examples may lie side by side, in a model that admits it
     even         with fillers where tasks have unequally many tokens
-    packing      how they do; None = one a row
+    packing      how they do; None = one per row
     mask_seeds   T tuples of B seeds of an example's dropout masks; None = no dropout
     share        (T,) of a part of a larger batch: its share of the scored tokens, by which its loss is multiplied
     """

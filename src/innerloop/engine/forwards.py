@@ -12,7 +12,7 @@ from innerloop.data.tasks import TaskBatch
 
 
 def tasks_that_fit(config: RunConfig, first: TaskBatch, device: torch.device) -> int:
-    """Tasks a forward that keep the first step's within the token budget of a device."""
+    """Tasks per forward pass that keep the first step's within the token budget of a device."""
     fits = config.method.row.space.limit or len(first.names)
     largest = max(max(batch.packing.sizes) if batch.packing else batch.tokens[0].numel() for batch in first.batches)
     return max(1, min(fits, AUTO_TOKENS_PER_FORWARD[device.type] // largest))

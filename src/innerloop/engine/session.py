@@ -100,7 +100,7 @@ class Session:
         return [[task] for task in self.train] if self.row.one_task else [self.train]
 
     def streams(self) -> "list[tuple[str, TaskBatches]]":
-        """(name, batches) of each adapter to train: one for all tasks, or one a task."""
+        """(name, batches) of each adapter to train: one for all tasks, or one per task."""
         names = [task.task.name for task in self.train] if self.row.one_task else [""]
         return [(name, self._batches(group)) for name, group in zip(names, self.groups, strict=True)]
 

@@ -1,6 +1,6 @@
 """Answers that are generated: greedily, each up to its own end, as many together as a token budget admits.
 
-Legend: T = tasks, E = test examples a task, N = rows of a generation, S = tokens of the longest prompt.
+Legend: T = tasks, E = test examples per task, N = rows of a generation, S = tokens of the longest prompt.
 
 prompt_of   the ids that stand before what is scored of an encoded example
 end_of      what ends the answer to a text
@@ -54,7 +54,7 @@ def longest(task: EncodedTask) -> int:
 
 
 def allowance(task: EncodedTask) -> int:
-    """New tokens an answer of the task may have: its longest right one and a few."""
+    """New tokens that an answer of the task may have: its longest right one and a few."""
     return longest(task) + SPARE
 
 

@@ -1,6 +1,6 @@
 """k-shot adaptation: k examples of an unseen task, a few inner steps, then its test examples.
 
-Legend: T = tasks, k = support examples, E = test examples a task.
+Legend: T = tasks, k = support examples, E = test examples per task.
 
 TaskScore          nats and correctness of each test example of one task
 adapted            inner steps on the support of tasks that go through a forward together
@@ -162,7 +162,7 @@ def score(
 
 
 def score_examples(space: ParameterSpace, values: Mapping[str, Tensor], examples: Sequence[Sequence[Encoded]]) -> Score:
-    """(T, B) scores of T lists of B examples, each under its own values (T, ...); a bounded number of tokens a time."""
+    """(T, B) scores of T lists of B examples, each under its own values (T, ...), in parts of bounded size."""
     assert isinstance(space.loss, AnswerLoss)
     batch = collate(examples, packed=packs(space.model))
     most = NO_GRADIENT * tokens_per_forward(space.device)

@@ -1,17 +1,18 @@
 """The methods, side by side, and their table.
 
 Legend: theta = shared values; phi_i = adapt(theta, S_i) = theta after K inner steps on task i's support set S_i;
-Q_i = its query set; L = mean nats an answer token; n = tasks a step; g = what the outer optimizer is given.
+Q_i = its query set; L = loss per answer token (nats); n = tasks per step; g = what the outer optimizer is given.
 
 A rule adds the sum over its tasks to `into`; the trainer divides by n. A pass is one forward run of one task's
 examples with what is differentiated of it: a gradient, or a Hessian-vector product. docs/methods.md is made from the
 table and the rules' docstrings.
 
-Method    a rule: how a set of tasks becomes a gradient of the shared values
+Method    a rule: how tasks give a gradient of the shared values
 option    a field of a rule that a config may set: its default, and the values it takes
 query_gradient   the pass on the query sets, as a phase of its own
-METHODS   name -> Row: a rule times a kind of space. The command line, the config, the docs page and
-          the laws' tests read this table: a new first-order method is about ten lines and one row.
+METHODS   name -> Row. A method combines a rule (how tasks give a gradient) with a space (which tensors are trained).
+          The command line, the config, the docs page and the laws' tests read this table: a new first-order method is
+          about ten lines and one row.
 """
 
 from abc import ABC, abstractmethod
@@ -67,13 +68,13 @@ class Method(ABC):
         return False
 
     @property
-    def passes_a_step(self) -> int:
+    def passes_per_step(self) -> int:
         """How often the examples of one inner step go through the model."""
         return 1
 
     def forwards(self, tasks: TaskBatch) -> list[Batch]:
         """Every batch that goes through the model in one outer step on these tasks, as often as it does."""
-        count = self.passes_a_step if "inner" in self.options() else 0
+        count = self.passes_per_step if "inner" in self.options() else 0
         inner = [batch for batch in tasks.support for _ in range(count)]
         return [*inner, _query(tasks)] if self.reads_query else inner
 
@@ -130,7 +131,7 @@ class Maml(Method):
             raise ValueError("maml differentiates through inner SGD steps only")
 
     @property
-    def passes_a_step(self) -> int:
+    def passes_per_step(self) -> int:
         return 2 if self.inner.optimizer.clip is None else 3
 
     def outer_gradient(

@@ -5,7 +5,7 @@ Legend: T = tasks, K = inner steps; phi_{k+1} = phi_k - u(g_k), g_k the support 
 sweep   v <- v - H_k D_k^T v for k = K-1 .. 0, D_k the Jacobian of u at g_k (rates, clipping)
 
 The chain rule gives d phi_{k+1} / d phi_k = I - D_k H_k, and H_k is symmetric, so its transpose applied to v is
-v - H_k D_k^T v: one Hessian-vector product a step, memory flat in K but for the stored phi_k (MAML, Finn et al.
+v - H_k D_k^T v: one Hessian-vector product per step, memory flat in K but for the stored phi_k (MAML, Finn et al.
 2017, arXiv:1703.03400, section 2.2, differentiated step by step).
 """
 

@@ -101,7 +101,7 @@ def load_tokenizer(name: str) -> "PreTrainedTokenizerBase":
 def fingerprint(folder: Path) -> str:
     """sha256 over the name, dtype, shape and bytes of every tensor in the folder's safetensors files.
 
-    Every byte is read (about half a second a gigabyte and core); sharding and file metadata do not count.
+    Every byte is read (about half a second per gigabyte and core); sharding and file metadata do not count.
     """
     with ThreadPoolExecutor() as pool:
         lines = sorted(pool.map(_digest, stored_tensors(folder)))
@@ -296,7 +296,7 @@ def _dequantized(gguf: Path) -> Path:
     try:
         return built_once(target, lambda folder: _dequantize(gguf, folder))
     except OSError as error:
-        expected = "a writable folder with room for 4 bytes a parameter; INNERLOOP_CACHE names another"
+        expected = "a writable folder with room for 4 bytes per parameter; INNERLOOP_CACHE names another"
         problem = f"can't keep the dequantized model: {error}"
         raise UserError(Fault(problem, _WHERE, str(target), expected)) from error
 

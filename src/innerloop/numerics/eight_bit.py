@@ -1,4 +1,4 @@
-"""Moments of Adam in 8 bits an entry, with a float32 scale for each block of 256 entries.
+"""Moments of Adam in 8 bits per entry, with a float32 scale for each block of 256 entries.
 
 Source: Dettmers et al. 2022, arXiv:2110.02861, section 2.1 (blocks); the levels and their rounding are our own.
 Legend: B = blocks, N = entries of a block (256; fewer in a tensor's last), s = the block's largest magnitude.
@@ -11,7 +11,7 @@ Code        how a number of a block becomes 8 bits: Signed for the first moment,
     Unsigned    s * ((c + 1) / 256)^4               uint8; 0 is none, so no denominator collapses
 
 Not the paper's dynamic tree map, and not its rounding to the nearest level: with beta2 = 0.999 a second moment
-shrinks by 0.1 % a step, less than half the way to the next level, and would stay for ever where it is, relative to
+shrinks by 0.1 % per step, less than half the way to the next level, and would stay for ever where it is, relative to
 its block. Numbers are rounded up or down at random instead, with the mean exact. That needs both neighbours of every
 number: powers give them in closed form, the tree map would have to be searched.
 

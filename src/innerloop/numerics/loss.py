@@ -1,9 +1,9 @@
-"""Answer-token cross-entropy, one mean a task, projected on scored rows only, in chunks.
+"""Answer-token cross-entropy, one mean per task, projected on scored rows only, in chunks.
 
 Legend: T = tasks, R = scored rows, D = width of the model, V = vocabulary, C = rows of a chunk.
 
 Head                  the output projection: weight (V, D), bias (V,) or None, soft cap or None
-task_cross_entropy    (T,) mean nats a scored token; gradients computed in the forward, once differentiable
+task_cross_entropy    (T,) mean nats per scored token; gradients computed in the forward, once differentiable
 plain_cross_entropy   the same numbers from torch's own operators: any number of derivatives, all logits at once
 score_rows            (R,) nats and whether the greedy token is the target
 
@@ -94,7 +94,7 @@ class _ChunkedCrossEntropy(Function):
     ) -> Tensor:
         wants_hidden, wants_weight, wants_bias = ctx.needs_input_grad[:3]
         if (wants_weight or wants_bias) and tasks != 1:
-            raise ValueError("a trained head needs one task a forward: its gradient would mix the tasks")
+            raise ValueError("a trained head needs one task per forward pass: its gradient would mix the tasks")
         head = Head(weight_VD, bias_V, softcap)
         nats_R = hidden_RD.new_empty(len(targets_R), dtype=torch.promote_types(hidden_RD.dtype, torch.float32))
         into = _Gradients(

@@ -5,7 +5,7 @@ Legend: T = tasks.
 Optimizer   init(values) -> state; step(values, gradient, state) in place
 Sgd         plain gradient descent; its Jacobian is what second-order MAML needs
 AdamW       Loshchilov & Hutter 2019 (arXiv:1711.05101), algorithm 2, as torch.optim.AdamW computes it
-AdamW8bit   the same with moments of 8 bits an entry (Dettmers et al. 2022, arXiv:2110.02861)
+AdamW8bit   the same with moments of 8 bits per entry (Dettmers et al. 2022, arXiv:2110.02861)
 
 Values in bfloat16 are moved with stochastic rounding (`rounding.add_`).
 """
@@ -152,7 +152,7 @@ class AdamW(Optimizer):
 
 @dataclass(frozen=True, kw_only=True)
 class AdamW8bit(AdamW):
-    """AdamW that keeps 2 bytes a number and a scale a block; the levels and their rounding: `eight_bit`.
+    """AdamW that keeps 2 bytes per number and one scale per block; the levels and their rounding: `eight_bit`.
 
     Each step is taken with the float32 moments, before they are stored. Values have to be contiguous.
     """

@@ -81,6 +81,6 @@ def _rounded_(total: Tensor) -> Tensor:
 
 def _noise(like: Tensor) -> Tensor:
     """int16, every value equally likely."""
-    # Four numbers a draw: on a CPU, three times as fast as drawing each
+    # Four numbers per draw: on a CPU, three times as fast as drawing each
     draws = torch.empty(-(-like.numel() // 4), dtype=torch.int64, device=like.device).random_(-(2**63), None)
     return draws.view(torch.int16)[: like.numel()].view(like.shape)

@@ -6,7 +6,7 @@ TensorSet               name -> tensor; (T, ...) inside the engine, (...) for th
 per_task                read-only views of shared values, one for each task
 accumulate              into += alpha * (sum over tasks)
 accumulate_difference   into += (sum over tasks of left - right)
-dot, norm               one number a task
+dot, norm               one number per task
 clip_factor             what clipping multiplies a gradient with
 not_finite              which tensors hold NaN or infinity
 """
@@ -87,7 +87,7 @@ def scale_(values: TensorSet, factors: Tensor) -> None:
 
 def not_finite(values: Mapping[str, Tensor]) -> list[str]:
     """The names of tensors with an entry that is no finite number."""
-    # NaN and infinity both show in the extremes, and finding those takes no memory; isfinite takes 7 bytes an entry
+    # NaN and infinity both show in the extremes, and finding those takes no memory; isfinite takes 7 bytes per entry
     extremes = {name: torch.stack(torch.aminmax(value.detach())) for name, value in values.items() if value.numel()}
     return [name for name, pair in extremes.items() if not pair.isfinite().all()]
 

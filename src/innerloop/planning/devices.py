@@ -1,7 +1,7 @@
 """The devices that a plan can be made for: their memory, and how fast they are.
 
 Device     memory in bytes, and the peak of each dtype from the vendor's data sheet, dense
-Rate       floating-point operations a second that a run can count on, and how that is known
+Rate       floating-point operations per second that a run can count on, and how that is known
 DEVICES    the GPUs that --device names; "cpu" is this machine's
 chosen     the device of --device, else the one that the run would take on this machine
 """

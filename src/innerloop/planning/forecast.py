@@ -106,7 +106,7 @@ class Forecast:
             "tasks_per_forward": self.tasks_per_forward,
             "adapters": work.adapters,
             "steps": self.config.outer.steps,
-            "tokens_per_step": work.tokens_a_step,
+            "tokens_per_step": work.tokens_per_step,
             "tokens_from": "encoded tasks" if work.encoded else "tasks.max_length",
             "steps_looked_at": len(work.steps),
             "flops_per_step": self.flops,
@@ -136,7 +136,7 @@ class Forecast:
         ]
 
     def table(self) -> list[str]:
-        """A row a part, a column a phase."""
+        """One row per part, one column per phase."""
         phases = self.phases
         unit, name = (1e9, "GB") if self.peak >= 1e9 else (1e6, "MB")
         rows = [(f"{name} at the peak of", list(phases))]
@@ -155,14 +155,14 @@ class Forecast:
 
     def _time_lines(self) -> list[str]:
         rate, steps = self.device.rate(self.config.model.dtype), self.config.outer.steps
-        compute = f"compute  {significant(self.flops / 1e12)} TFLOP a step"
+        compute = f"compute  {significant(self.flops / 1e12)} TFLOP per step"
         if rate is None or self.seconds is None or self.total_seconds is None:
             return [f"time     unknown: no rate is known for {self.config.model.dtype} on {self.device.title}", compute]
         adapters = self.workload.adapters
         many = f"{steps:,} steps" if adapters == 1 else f"{adapters} adapters of {steps:,} steps each"
         return [
-            f"time     {duration(self.total_seconds)} for {many}, {duration(self.seconds)} a step",
-            f"compute  {significant(self.flops / 1e12)} TFLOP a step, at {significant(rate.flops / 1e12)} TFLOP/s: "
+            f"time     {duration(self.total_seconds)} for {many}, {duration(self.seconds)} per step",
+            f"compute  {significant(self.flops / 1e12)} TFLOP per step, at {significant(rate.flops / 1e12)} TFLOP/s: "
             f"{rate.source}{', assumed' * rate.assumed}",
         ]
 
@@ -174,13 +174,13 @@ class Forecast:
             longest = config.tasks.max_length
             source = f"every example taken as {longest} (tasks.max_length), all scored: no tokenizer is here"
         lines = [
-            f"tasks    {config.outer.tasks_per_step} a step, {self.tasks_per_forward} a forward",
-            f"tokens   {work.tokens_a_step:,.0f} a step, {source}",
+            f"tasks    {config.outer.tasks_per_step} per step, {self.tasks_per_forward} per forward pass",
+            f"tokens   {work.tokens_per_step:,.0f} per step, {source}",
         ]
         if better := faster(config.model.dtype, self.device.kind):
             lines.append(f"faster   {better}")
         if config.method.row.one_task:
-            lines.append(f"adapters {work.adapters}, one a task of tasks.held_out; memory and a step are those of one")
+            lines.append(f"adapters {work.adapters}, one per task of tasks.held_out; memory and step of one")
         return lines
 
 

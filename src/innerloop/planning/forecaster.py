@@ -20,7 +20,7 @@ from innerloop.planning.tracking import Tracker, footprint
 from innerloop.planning.workload import workload_of_session
 
 A_MINUTE = 60.0  # a forecast takes seconds, and a run that is over in a minute soon says itself what it takes
-FLOPS = 6  # for each parameter and token of a pass: 2 forward, 4 backward
+FLOPS = 6  # per parameter and token of a pass: 2 forward, 4 backward
 
 
 class Forecaster:

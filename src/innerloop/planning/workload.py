@@ -65,13 +65,13 @@ class Workload:
         return sum(settings.r * (target.in_features + target.out_features) for target in targets)
 
     @property
-    def tokens_a_step(self) -> float:
+    def tokens_per_step(self) -> float:
         """That go through the model, every forward counted: the mean of the steps that were looked at."""
         method = self.session.config.method.build()
         return sum(method.tokens(step) for step in self.steps) / len(self.steps)
 
     @property
-    def tokens_an_example(self) -> float:
+    def tokens_per_example(self) -> float:
         """The mean: what the trunk cache keeps of each."""
         batches = [batch for step in self.steps for batch in step.batches]
         return sum(batch.token_count for batch in batches) / sum(batch.tokens[..., 0].numel() for batch in batches)
@@ -87,7 +87,7 @@ class Workload:
         config, tasks = self.session.config, len(self.session.train)
         rounds = config.outer.steps * config.outer.tasks_per_step * self.adapters
         most = TOGETHER.get(self.session.device.type, TOGETHER["cpu"])  # a model without weights is on no device
-        together = max(1, int(most / self.tokens_an_example))
+        together = max(1, int(most / self.tokens_per_example))
         drawn = min(tasks, rounds)
         of_each = math.ceil(rounds / drawn) * sum(examples_a_round(config)) * together
         return round(drawn * min(self.pool / tasks, of_each))
@@ -97,7 +97,7 @@ class Workload:
         """Of their hidden states, in the end and at most."""
         config, width = self.session.config, self.shape.hidden_size
         itemsize = getattr(torch, config.model.dtype).itemsize
-        whole = round(self.cached_examples * self.tokens_an_example) * width * itemsize
+        whole = round(self.cached_examples * self.tokens_per_example) * width * itemsize
         return min(whole, config.memory.trunk_cache_bytes)
 
     def tasks_per_forward(self, config: RunConfig, *, kind: str) -> int:

@@ -18,12 +18,19 @@ from innerloop.spaces.space import Trained
 
 @dataclass(frozen=True)
 class Header:
-    """algorithm, faster, inner, outer: in words; dtype: of the forward; examples_per_task: of the smallest pool;
-    adapters: one after the other;
-    tokens_a_step: that go through the model in the first; cached_layers: the lowest, which run once for each example;
-    cache_gb: of their hidden states that are kept at most;
-    whole_gradients: an inner step needs all of a task's gradient at once, of all parameters;
-    overlaps: examples that tasks of two roles share; warnings: what looks wrong in the data, and is no fault."""
+    """What a run is going to do.
+
+    algorithm, faster, inner, outer   in words
+    dtype                 of a forward pass
+    examples_per_task     of the smallest pool
+    adapters              trained one after the other
+    tokens_per_step       tokens that go through the model in the first step
+    cached_layers         lowest layers whose outputs are computed once per example
+    cache_gb              of those outputs that are kept, at most
+    keeps_full_gradient   inner steps can't be fused into the backward pass
+    overlaps              examples that tasks of two roles share
+    warnings              what looks wrong in the data, and is no fault
+    """
 
     method: str
     algorithm: str
@@ -38,10 +45,10 @@ class Header:
     steps: int
     tasks_per_step: int
     tasks_per_forward: int
-    tokens_a_step: int
+    tokens_per_step: int
     cached_layers: int
     cache_gb: float
-    whole_gradients: bool
+    keeps_full_gradient: bool
     dropped: dict[str, int]
     overlaps: tuple[Overlap, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -52,28 +59,28 @@ class Header:
         return {**asdict(self), "trained": trained, "overlaps": [each._asdict() for each in self.overlaps]}
 
     def lines(self) -> list[str]:
-        """For people, one fact a line."""
+        """For people, one fact per line."""
         trained, kinds = self.trained, sorted({path.rsplit(".", 1)[-1] for path in self.trained.modules})
         lines = [
             f"method   {self.method} ({self.algorithm})",
             f"trains   {trained.tensors} tensors, {trained.parameters:,} parameters, in {trained.dtype}: "
             f"{trained.percent:.2f} % of the model's {trained.model_parameters:,}",
-            f"base     a forward runs in {self.dtype}",
+            f"base     forward passes in {self.dtype}",
             *([f"faster   {self.faster}"] if self.faster else []),
             f"modules  {len(trained.modules)}: {', '.join(kinds)}",
-            f"tasks    {self.tasks} of {self.examples_per_task} examples or more; "
-            f"{self.tasks_per_step} a step, {self.tasks_per_forward} a forward",
+            f"tasks    {self.tasks} for training, with {self.examples_per_task} or more examples each; "
+            f"{self.tasks_per_step} per step, {self.tasks_per_forward} per forward pass",
             *([f"inner    {self.inner}"] if self.inner else []),
             f"outer    {self.outer}",
-            f"steps    {self.steps}; {self.tokens_a_step:,} tokens in the first",
+            f"steps    {self.steps}; {self.tokens_per_step:,} tokens in the first one",
         ]
         if self.adapters > 1:
-            lines.append(f"adapters {self.adapters}, one a task, trained one after the other")
+            lines.append(f"adapters {self.adapters}, one per task, trained one after the other")
         if self.cached_layers:
-            kept = f"at most {self.cache_gb:g} GB of hidden states are kept"
-            lines.append(f"cache    layers 0-{self.cached_layers - 1} run once for each example; {kept}")
-        if self.whole_gradients:
-            lines.append("memory   each task's whole gradient is kept: only plain sgd applies it piece by piece")
+            layers = f"outputs of the frozen layers 0-{self.cached_layers - 1}"
+            lines.append(f"cache    {layers} are computed once per example and kept (up to {self.cache_gb:g} GB)")
+        if self.keeps_full_gradient:
+            lines.append("memory   each task's full gradient is kept: only plain sgd can step inside the backward pass")
         lines += [f"dropped  {count} {reason}" for reason, count in self.dropped.items()]
         lines += [f"overlap  {line}" for line in overlap_lines(self.overlaps)]
         return lines + [f"warning  {warning}" for warning in self.warnings]
@@ -100,10 +107,10 @@ def header_of(session: Session) -> Header:
         steps=config.outer.steps,
         tasks_per_step=config.outer.tasks_per_step,
         tasks_per_forward=session.tasks_per_forward(batches),
-        tokens_a_step=config.method.build().tokens(batches[0]),
+        tokens_per_step=config.method.build().tokens(batches[0]),
         cached_layers=session.cut,
         cache_gb=config.memory.trunk_cache_gb or 0,
-        whole_gradients=inner is not None and space.keeps_full_gradient(inner.build().optimizer),
+        keeps_full_gradient=inner is not None and space.keeps_full_gradient(inner.build().optimizer),
         dropped=session.dropped,
         overlaps=tuple(session.overlaps),
         warnings=tuple(session.warnings),

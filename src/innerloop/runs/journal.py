@@ -1,4 +1,4 @@
-"""What a run writes about itself: manifest.json (what it is) and metrics.jsonl (what happened, a line a step).
+"""What a run writes about itself: manifest.json (what it is) and metrics.jsonl (what happened, one line per step).
 
 Journal       one run's two files
 """

@@ -1,4 +1,4 @@
-"""Every parameter of a model, one task a forward.
+"""Every parameter of a model, one task per forward pass.
 
 Legend: T = 1 here: all weights of a second task would not fit beside the first's.
 
@@ -140,7 +140,7 @@ class AllParameters(ParameterSpace):
     @contextmanager
     def _swapped(self, values: Mapping[str, Tensor], *, trained: bool = False) -> Generator[None]:
         if (tasks := len(next(iter(values.values())))) != 1:
-            raise ValueError(f"values of {tasks} tasks: all parameters take one task a forward")
+            raise ValueError(f"values of {tasks} tasks: all parameters take one task per forward pass")
         own = {name: (parameter.data, parameter.requires_grad) for name, parameter in self.parameters.items()}
         try:
             for name, parameter in self.parameters.items():

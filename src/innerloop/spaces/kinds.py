@@ -1,4 +1,4 @@
-"""The kinds of spaces: which tensors a method may train, a row each.
+"""The kinds of spaces: which tensors a method may train, one row each.
 
 SpaceKind      what a kind of space is called, how one is made, what it needs, and the defaults of a run that trains it
 KINDS          name -> SpaceKind; LORA and ALL_PARAMETERS are its rows

@@ -1,6 +1,6 @@
 """LoRA with a task axis: many tasks go through one forward of the frozen base.
 
-Legend: T = tasks, M = tokens a task, I = inputs, O = outputs, R = rank.
+Legend: T = tasks, M = tokens per task, I = inputs, O = outputs, R = rank.
 
 LoraSettings   PEFT's own option names, plus `layers`
 LoraSpace      shared A (R, I) and B (O, R) of every target module (Hu et al. 2021, arXiv:2106.09685, section 4.1)

@@ -1,8 +1,8 @@
 """What a language model is asked: the loss on the answers' tokens, and how good the answers are.
 
-Legend: T = tasks, B = examples a task, N = T*B rows, S = tokens, R = scored rows, D = width of the model.
+Legend: T = tasks, B = examples per task, N = T*B rows, S = tokens, R = scored rows, D = width of the model.
 
-AnswerLoss   (T,) mean nats an answer token, through the model as it stands (a space installs the values)
+AnswerLoss   (T,) mean nats per answer token, through the model as it stands (a space installs the values)
 Score        how good the answers are: nats, and whether greedy decoding gives them, each (T, B)
 
 Notes 4, 9 and 18: docs/design/0004-exact-match-without-generation.md, 0009-examples-side-by-side.md and

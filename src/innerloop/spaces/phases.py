@@ -17,7 +17,7 @@ Listener = Callable[[str, bool], None]
 _listeners: ContextVar[tuple[Listener, ...]] = ContextVar("listeners", default=())
 
 
-class phase:  # noqa: N801 (a context manager, and a class since it is entered many times a step)
+class phase:  # noqa: N801 (a context manager, and a class since it is entered many times per step)
     """`with phase("inner"):` is a labelled block of torch.profiler, and listeners hear its beginning and end."""
 
     __slots__ = ("_label", "_name")

@@ -28,7 +28,7 @@ def test_there_are_enough_families_and_each_is_one_task() -> None:
     assert len(GENERATORS) >= 16
     assert list(tasks()) == NAMES
     assert all(task.family == name for name, task in tasks().items())
-    with pytest.raises(UserError, match="one task a family"):
+    with pytest.raises(UserError, match="one task per family"):
         build_suite("math-science", seed=7, examples_per_task=10, test_examples=0, instances=2)
 
 

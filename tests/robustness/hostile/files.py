@@ -179,7 +179,7 @@ WRONG_FILES: dict[str, tuple[str, bytes, Sequence[str]]] = {
     "UTF-16 without a mark": ("a.jsonl", GOOD.decode().encode("utf-16-le"), ["a.jsonl:1: broken JSON"]),
     "binary": ("a.jsonl", bytes(range(256)) * 40, ["a.jsonl:1"]),
     "old line ends": ("a.jsonl", (GOOD * 2).replace(b"\n", b"\r"), ["a.jsonl:1: broken JSON"]),
-    "JSON array": ("a.jsonl", json.dumps([{"prompt": "p"}], indent=1).encode(), ["a.jsonl:1", "one record a line"]),
+    "JSON array": ("a.jsonl", json.dumps([{"prompt": "p"}], indent=1).encode(), ["a.jsonl:1", "one record per line"]),
     "JSONL": ("a.json", GOOD * 2, ["a.json:2: broken JSON", "belongs in a .jsonl file"]),
     "object": ("a.json", GOOD, ["a.json: not an array"]),
     "deep": ("a.json", b"[" * 1_000_000, ["a.json: broken JSON: nested too deep"]),

@@ -28,7 +28,7 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True)
 class Request:
-    """What every task of a suite is built with; sizes are examples a task. With `only`, other tasks may be short."""
+    """What every task of a suite is built with; sizes are examples per task. With `only`, other tasks may be short."""
 
     seed: int
     examples_per_task: int
@@ -42,9 +42,9 @@ class Request:
 
 
 class Suite(NamedTuple):
-    """Both functions take the number of tasks a family; None is the suite's own default.
+    """Both functions take the number of tasks per family; None is the suite's own default.
 
-    instances  that default; None where there is one task a family and no number can be chosen
+    instances  that default; None where there is one task per family and no number can be chosen
     """
 
     task_names: Callable[[int | None], list[tuple[str, str]]]

@@ -49,7 +49,7 @@ from innerloop.data.suites.words import (
 from innerloop.data.tasks import Example, Task
 from innerloop.errors import Fault, Faults, UserError
 
-INSTANCES = 4  # tasks a family, unless asked otherwise
+INSTANCES = 4  # tasks per family, unless asked otherwise
 SHARED_INPUTS = 400  # a family's tasks draw from this many inputs, so any two of them share prompts
 SPARE_INPUTS = 24  # for tests, at least: so that two tasks needn't test the same input, where they agree on it
 CONFLICT = 0.65  # two rules of a family differ on more than this share of the shared inputs
@@ -178,7 +178,7 @@ FAMILIES: dict[str, tuple[Level, Level, Level]] = {
 
 
 def task_names(instances: int | None) -> list[tuple[str, str]]:
-    """(task name, family) of every task, `instances` a family."""
+    """(task name, family) of every task, `instances` per family."""
     numbers = range(INSTANCES if instances is None else instances)
     return [(f"{family}/{number}", family) for family in FAMILIES for number in numbers]
 
@@ -207,7 +207,7 @@ def build(request: Request, instances: int | None) -> list[Task]:
     faults.raise_if_any()
     tasks: dict[str, list[Task]] = {family: [] for family in FAMILIES}
     said: set[tuple[Input, str]] = set()
-    for number in range(number_of):  # in this order, more tasks a family change nothing in the earlier ones
+    for number in range(number_of):  # in this order, more tasks per family change nothing in the earlier ones
         for family in FAMILIES:
             known = said if number < INSTANCES else set[tuple[Input, str]]()
             tasks[family].append(_task(f"{family}/{number}", rules[family][number], sides[family], known, request))

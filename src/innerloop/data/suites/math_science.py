@@ -2,7 +2,7 @@
 
 GENERATORS    reasoning-gym generator -> its easy, default and hard configuration (tune difficulty here; easy and
               default are one where the easiest setting is no easier than a 135M model needs)
-task_names    the tasks' names, one a family, without building them
+task_names    the tasks' names, one per family, without building them
 build         the tasks
 GymVerifier   checks an answer with the generator's own scorer
 """
@@ -142,9 +142,9 @@ class GymVerifier:
 
 
 def task_names(instances: int | None) -> list[tuple[str, str]]:
-    """(task name, family) of every task: one task a family, of the same name."""
+    """(task name, family) of every task: one task per family, of the same name."""
     if instances is not None:
-        raise UserError(Fault("this suite has one task a family", "suite math-science: instances", instances, "unset"))
+        raise UserError(Fault("only one task per family", "suite math-science: instances", instances, "unset"))
     return [(name, name) for name in (*GENERATORS, *science.FAMILIES)]
 
 
