@@ -30,15 +30,6 @@ ACROSS = {
 # Modules without a test of their own: why.
 UNTESTED = {
     "__main__": "one call, which tests/test_cli.py makes in a process",
-    "config.defaults": "three numbers",
-    "report.figure_view": "axes, which are read off the figures of report/test_figures.py",
-    "report.figures_cost": "a figure, drawn and read in report/test_figures.py",
-    "report.sections": "the order of a page, which report/test_report.py reads",
-    "results.cell_files": "the fields of files that results/test_pieces.py damages one by one",
-    "results.intervals": "the entries of results.json, which results/test_summary.py reckons anew",
-    "results.names": "words",
-    "runs.adapters": "a run's steps, of which runs/test_meta_train.py and runs/test_resuming.py are",
-    "runs.observers": "a protocol, which planning/test_forecaster.py fulfils",
 }
 
 

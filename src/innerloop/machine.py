@@ -4,6 +4,7 @@ environment   versions, device and threads: what a number depends on
 extras        which of our extras are here, and what they lack
 commit        which source it was
 chosen_device    `auto` is CUDA where there is one
+AUTO_TOKENS_PER_FORWARD    tokens that keep a kind of device busy
 reset_peak_memory, peak_memory    measured peaks
 """
 
@@ -22,6 +23,9 @@ from packaging.requirements import Requirement
 from innerloop.errors import Fault, UserError
 
 PACKAGES = ("innerloop", "torch", "transformers", "peft", "numpy", "safetensors")
+# On two cores 1,024 tokens per forward pass were slower than 512 and took 1.5 times the memory (benchmarks/step.py).
+# A GPU is assumed, not measured, to be busy from about 8,192 on.
+AUTO_TOKENS_PER_FORWARD = {"cpu": 512, "cuda": 8192}
 GROUPS = ("innerloop.methods", "innerloop.verifiers")  # of entry points, as `innerloop.plugins` reads them
 
 

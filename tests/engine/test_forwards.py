@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 import torch
 
-from innerloop.config.defaults import AUTO_TOKENS_PER_FORWARD
 from innerloop.config.loading import load_config
 from innerloop.engine import forwards
 from innerloop.engine.forwards import evenly, tasks_that_fit
 from innerloop.engine.session import prepare
 from innerloop.engine.task_batches import TaskBatches
+from innerloop.machine import AUTO_TOKENS_PER_FORWARD
 from small_runs import World, settings
 
 CPU = torch.device("cpu")

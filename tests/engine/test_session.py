@@ -11,14 +11,13 @@ import torch
 
 from config_examples import minimal
 from helpers import frozen_copy, same
-from innerloop.config.defaults import AUTO_TOKENS_PER_FORWARD
 from innerloop.config.loading import load_config
 from innerloop.engine.forwards import evenly
 from innerloop.engine.session import Session, prepare, roles
 from innerloop.engine.task_batches import TaskBatches
 from innerloop.errors import UserError
 from innerloop.learning.methods import METHODS
-from innerloop.machine import chosen_device
+from innerloop.machine import AUTO_TOKENS_PER_FORWARD, chosen_device
 from innerloop.runs.header import header_of
 from innerloop.spaces.loss import AnswerLoss
 from record_files import write

@@ -8,11 +8,9 @@ from typing import Any
 import pytest
 
 from innerloop.config.loading import load_config
-from innerloop.engine.metrics import Metrics
 from innerloop.engine.session import Session, prepare
 from innerloop.errors import RunError
 from innerloop.learning.methods import METHODS
-from innerloop.runs.adapters import fit
 from innerloop.runs.header import header_of
 from innerloop.spaces.space import Trained
 from small_runs import World, settings
@@ -128,18 +126,3 @@ def test_the_plan_says_where_whole_gradients_are_kept(
     what = header_of(session_of(world, method, **changes))
     assert what.keeps_full_gradient == kept
     assert any("full gradient is kept" in line for line in what.lines()) == kept
-
-
-def test_fit_takes_the_steps_that_are_left_and_reports_each(world: World) -> None:
-    session = session_of(world, "fomaml-lora")
-    ((_, batches),) = session.streams()
-    seen: list[tuple[str, Metrics]] = []
-    trainer = session.trainer(session.space(), batches)
-    fit(trainer, batches, 3, name="x", on_step=lambda *said: seen.append(said))
-    assert [(name, metrics.step) for name, metrics in seen] == [("x", 1), ("x", 2), ("x", 3)]
-    assert [metrics.tokens for _, metrics in seen] == [trainer.method.tokens(batches[step]) for step in range(3)]
-    fit(trainer, batches, 4, name="y", on_step=lambda *said: seen.append(said))
-    assert [(name, metrics.step) for name, metrics in seen[3:]] == [("y", 4)]
-    whole = session.trainer(session.space(), batches)
-    fit(whole, batches, 4, name="z", on_step=lambda *said: seen.append(said))
-    assert [metrics for _, metrics in seen[4:]] == [metrics for _, metrics in seen[:4]]

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from innerloop import plugins
-from innerloop.config.defaults import DEFAULT_TASKS_PER_STEP, DEFAULT_TRUNK_CACHE_GB
 from innerloop.config.document import Document, KeyPath
 from innerloop.config.rules import conflicts, lora_sibling, unread
 from innerloop.config.schema import (
@@ -234,8 +233,8 @@ def _defaults(given: Mapping[str, Any]) -> dict[str, Any]:
         "method.inner.clip": inner.clip,
         "method.inner.batch_size": given.get("tasks.support", DEFAULTS["tasks.support"]),
         **{f"method.{option.name}": option.default for rule in (*rules, row.rule) for option in own_options(rule)},
-        "outer.tasks_per_step": 1 if row.one_task else DEFAULT_TASKS_PER_STEP,
-        "memory.trunk_cache_gb": DEFAULT_TRUNK_CACHE_GB,
+        "outer.tasks_per_step": 1 if row.one_task else 4,
+        "memory.trunk_cache_gb": 16,
         **_optimizer("method.inner.optimizer", inner, given),
         "method.inner.optimizer.loraplus_lr_ratio": Optimizer.loraplus_lr_ratio,
         **_optimizer("outer.optimizer", row.space.outer, given),

@@ -6,9 +6,9 @@ evenly           whether the tasks of a packed forward are filled up to equally 
 
 import torch
 
-from innerloop.config.defaults import AUTO_TOKENS_PER_FORWARD
 from innerloop.config.loading import RunConfig
 from innerloop.data.tasks import TaskBatch
+from innerloop.machine import AUTO_TOKENS_PER_FORWARD
 
 
 def tasks_that_fit(config: RunConfig, first: TaskBatch, device: torch.device) -> int:

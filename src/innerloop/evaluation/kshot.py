@@ -22,12 +22,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from innerloop.config.defaults import AUTO_TOKENS_PER_FORWARD
 from innerloop.data.batches import collate, inner_batches
 from innerloop.data.encoding import Encoded, EncodedTask
 from innerloop.data.tasks import Batch
 from innerloop.learning.inner_loop import InnerLoop, Reached
 from innerloop.loading.architecture import packs
+from innerloop.machine import AUTO_TOKENS_PER_FORWARD
 from innerloop.numerics.tensors import TensorSet, per_task
 from innerloop.spaces.bounded import InParts
 from innerloop.spaces.kinds import Grid

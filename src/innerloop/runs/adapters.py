@@ -3,12 +3,16 @@
 MetaRun      run() trains and exports all of them; save() keeps where they are
 fill_trunk   has the hidden states below a cut before the first step
 fit          runs outer steps
+OnStep       is told of each: (the adapter's name, what was measured) -> None
+Forecasting  says what a run will take, and measures what its first step took: planning.forecaster has one
 """
 
 import json
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import partial
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from safetensors.torch import save
 
@@ -27,8 +31,21 @@ from innerloop.numerics.tensors import TensorSet
 from innerloop.runs.checkpoint import Checkpoints, Saved, fill, require_room, size_of
 from innerloop.runs.journal import Journal
 from innerloop.runs.learned import Learned
-from innerloop.runs.observers import Forecasting, OnStep
 from innerloop.spaces.loss import AnswerLoss
+
+OnStep = Callable[[str, Metrics], None]
+
+
+class Forecasting(Protocol):
+    """It changes no number of the run. What it gives goes to the manifest."""
+
+    def begins(self, session: Session) -> dict[str, Any]:
+        """The forecast of a run that is about to begin; empty where none is made. Not called on resume."""
+        ...
+
+    def first_step(self, session: Session, trainer: Trainer) -> AbstractContextManager[dict[str, Any]]:
+        """Around the first step of a run with a forecast; what the step took is in the mapping at the end."""
+        ...
 
 
 class MetaRun:

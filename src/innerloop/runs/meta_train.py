@@ -22,12 +22,11 @@ from innerloop.errors import Fault, Faults, ResumableError, RunError, UserError,
 from innerloop.files import locked, remove_leftovers, write_text
 from innerloop.loading.models import LoadedModel
 from innerloop.machine import environment
-from innerloop.runs.adapters import MetaRun
+from innerloop.runs.adapters import Forecasting, MetaRun, OnStep
 from innerloop.runs.checkpoint import Checkpoints, Found, newest
 from innerloop.runs.header import Header, header_of
 from innerloop.runs.journal import Journal
 from innerloop.runs.learned import Learned
-from innerloop.runs.observers import Forecasting, OnStep
 from innerloop.runs.resuming import Earlier, earlier_start, inputs, same_config, same_inputs
 
 DISK = (OSError, SafetensorError)  # what a disk that is full or broken raises
