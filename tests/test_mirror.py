@@ -25,6 +25,7 @@ ACROSS = {
     "test_first_change.py": "CONTRIBUTING.md",
     "test_python_page.py": "docs/python.md",
     "test_quickstart.py": "the commands of docs/quickstart.md",
+    "test_reprs.py": "what objects say of themselves",
     "test_security.py": "the promises of SECURITY.md",
 }
 # Modules without a test of their own: why.

@@ -46,7 +46,7 @@ _LENGTHS = ("tasks.max_length", "tasks.on_too_long")
 _SIZES = ("tasks.support", "tasks.query", "outer.tasks_per_step", "method.name")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Groundwork:
     """model: without storage, unless a loaded one was given; dropped: records left out on the way, by reason;
     tokenizer: None where it isn't on this machine and every example counts as `tasks.max_length` tokens, all scored.
@@ -64,6 +64,16 @@ class Groundwork:
     dropped: dict[str, int]
     overlaps: list[Overlap]
     warnings: list[str]
+
+    def __repr__(self) -> str:
+        return f"Groundwork({in_a_line(self.config, self.train, self.validation, self.held_out)})"
+
+
+def in_a_line(config: RunConfig, *tasks: list[EncodedTask]) -> str:
+    """tasks: to train on, of validation, held out."""
+    train, validation, held_out = map(len, tasks)
+    counts = f"{train} training tasks, {validation} for validation, {held_out} held out"
+    return f"{config.method.name} on {config.model.name}, {counts}"
 
 
 def checked(

@@ -18,7 +18,7 @@ from innerloop.data.encoding import EncodedTask
 from innerloop.data.leaks import Overlap
 from innerloop.engine.dtypes import of_dtype, with_dtype
 from innerloop.engine.forwards import evenly, tasks_that_fit
-from innerloop.engine.groundwork import Groundwork, Say, groundwork
+from innerloop.engine.groundwork import Groundwork, Say, groundwork, in_a_line
 from innerloop.engine.hidden_states import HiddenStates
 from innerloop.engine.parts import companies_of, lowest_trained, make_space, make_trainer
 from innerloop.engine.sources import encoder_of
@@ -32,7 +32,7 @@ from innerloop.spaces.space import ParameterSpace
 from innerloop.spaces.trunk import Companies
 
 
-@dataclass
+@dataclass(repr=False)
 class Session:
     """A config with its model and tasks.
 
@@ -58,6 +58,9 @@ class Session:
     def __post_init__(self) -> None:
         # of the forward; at rest, a space may keep the model's tensors elsewhere and in another dtype
         self.device, self.dtype = self.model.model.device, self.model.model.dtype
+
+    def __repr__(self) -> str:
+        return f"Session({in_a_line(self.config, self.train, self.validation, self.held_out)})"
 
     @property
     def row(self) -> Row:

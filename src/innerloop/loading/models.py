@@ -38,7 +38,7 @@ _WEIGHTS = ["model.safetensors", "model-*.safetensors"]
 _CONVERSION = 1  # part of the cache's key: raise it when what `_dequantize` writes changes
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LoadedModel:
     """A frozen model in eval mode and its tokenizer.
 
@@ -52,6 +52,10 @@ class LoadedModel:
     source: str
     fingerprint: str
     hub_id: str = ""
+
+    def __repr__(self) -> str:
+        size = sum(parameter.numel() for parameter in cast(nn.Module, self.model).parameters())
+        return f"LoadedModel({self.name}, {type(self.model).__name__} of {size:,} parameters)"
 
 
 def load(

@@ -201,6 +201,12 @@ class Results(Record):
     forgetting: list[Forgetting] = []
     training: list[Curves] = []
 
+    def __repr__(self) -> str:
+        arms = {each.arm for each in (*self.rows, *self.scores)}
+        return f"Results({self.name!r}, {len(arms)} arms, {len(self.scores)} scores)"
+
+    __str__ = __repr__
+
     @classmethod
     def read(cls, path: Path) -> "Results":
         """Raises UserError for a file that is none, is damaged, or has another format."""
