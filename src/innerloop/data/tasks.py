@@ -193,6 +193,8 @@ class Batch:
     def parts(self, most: int) -> "list[Batch]":
         """The examples in turn, in parts of at most `most` tokens, and of at least one example of each task.
 
+        Tokens are those of the layout that the batch has. A part of a packed batch that packing would save less than
+        a tenth is padded, and so goes through at most `most` / packing.WORTH.
         Of a batch in host memory. The losses of the parts add up to the batch's, and so do their gradients: each has
         its `share`. A batch that is small enough is its only part.
         """
@@ -206,7 +208,7 @@ class Batch:
         return [self._examples(start, stop) for start, stop in zip(starts, stops, strict=True)]
 
     def _room(self, first: int, last: int) -> int:
-        """Tokens that a forward on the examples first..last-1 goes through at most."""
+        """Tokens of a forward on the examples first..last-1, packed or padded as the batch is."""
         lengths = [task[first:last] for task in self.lengths]
         each = max(map(sum, lengths)) if self.packed else (last - first) * max(map(max, lengths))
         return self.tasks * each
