@@ -29,32 +29,34 @@ FIGURE = "\n![Seconds per step against what grows](../benchmarks/results/growth.
 TITLE = """\
 # Measurements
 
-What was measured, with which command, and what was aimed at, wins and losses alike. Every number is from a file of
-[benchmarks/results](../benchmarks/results), which has the single times, the hardware and the versions.
+What was measured, with which command, and which aim was set, for wins and losses alike. Every number comes from a
+file in [benchmarks/results](../benchmarks/results), which also has the single times, the hardware and the versions.
 """
 
 RACES = """\
-One meta-step of `fomaml-lora` on SmolLM2-135M beside other ways to take the same step: 8 tasks x (3 + 1) passes x 4
-examples of at most 64 tokens, LoRA r=16 on all linears, float32. A contender is timed only after it gave the same loss
-and outer gradient, to 1e-5. All take turns on the same batches; medians, and the ratio of theirs to ours. `trunk`: LoRA
-on the last layers alone, the hidden states below them cached. `lora`: no meta-step, but two steps of one adapter on 8
-examples of GSM8K each. What each contender is, and what the rows are: [race.py](../benchmarks/race.py),
-[contenders.py](../benchmarks/contenders.py), [trainers.py](../benchmarks/trainers.py).
+The time of one meta-step of `fomaml-lora` on SmolLM2-135M, beside other ways to take the same step: 8 tasks x (3 + 1)
+passes x 4 examples of at most 64 tokens, LoRA r=16 on all linear modules, float32. A contender is timed only after it
+gave the same loss and outer gradient, to 1e-5. All take turns on the same batches. The table has medians, and the
+ratio of their time to ours. Rows `trunk` have LoRA on the last layers only, with the hidden states below them cached.
+The row `lora` is not a meta-step but two steps of one adapter, each on 8 examples of GSM8K. The contenders and rows
+are described in [race.py](../benchmarks/race.py), [contenders.py](../benchmarks/contenders.py) and
+[trainers.py](../benchmarks/trainers.py).
 """
 
 
 FAULTS = """\
-What becomes of a run that is struck, and gone on with by `--resume auto` ([stopping and going on](resume.md)). `equal`:
-tensors byte for byte, metrics and manifest but for `timing` and `host`, as of a run that nothing happened to. `data
-lost` and `corrupt accepted` have to be 0. What each row does, and its name: [faults.py](../tests/robustness/faults.py).
+Runs are killed or damaged and then continued with `--resume auto` ([stopping and going on](resume.md)). `equal`
+counts runs that end like an undisturbed one: the same tensors, byte for byte, and the same metrics and manifest
+except for `timing` and `host`. `data lost` and `corrupt accepted` have to be 0.
+[faults.py](../tests/robustness/faults.py) says what each row does, and its name.
 """
 
 
 COMPILED = """\
-An outer step of `fomaml-lora` on SmolLM2-135M, float32, with one inner step, and the same with its decoder layers
-through torch.compile: CPU seconds of one thread, medians of five turns. gain: what a compiled step saves, the median
-over turns. compiling: seconds by the clock before the first step. It is no option any more
-([note](design/0017-no-compiled-layers.md)).
+The time of an outer step of `fomaml-lora` with one inner step, on SmolLM2-135M in float32, without and with
+torch.compile of its decoder layers: CPU seconds of one thread, medians of five turns. `gain` is the time that a
+compiled step saves (median over turns), `compiling` the wall-clock seconds before the first step. Compiling is no
+longer an option ([note](design/0017-no-compiled-layers.md)).
 """
 
 
@@ -160,44 +162,46 @@ SECTIONS = [
         "Verdicts on nulls",
         "statistics",
         "python benchmarks/nulls.py --output benchmarks/results/statistics.json    # half a minute",
-        "How often a [comparison](compare.md) calls two arms different that are not. Their difference on a task from\n"
-        "a training seed is simulated with these standard deviations: what the task adds, what the seed adds to all\n"
-        "tasks, and what is left. The test is the library's own.\n",
+        "How often a [comparison](compare.md) says that two arms differ although they don't. The difference of the\n"
+        "arms for a task and a training seed is simulated as the sum of a part of the task, a part of the seed (the\n"
+        "same for all tasks), and a rest; the rows have the standard deviations of these three. The test is the\n"
+        "library's own.\n",
         nulls_table,
     ),
     Section(
         "Demo",
         "demo",
         "python benchmarks/demo.py --folder /tmp/demo --output benchmarks/results/demo.json    # a quarter of an hour",
-        "`make demo` with three training seeds: unseen tasks with 8 examples each, loss per answer token in nats and\n"
-        "exact answers, every arm under every adaptation. META-LORA and joint LoRA were trained on equally many\n"
-        "tokens. `META-LORA's`: the inner loop that it was trained for; `tuned`: learning rate and steps chosen on\n"
-        "validation tasks; Std LoRA without a step is the base model. Differences are paired, of tasks and seeds.\n",
+        "`make demo` with three training seeds: unseen tasks with 8 examples each, and every arm under every\n"
+        "adaptation. Each cell has the loss per answer token (nats) and the share of exact answers. META-LORA and\n"
+        "joint LoRA were trained on the same number of tokens. `META-LORA's` is the inner loop that META-LORA was\n"
+        "trained with; `tuned` has learning rate and steps chosen on validation tasks. Std LoRA without a step is\n"
+        "the base model. Differences are paired by task and seed.\n",
         demo_tables,
     ),
     Section(
         "In context",
         "in_context",
         "python benchmarks/in_context.py FOLDER --rows /tmp/rows.json    # half an hour",
-        "How well SmolLM2-135M answers ten word tasks that nothing trained it on, from 8 examples in its prompt: the\n"
-        "[arm](compare.md) that a trained one has to beat. Answers end at the blank line between the examples; the\n"
-        "second column waits for an end token, which these prompts never show.\n",
+        "How well SmolLM2-135M, without further training, answers ten word tasks from 8 examples in its prompt: the\n"
+        "[arm](compare.md) that a trained one has to beat. An answer ends at the blank line that separates the\n"
+        "examples; in the second column it ends only at an end token, which these prompts never show.\n",
         in_context_table,
     ),
     Section(
         "Bounds",
         "bounds",
         "python benchmarks/bounds.py    # half an hour",
-        "One step of adaptation of SmolLM2-135M, as `innerloop adapt` takes it, on examples of 500 tokens. Aim: less\n"
-        "than 4 GB for 300 of them.\n",
+        "Memory and time of one step of adaptation of SmolLM2-135M, as `innerloop adapt` takes it, on examples of 500\n"
+        "tokens. The aim is less than 4 GB for 300 examples.\n",
         bounds_table,
     ),
     Section(
         "Below a trunk cut",
         "trunk_pass",
         "python benchmarks/trunk_pass.py --output benchmarks/results/trunk_pass.json    # two minutes",
-        "Tokens per CPU second of the first pass through the lowest 22 layers of SmolLM2-135M: one example at a time,\n"
-        "and the examples of a task together ([note](design/0013-companies-below-a-cut.md)).\n",
+        "The speed of the first pass through the lowest 22 layers of SmolLM2-135M (tokens per CPU second), with one\n"
+        "example at a time and with the examples of a task together ([note](design/0013-companies-below-a-cut.md)).\n",
         trunk_table,
     ),
     Section(
@@ -212,7 +216,7 @@ SECTIONS = [
         "Useful tokens",
         "padding",
         "python benchmarks/padding.py --gsm8k FOLDER --output benchmarks/results/padding.json    # half a minute",
-        "GSM8K: tokens of the examples, of all that go through the model.\n",
+        "The share of tokens that belong to examples, of all tokens that go through the model, on GSM8K.\n",
         padding_table,
     ),
     Section(
@@ -220,22 +224,22 @@ SECTIONS = [
         "growth",
         "export PYTHONPATH=tests:benchmarks\n"
         "python -m robustness.growth --output benchmarks/results/growth.json    # 12 minutes",
-        "Seconds per step of `fomaml-lora` against what grows, the rest held. Llama shapes, random weights, float32.\n"
-        "A slope of 1 is proportional.\n",
+        "How the seconds per step of `fomaml-lora` grow with one quantity while the others stay the same: Llama\n"
+        "shapes, random weights, float32. With a slope of 1, time is proportional to the quantity.\n",
         lambda found: [*growth_table(found), FIGURE],
     ),
     Section(
         "Start",
         "start",
         "python benchmarks/start.py --output benchmarks/results/start.json",
-        "From the command `innerloop train` to the first step, SmolLM2-135M, warm caches.\n",
+        "The time from the command `innerloop train` to the first step, for SmolLM2-135M with warm caches.\n",
         start_table,
     ),
     Section(
         "On a GPU",
         "gpu",
         "python benchmarks/gpu.py --output benchmarks/results/gpu.json    # at most 8 minutes",
-        "Llama-3.2-1B's shape with random weights, bfloat16, eager.\n",
+        "The speed of training on Llama-3.2-1B's shape with random weights, in bfloat16, without compilation.\n",
         gpu_table,
     ),
     Section(
@@ -259,23 +263,23 @@ SECTIONS = [
         "Compiled layers on a GPU",
         "compiled-cuda",
         "git checkout ba15c40 && python benchmarks/compiled.py --cuda --output benchmarks/results/compiled-cuda.json",
-        "The same on a GPU, by the clock.\n",
+        "The same on a GPU, in wall-clock seconds.\n",
         compiled_table,
     ),
     Section(
         "Memory",
         "memory",
         "python benchmarks/memory.py --output benchmarks/results/memory.json    # half an hour",
-        "`fomaml` on SmolLM2-135M's shape: 4 tasks x (3 + 1) passes x 8 examples x 64 tokens, two outer steps, on the "
-        "CPU. What\nthe cases are: [memory.py](../benchmarks/memory.py).\n",
+        "The peak memory of `fomaml` on SmolLM2-135M's shape: 4 tasks x (3 + 1) passes x 8 examples x 64 tokens,\n"
+        "two outer steps, on the CPU. [memory.py](../benchmarks/memory.py) describes the cases.\n",
         memory_table,
     ),
     Section(
         "Plans",
         "plan-cpu",
         "PYTHONPATH=tests python benchmarks/plan.py --output benchmarks/results/plan-cpu.json    # 15 minutes",
-        "Peak memory that a [plan](plan.md) says, against the resident set of a process that takes the step: every "
-        "method, with and\nwithout checkpointing, models of 17 million parameters.\n",
+        "The peak memory that a [plan](plan.md) predicts, compared with the resident set of a process that takes\n"
+        "the step: every method, with and without checkpointing, on models of 17 million parameters.\n",
         plan_table,
     ),
     Section(

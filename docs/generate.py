@@ -61,15 +61,15 @@ INTRO = """\
 # Methods
 
 A method combines a rule (how tasks give a gradient of the shared values) with a space (which tensors are trained).
-`method.name` names one. A method accepts only the options it reads: any other is an error
+`method.name` in a config names one. A method accepts only the options that it reads: any other is an error
 ([config](config.md)).
 """
 
 COUNTED = """\
-Counted on the shapes of SmolLM2-135M, {total:,} parameters. LoRA is the default one: rank {rank} on all
-{modules} linear modules of all layers; `method.lora.r`, `layers` and `target_modules` make it smaller. Before
-its first step a run prints what it trains, and writes it to its manifest. {one_task} trains one adapter for
-each task of `tasks.held_out`, the other methods one set of values for all training tasks.
+The numbers are for SmolLM2-135M, which has {total:,} parameters, and for the default LoRA: rank {rank} on all
+{modules} linear modules of all layers. `method.lora.r`, `layers` and `target_modules` make it smaller. Before its
+first step a run prints what it trains, and writes it to its manifest. {one_task} trains one adapter for each task of
+`tasks.held_out`; the other methods train one set of values for all training tasks.
 """
 
 SYMBOLS = """\
@@ -77,43 +77,45 @@ SYMBOLS = """\
 
 {legend}
 
-K is `method.inner.steps`, n `outer.tasks_per_step`. Passes are counted for one outer step: a gradient is one
-forward and backward run of a task's examples, and with LoRA several tasks share a run. A Hessian-vector product
-does the arithmetic of about three gradients where all parameters are trained, of about two with LoRA. It runs
-on attention's plain operators, whose memory grows with the square of the length.
+K is `method.inner.steps`, and n is `outer.tasks_per_step`. Passes are counted for one outer step. One gradient is one
+forward and backward pass of a task's examples; with LoRA several tasks share a pass. A Hessian-vector product
+does the arithmetic of about three gradients where all parameters are trained, of about two with LoRA. It needs
+attention in plain operators, whose memory grows with the square of the length.
 """
 
 DIFFERENCE = """\
 ## How FOMAML-LoRA and META-LORA differ
 
-Not in their gradient. Given the same examples and settings the two compute the same first-order outer gradient,
-bit for bit; `tests/learning/test_methods.py` holds them to it. They differ in their defaults, and only
-`meta-lora` can keep the adapters of stage 1:
+Their gradients don't differ. Given the same examples and settings, both compute the same first-order outer gradient,
+bit for bit, as `tests/learning/test_methods.py` checks. They differ in their defaults, and only `meta-lora` can keep
+the adapters of stage 1:
 
 {table}
-Schedule and data are settings that both read. A round over all tasks is `outer.tasks_per_step` set to their
-number; fresh minibatches per inner step are `method.inner.batch_size` below `tasks.support`; less data is
-`tasks.examples_per_task`. Where one of the two does better on your tasks, one of these settings did it.
+Other differences that are described in their papers are settings here, and both methods read them. For a round over
+all tasks, set `outer.tasks_per_step` to the number of tasks. For a new minibatch in each inner step, set
+`method.inner.batch_size` below `tasks.support`. For less data, set `tasks.examples_per_task`. If one of the two is
+better on your tasks, one of these settings is the reason.
 """
 
 CHOICE = """\
 ## How to choose
 
-1. **`joint-lora` is the baseline to beat.** It has no inner loop, one gradient per task. Networks trained jointly
-   come close to gradient-based meta-learning, in theory for deep ones and on few-shot image benchmarks
-   ([arXiv:2106.09017](https://arxiv.org/abs/2106.09017)). Give it as many tokens as its rivals and adapt it as
-   well.
-2. **Where the prompt tells the task, there may be nothing to gain.** One model can then serve all training
-   tasks without adapting, and meta-training may settle on it
-   ([arXiv:1912.03820](https://arxiv.org/abs/1912.03820)); `tests/learning/test_methods_controls.py` has both sides.
+1. **`joint-lora` is the baseline to beat.** It has no inner loop and takes one gradient per task. Networks that are
+   trained jointly come close to gradient-based meta-learning, in theory for deep networks, and on few-shot image
+   benchmarks ([arXiv:2106.09017](https://arxiv.org/abs/2106.09017)). In a comparison, give it as many tokens as the
+   other methods, and adapt it, too.
+2. **If the prompt tells the task, there may be nothing to gain.** One model can then solve all training tasks
+   without adapting, and meta-training may find this solution
+   ([arXiv:1912.03820](https://arxiv.org/abs/1912.03820)). `tests/learning/test_methods_controls.py` has a case of each
+   kind.
 3. **An inner loop that hardly moves is joint training.** With an inner learning rate of 0, all first- and
    second-order methods follow the gradient of the query loss at the shared values. In `metrics.jsonl`,
-   `support_loss_last` has to be below `support_loss_first`; where it is not, raise `method.inner.optimizer.lr`
-   or `method.inner.steps`.
+   `support_loss_last` has to be below `support_loss_first`. If it is not, raise `method.inner.optimizer.lr` or
+   `method.inner.steps`.
 4. **Reptile on LoRA moves the factors, not their product.** The mean of the tasks' B A is not (mean B)(mean A),
    and an update has many factorizations.
-5. **Adapt with the optimizer you trained with.** `innerloop adapt` takes the run's own steps, optimizer and
-   learning rate: the start was trained for these, and for no others.
+5. **Adapt with the optimizer that you trained with.** `innerloop adapt` uses the run's own number of steps, optimizer
+   and learning rate, because the initialization was trained for these.
 """
 
 
