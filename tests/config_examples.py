@@ -72,6 +72,7 @@ OTHER: dict[str, Any] = {
     "memory.offload": True,
     "save.every": 3,
     "save.keep": 1,
+    "report_to": ["tensorboard"],
     "seed": 8,
     "output_dir": "runs/another",
 }

@@ -59,7 +59,7 @@ def test_every_method_loads_builds_and_comes_back_from_its_resolved_config(metho
     assert load_config(file, ["seed=8"]) != config
 
 
-COMMON = {"seed", "output_dir", "save.every", "save.keep", "method.name"}
+COMMON = {"seed", "report_to", "output_dir", "save.every", "save.keep", "method.name"}
 COMMON |= {f"outer.{key}" for key in ("steps", "tasks_per_step", "clip", "schedule", "warmup", "on_non_finite")}
 COMMON |= {f"model.{key}" for key in ("name", "dtype", "device")}
 COMMON |= {

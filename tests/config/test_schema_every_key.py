@@ -118,6 +118,7 @@ CHANGES: dict[str, Change] = {
     "memory.offload": of("memory.offload", run="all of bfloat16"),
     "save.every": of("save.every"),
     "save.keep": of("save.keep"),
+    "report_to": of("report_to", shows="files"),
     "seed": of("seed"),
     "output_dir": Change("elsewhere"),
 }

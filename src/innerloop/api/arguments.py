@@ -21,6 +21,11 @@ class Flat(NamedTuple):
     read: Callable[[Any], Any] = lambda value: value
 
 
+def _trackers(given: Any) -> list[str]:
+    """As transformers has it: a name, a list of names, or "none"."""
+    return [] if given in ("none", None) else [given] if isinstance(given, str) else list(given)
+
+
 _OPTIMIZERS = {"adamw_torch": "adamw", "adamw_torch_fused": "adamw"}
 
 FLAT: dict[str, Flat] = {
@@ -51,6 +56,7 @@ FLAT: dict[str, Flat] = {
     "tasks_per_forward": Flat("memory.tasks_per_forward"),
     "save_steps": Flat("save.every"),
     "save_total_limit": Flat("save.keep"),
+    "report_to": Flat("report_to", _trackers),
     "seed": Flat("seed"),
 }
 
@@ -66,7 +72,6 @@ REFUSED = {
     "auto_find_batch_size": "a step that doesn't fit is split by itself",
 }
 NEUTRAL: dict[str, tuple[Any, ...]] = {
-    "report_to": ("none", [], None),
     "push_to_hub": (False,),
     "eval_strategy": ("no",),
     "save_strategy": ("steps",),

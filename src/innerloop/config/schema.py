@@ -29,6 +29,7 @@ from innerloop.learning.methods import METHODS, Method, Row, own_options
 from innerloop.numerics.loss import CHUNK_ROWS
 from innerloop.numerics.optimizers import AdamW, AdamW8bit, Optimizer, Sgd
 from innerloop.spaces.lora import ALL_LINEAR, LoraSettings
+from innerloop.trackers import TRACKERS
 
 BROKEN_METHODS = install()
 VERIFIER_NAMES = verifier_names()
@@ -77,6 +78,12 @@ def _known_verifier(name: str) -> str:
     return name
 
 
+def _known_tracker(name: str) -> str:
+    if name not in TRACKERS:
+        raise ValueError("unknown")
+    return name
+
+
 def _as_path(value: Any) -> Any:
     """Text that can name a folder becomes a path; the strict type refuses the rest."""
     if not isinstance(value, str) or not value.strip() or "\0" in value:
@@ -93,6 +100,7 @@ _HubId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9_][\w.-]*$
 _Day = Annotated[str, Field(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$"), AfterValidator(_real_day)]
 _Layers = Annotated[str, Field(pattern=r"^(all|last-[1-9][0-9]*)$")]
 _LayerList = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1), _Tuple, AfterValidator(_different)]
+TrackerName = Annotated[str, AfterValidator(_known_tracker)]
 _NAMES = "list of different names"
 
 
@@ -252,8 +260,16 @@ class RunConfig(Section):
     outer: OuterSection
     memory: MemorySection
     save: SaveSection
+    report_to: Annotated[tuple[TrackerName, ...], _Tuple, AfterValidator(_different)] = _key(
+        (), means=f"list of different ones of {', '.join(TRACKERS)}"
+    )
     seed: int = _key(7, means="whole number from 0 to 2**32 - 1", ge=0, lt=2**32)
     output_dir: _Folder = _key(means="path")
+
+    def flat(self) -> dict[str, Any]:
+        """Every key that this run reads, dotted."""
+        tree = self.resolved()
+        return {key: value for key in KEYS if (value := get(tree, key)) is not ABSENT}
 
     def resolved(self) -> dict[str, Any]:
         """Every key that this run reads, as plain JSON values; `load_config` makes an equal config of it."""

@@ -31,6 +31,7 @@ from innerloop.loading.models import LoadedModel, check_weights, load_tokenizer
 from innerloop.loading.shapes import has_tokenizer, model_shape, skeleton
 from innerloop.machine import chosen_device
 from innerloop.spaces.lora import find_targets
+from innerloop.trackers import missing
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -173,6 +174,8 @@ class _Look:
     def _machine(self) -> None:
         """One process on one device: where this one is, and whether it can be that."""
         self.faults += several_processes()
+        if not self.away and self.sound("report_to"):
+            self.faults += missing(self.config.report_to)
         if self.away or not self.sound("model.device"):
             return
         with self.faults.collecting():

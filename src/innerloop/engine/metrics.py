@@ -26,6 +26,12 @@ class Metrics(NamedTuple):
     computed_tokens: int
     skipped: tuple[str, ...] = ()
 
+    def numbers(self, prefix: str = "") -> dict[str, float]:
+        """What a plot can show of it, by name."""
+        values = {**self._asdict(), "skipped": len(self.skipped)}
+        del values["step"]
+        return {f"{prefix}{name}": float(value) for name, value in values.items() if value is not None}
+
 
 def metrics_of(found: Round, *, step: int, tokens: tuple[int, int], skipped: tuple[str, ...]) -> Metrics:
     """tokens: without padding and with it."""

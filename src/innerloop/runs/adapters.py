@@ -32,6 +32,7 @@ from innerloop.runs.checkpoint import Checkpoints, Saved, fill, require_room, si
 from innerloop.runs.journal import Journal
 from innerloop.runs.learned import Learned
 from innerloop.spaces.loss import AnswerLoss
+from innerloop.trackers import Told
 
 OnStep = Callable[[str, Metrics], None]
 
@@ -64,9 +65,10 @@ class MetaRun:
         forecaster: Forecasting | None = None,
         on_step: OnStep | None = None,
         say: Say | None = None,
+        report: Told | None = None,
     ) -> None:
         self.session, self.journal, self.forecaster = session, journal, forecaster
-        self.on_step, self.say = on_step, say
+        self.on_step, self.say, self.report = on_step, say, report
         self.folder, self.save_every = session.config.output_dir, session.config.save.every
         self.checkpoints = Checkpoints(self.folder, keep=session.config.save.keep)
         self.adapter, self.trainer = 0, cast(Trainer | None, None)
@@ -153,6 +155,8 @@ class MetaRun:
         self.journal.record(**adapter, **metrics._asdict(), timing={"seconds": self.seconds})
         if trainer.steps % self.save_every == 0 or trainer.steps == last:
             self.save()
+        if self.report:
+            self.report(self.journal.metrics.count("\n"), metrics.numbers(f"{name}/" if name else ""))
         if self.on_step:
             self.on_step(name, metrics)
 

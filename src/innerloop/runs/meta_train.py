@@ -28,6 +28,7 @@ from innerloop.runs.header import Header, header_of
 from innerloop.runs.journal import Journal
 from innerloop.runs.learned import Learned
 from innerloop.runs.resuming import Earlier, earlier_start, inputs, same_config, same_inputs
+from innerloop.trackers import reporting
 
 DISK = (OSError, SafetensorError)  # what a disk that is full or broken raises
 
@@ -91,7 +92,9 @@ def meta_train(
             remove_leftovers(folder)
             said = _said(session, header, expected, before)
             measures = forecaster if "forecast" in said else None
-            run = _opened(session, said, before, forecaster=measures, on_step=on_step, say=on_stage)
+            report = stack.enter_context(reporting(settings.report_to, folder, settings.flat()))
+            told = {"forecaster": measures, "on_step": on_step, "say": on_stage, "report": report}
+            run = _opened(session, said, before, **told)
             return _finished(run)
         except DISK as error:
             raise _refused(folder, error) from error

@@ -27,7 +27,7 @@ from innerloop.runs.checkpoint import Found, Saved, newest
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-FREE = {"output_dir"}  # the folder may have been moved
+FREE = {"output_dir", "report_to"}  # the folder may have been moved; a tracker changes no number
 INPUTS = {"model": "the base model's weights", "data": "the examples", "tokenizer": "how examples become tokens"}
 _LAST = "tasks_per_forward"
 _AUTO = f"memory.{_LAST}"  # `auto` is what it was resolved to when the run was begun
