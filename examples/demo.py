@@ -38,7 +38,7 @@ from innerloop.evaluation.kshot import (
 )
 from innerloop.files import write_text
 from innerloop.learning.inner_loop import InnerLoop
-from innerloop.runs.header import plan
+from innerloop.runs.header import header_of
 from innerloop.runs.learned import Learned
 from innerloop.runs.meta_train import meta_train
 
@@ -71,7 +71,7 @@ def main() -> None:
     folder = free_folder(options.output)
     config = load_config(CONFIG, [f"seed={options.seed}", f"output_dir={folder}"])
     session = prepare(config)
-    console.print("\n".join(plan(session).lines()), highlight=False)
+    console.print("\n".join(header_of(session).lines()), highlight=False)
     cells = run(session, joint_config(config, session), console)
     seconds = time.perf_counter() - started
     result = {"seed": options.seed, "seconds": round(seconds, 1), **as_json(cells)}
@@ -132,14 +132,14 @@ def joint_config(config: RunConfig, session: Session) -> RunConfig:
     method = {"name": "joint-lora", "lora": given["method"]["lora"]}
     folder = f"{config.output_dir}/joint-lora"
     joint = load_config(given | {"method": method, "output_dir": folder})
-    ratio = plan(session).tokens_per_step / plan(replace(session, config=joint)).tokens_per_step
+    ratio = header_of(session).tokens_per_step / header_of(replace(session, config=joint)).tokens_per_step
     steps = round(config.outer.steps * ratio)
     return load_config(given | {"method": method, "output_dir": folder, "outer": given["outer"] | {"steps": steps}})
 
 
 def work_in_tokens(session: Session, in_context: int) -> int:
     """About how many tokens go through the model in all, for the time left."""
-    tokens_per_step, config = plan(session).tokens_per_step, session.config
+    tokens_per_step, config = header_of(session).tokens_per_step, session.config
     support = tokens_per_step / config.outer.tasks_per_step / 4  # one task's batch
     validation, held_out = len(session.validation) * support, sum(map(tokens, session.held_out))
     choosing = len(GRID.lrs) * validation * (max(GRID.steps) + 2 * len(GRID.steps))

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import innerloop.files
-from innerloop.files import MANIFEST, at_home, built_once, replaced_folder, write_text, write_whole
+from innerloop.files import MANIFEST, at_home, built_once, cache_folder, replaced_folder, write_text, write_whole
 
 CONTENT = {"weights": bytes(range(200)), "config.json": b"{}\n", "sub/tokens": b"abc" * 40, "empty": b""}
 
@@ -154,3 +154,17 @@ def test_a_text_replaces_the_old_one_whole_or_not_at_all(tmp_path: Path) -> None
     with pytest.raises(UnicodeEncodeError):
         write_text(path, "half a pair: \ud800")
     assert content(tmp_path) == {"a.txt": "new ü".encode()}
+
+
+def test_the_cache_is_where_the_environment_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable, value, expected in [
+        ("HOME", tmp_path, tmp_path / ".cache/innerloop"),
+        ("XDG_CACHE_HOME", tmp_path / "xdg", tmp_path / "xdg/innerloop"),
+        ("INNERLOOP_CACHE", tmp_path / "own", tmp_path / "own"),
+    ]:
+        monkeypatch.delenv(variable, raising=False)
+        monkeypatch.delenv("INNERLOOP_CACHE", raising=False)
+        if variable == "HOME":
+            monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+        monkeypatch.setenv(variable, str(value))
+        assert cache_folder() == expected

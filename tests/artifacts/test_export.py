@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.tiny import FAMILIES, save_tiny, tiny_model, tiny_tokenizer
 from torch import nn
 
 from innerloop.artifacts.export import export_adapter, export_model, reload_logits
 from innerloop.errors import RunError, UserError
 from innerloop.planning.tracking import Tracker, footprint
 from innerloop.spaces.lora import LoraSettings
+from tiny import FAMILIES, save_tiny, tiny_model, tiny_tokenizer
 
 TOKENS = torch.randint(64, (2, 9), generator=torch.Generator().manual_seed(5))
 LORA = LoraSettings(r=4, lora_alpha=12, lora_dropout=0.5)

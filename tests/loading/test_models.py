@@ -17,10 +17,10 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
-from tests.tiny import save_tiny, tiny_model, tiny_tokenizer
 
 from innerloop.errors import UserError
 from innerloop.loading import models
+from tiny import save_tiny, tiny_model, tiny_tokenizer
 
 TOKENS = torch.randint(64, (2, 7), generator=torch.Generator().manual_seed(3))
 

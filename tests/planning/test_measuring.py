@@ -13,7 +13,7 @@ from innerloop.loading.architecture import head
 from innerloop.numerics.optimizers import AdamW, Sgd
 from innerloop.numerics.tensors import clone
 from innerloop.planning.measuring import tracked
-from innerloop.planning.tracking import Footprint, Tracker, footprint
+from innerloop.planning.tracking import ByteTracker, Footprint, footprint
 from innerloop.spaces.space import ParameterSpace
 from tiny import tiny_model
 
@@ -42,7 +42,7 @@ def alike(tasks: int) -> Tasks:
 
 
 def footprint_of(method: str, *, steps: int = 2, tasks: int = 1) -> Footprint:
-    trainer, tracker, batch = trainer_of(method, steps=steps), Tracker(CPU), alike(tasks).batch
+    trainer, tracker, batch = trainer_of(method, steps=steps), ByteTracker(CPU), alike(tasks).batch
     with tracked(trainer, tracker):
         trainer.step(batch)
     return footprint(tracker.peaks, tracker.host_peak, tracker.flops)
@@ -65,7 +65,7 @@ def test_the_second_order_keeps_the_values_of_every_step(method: str) -> None:
 @pytest.mark.parametrize("method", ["fomaml", "maml-lora"])
 def test_listening_changes_nothing(method: str) -> None:
     plain, seen = trainer_of(method), trainer_of(method)
-    space, rule, loss, tracker = seen.space, seen.method, seen.space.loss, Tracker(CPU)
+    space, rule, loss, tracker = seen.space, seen.method, seen.space.loss, ByteTracker(CPU)
     tasks = Tasks(tasks=3).batch
     expected = plain.step(tasks)
     with tracked(seen, tracker):
@@ -79,12 +79,12 @@ def test_a_base_is_left_as_it_was() -> None:
     space = space_of("fomaml-lora")
     with untouched(space.model):
         trainer = trainer_of("fomaml-lora", space=space)
-        with tracked(trainer, Tracker(CPU)):
+        with tracked(trainer, ByteTracker(CPU)):
             trainer.step(Tasks(tasks=2).batch)
 
 
 def test_parts_at_rest_are_what_the_trainer_holds() -> None:
-    trainer, tracker = trainer_of("fomaml-lora"), Tracker(CPU)
+    trainer, tracker = trainer_of("fomaml-lora"), ByteTracker(CPU)
     with tracked(trainer, tracker):
         trainer.step(Tasks(tasks=2).batch)
         rest = tracker.parts()
@@ -114,7 +114,7 @@ def test_each_part_has_its_phase() -> None:
 
 def test_operations_of_a_pass() -> None:
     """Six for each parameter of a linear layer and token (forward 2, backward 4), and attention's little."""
-    method, tracker, tasks = trainer_of("joint"), Tracker(CPU), alike(1).batch
+    method, tracker, tasks = trainer_of("joint"), ByteTracker(CPU), alike(1).batch
     with tracked(method, tracker):
         method.step(tasks)
     assert tasks.query is not None
@@ -129,7 +129,7 @@ def test_a_failed_step_leaves_the_trainer_as_it_was() -> None:
     trainer = trainer_of("fomaml-lora")
     space, rule = trainer.space, trainer.method
     broken = clone(space.shared)
-    with pytest.raises(ValueError, match="stop"), tracked(trainer, Tracker(CPU)):
+    with pytest.raises(ValueError, match="stop"), tracked(trainer, ByteTracker(CPU)):
         raise ValueError("stop")
     assert (trainer.space, trainer.method) == (space, rule)
     assert all(torch.equal(space.shared[name], value) for name, value in broken.items())

@@ -17,7 +17,7 @@ from innerloop.numerics import rounding
 from innerloop.planning import tracing
 from innerloop.planning.measuring import tracked
 from innerloop.planning.tracing import trace
-from innerloop.planning.tracking import PARTS, PHASES, Footprint, Tracker, footprint
+from innerloop.planning.tracking import PARTS, PHASES, ByteTracker, Footprint, footprint
 from rss_child import Case, measure, plan, shape, tasks
 from tiny import tiny_config
 
@@ -137,7 +137,7 @@ def _real(case: Case) -> Footprint:
     from transformers import AutoModelForCausalLM
 
     model: Any = AutoModelForCausalLM.from_config(shape(case), dtype=getattr(torch, case.dtype))
-    space, tracker = make_space(case.run, model.eval().requires_grad_(False)), Tracker(torch.device("cpu"))
+    space, tracker = make_space(case.run, model.eval().requires_grad_(False)), ByteTracker(torch.device("cpu"))
     trainer, batch = make_trainer(case.run, space), tasks(case)
     with tracked(trainer, tracker):
         trainer.step(batch)

@@ -5,19 +5,19 @@ from typing import Any
 import pytest
 import torch
 
-from innerloop.planning.tracking import PARTS, PHASES, Footprint, StepWindow, Tracker, footprint
+from innerloop.planning.tracking import PARTS, PHASES, ByteTracker, Footprint, StepWindow, footprint
 
 CPU = torch.device("cpu")
 ROW = 4 * 1000  # bytes of a thousand float32 numbers
 
 
-def tracked(*, phase: str = "inner", stage: str = "between", **options: Any) -> Tracker:
-    tracker = Tracker(CPU, **options)
+def tracked(*, phase: str = "inner", stage: str = "between", **options: Any) -> ByteTracker:
+    tracker = ByteTracker(CPU, **options)
     tracker.at(phase=phase, stage=stage)
     return tracker
 
 
-def total(tracker: Tracker, phase: str = "inner") -> int:
+def total(tracker: ByteTracker, phase: str = "inner") -> int:
     return footprint(tracker.peaks, {}, {}).peaks[phase]["activations"]
 
 

@@ -16,7 +16,7 @@ from innerloop.planning.devices import CPU_FLOAT32, Device, chosen
 from innerloop.planning.forecast import Forecast, forecast
 from innerloop.planning.measuring import tracked
 from innerloop.planning.outcome import Taken
-from innerloop.planning.tracking import Tracker, footprint
+from innerloop.planning.tracking import ByteTracker, footprint
 from innerloop.planning.workload import workload_of_session
 
 A_MINUTE = 60.0  # a forecast takes seconds, and a run that is over in a minute soon says itself what it takes
@@ -52,7 +52,7 @@ class Forecaster:
     @contextmanager
     def first_step(self, session: Session, trainer: Trainer) -> Generator[dict[str, Any]]:
         """Counts every storage while the step is taken."""
-        tracker, found = Tracker(session.device), dict[str, Any]()
+        tracker, found = ByteTracker(session.device), dict[str, Any]()
         with tracked(trainer, tracker):
             yield found
         if session.config.outer.steps > 1:

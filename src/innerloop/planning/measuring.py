@@ -8,12 +8,12 @@ from contextlib import contextmanager
 
 from innerloop.engine.trainer import Trainer
 from innerloop.loading.architecture import head
-from innerloop.planning.tracking import Tracker
+from innerloop.planning.tracking import ByteTracker
 from innerloop.spaces.phases import listening
 
 
 @contextmanager
-def tracked(trainer: Trainer, tracker: Tracker) -> Generator[None]:
+def tracked(trainer: Trainer, tracker: ByteTracker) -> Generator[None]:
     """The steps of `trainer` inside. No number of theirs changes."""
     _adopt(trainer, tracker)
     tracker.at(phase="inner", stage="between")
@@ -21,7 +21,7 @@ def tracked(trainer: Trainer, tracker: Tracker) -> Generator[None]:
         yield
 
 
-def _adopt(trainer: Trainer, tracker: Tracker) -> None:
+def _adopt(trainer: Trainer, tracker: ByteTracker) -> None:
     """What rests in memory before the step."""
     space = trainer.space
     shared = {value.untyped_storage()._cdata for value in space.shared.values()}

@@ -26,7 +26,7 @@ from innerloop.engine.parts import make_space, make_trainer
 from innerloop.loading.architecture import decoder_layers, packs
 from innerloop.numerics.tensors import TensorSet
 from innerloop.planning.measuring import tracked
-from innerloop.planning.tracking import Footprint, StepWindow, Tracker, footprint
+from innerloop.planning.tracking import ByteTracker, Footprint, StepWindow, footprint
 from innerloop.spaces.attention import attending
 from innerloop.spaces.lora import chosen_layers
 
@@ -117,7 +117,7 @@ def _measure(
     """One real step of the model that has only these layers of the shape."""
     kinds = _kinds(config, shape)
     cut, config = _with_layers(shape, layers), _for_layers(config, kinds, layers)
-    tracker = Tracker(_DEVICE, fake=True, host_follows=config.memory.offload)
+    tracker = ByteTracker(_DEVICE, fake=True, host_follows=config.memory.offload)
     whole = config.method.row.space.exported == "model"
     dtype = getattr(torch, config.model.dtype)
     with FakeTensorMode(allow_non_fake_inputs=True):
@@ -134,7 +134,7 @@ def _measure(
     return _table(tracker)
 
 
-def _load(shape: "PretrainedConfig", dtype: torch.dtype, tracker: Tracker, *, on_cpu: bool) -> "PreTrainedModel":
+def _load(shape: "PretrainedConfig", dtype: torch.dtype, tracker: ByteTracker, *, on_cpu: bool) -> "PreTrainedModel":
     from transformers import AutoModelForCausalLM
 
     stored: Any = getattr(shape, "dtype", None) or dtype
@@ -147,7 +147,7 @@ def _load(shape: "PretrainedConfig", dtype: torch.dtype, tracker: Tracker, *, on
     return model.eval().requires_grad_(False)
 
 
-def _save(shared: TensorSet, tracker: Tracker, *, dtype: torch.dtype | None) -> None:
+def _save(shared: TensorSet, tracker: ByteTracker, *, dtype: torch.dtype | None) -> None:
     """What an export does with memory: looks for what isn't finite; a whole model's values are copied in its dtype."""
     tracker.at(phase="save", stage="build")
     tracker.part = "shared values"
@@ -181,7 +181,7 @@ def _as_if_real(model: "PreTrainedModel") -> AbstractContextManager[None]:
     return attending(model) if masks else nullcontext()
 
 
-def _name_places(model: nn.Module, tracker: Tracker, kinds: Sequence[str]) -> None:
+def _name_places(model: nn.Module, tracker: ByteTracker, kinds: Sequence[str]) -> None:
     """Tells the tracker which kind of layer runs, in every forward, recomputation and backward."""
 
     def enter(kind: str) -> Callable[..., None]:
@@ -201,7 +201,7 @@ def _name_places(model: nn.Module, tracker: Tracker, kinds: Sequence[str]) -> No
     cast(Any, model).get_input_embeddings().register_forward_hook(leave("embedding", kinds[0]))
 
 
-def _on_gradient(hidden: Tensor, tracker: Tracker, *, below: str, above: str) -> None:
+def _on_gradient(hidden: Tensor, tracker: ByteTracker, *, below: str, above: str) -> None:
     """A backward pass goes on to what is below. Under a second derivative it comes up again and down once more."""
     if not hidden.requires_grad:
         return
@@ -220,7 +220,7 @@ def _on_gradient(hidden: Tensor, tracker: Tracker, *, below: str, above: str) ->
 class _Cache(HiddenStates):
     """Keeps all of them; host: in the memory beside the device."""
 
-    def __init__(self, tracker: Tracker, *, host: bool) -> None:
+    def __init__(self, tracker: ByteTracker, *, host: bool) -> None:
         super().__init__()
         self.tracker, self.host = tracker, host
 
@@ -229,7 +229,7 @@ class _Cache(HiddenStates):
         self.tracker.adopt("cache", [self._known[key]], host=self.host)
 
 
-def _table(tracker: Tracker) -> Measured:
+def _table(tracker: ByteTracker) -> Measured:
     table: Counter[tuple[Any, ...]] = Counter()
     for window, parts in tracker.peaks.items():
         table.update({("peak", window, part): size for part, size in parts.items()})

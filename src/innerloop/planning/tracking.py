@@ -1,6 +1,6 @@
 """What an outer step keeps in memory: bytes by part, the peak of each phase, and floating-point operations.
 
-Tracker     a dispatch mode that knows every storage while it lives, on real tensors or on fake ones
+ByteTracker     a dispatch mode that knows every storage while it lives, on real tensors or on fake ones
 Footprint   the peaks of the phases and the parts they are made of
 StepWindow  (phase, stage, place) of a moment: a peak is kept for each, because they grow differently with a model
 
@@ -93,7 +93,7 @@ class _Storage(NamedTuple):
     host: bool
 
 
-class Tracker(TorchDispatchMode):
+class ByteTracker(TorchDispatchMode):
     """Live bytes by part, and for each window the parts at the moment of its peak.
 
     device        what counts as the device; a tensor elsewhere is in host memory beside it
