@@ -16,6 +16,7 @@ TESTS, SOURCE = ROOT / "tests", ROOT / "src" / "innerloop"
 ACROSS = {
     "test_demo.py": "examples/demo.py",
     "test_docs.py": "the pages of docs/",
+    "test_docstrings.py": "the examples of all docstrings",
     "test_make.py": "the Makefile",
     "test_mirror.py": "the tests' own tree",
     "test_names.py": "names at the top of all modules",

@@ -100,6 +100,12 @@ def sample_tasks(
 ) -> "DatasetDict":
     """A DatasetDict with the splits train, validation and test, whole tasks in each, with a column `task`.
 
+    >>> from datasets import Dataset
+    >>> rows = [{"task": f"+{n}", "prompt": f"{i} ->", "completion": f" {i + n}"} for n in range(6) for i in range(9)]
+    >>> splits = sample_tasks(Dataset.from_list(rows), held_out=2, examples_per_task=8)
+    >>> {split: len(part) for split, part in splits.items()}
+    {'train': 32, 'test': 16}
+
     held_out, validation   numbers of tasks, drawn by the seed
     examples_per_task      at most, of each task: the first ones of an order that the seed gives
     Raises UserError for a column that isn't there, and for more tasks than there are.

@@ -1,6 +1,6 @@
 """Training on live objects, as people know it from transformers; the code is that of a YAML run.
 
-MetaTrainer   plan(), train(), evaluate(tasks), learned
+MetaTrainer   check(), train(), evaluate(), learned
 meta_train    the same in one call; or a config, as `innerloop train` reads it
 """
 
@@ -34,6 +34,11 @@ _READ = {*_LORA, "target_modules", "layers_to_transform", "task_type", "peft_typ
 
 class MetaTrainer:
     """Trains an initialization on tasks in memory and writes what YAML would to `args.output_dir`.
+
+    >>> args = MetaTrainingArguments(output_dir="runs/one", method="meta-lora", max_steps=2, tasks_per_step=2)
+    >>> trainer = MetaTrainer(model, args, train_dataset=tasks, held_out=["dee"], tokenizer=tokenizer)
+    >>> adapted = trainer.train().adapt(examples)
+    >>> adapted.save_pretrained("adapters/acme")
 
     model            a hub id, a folder, or a transformers model, which stays as it is
     args             the settings; sizes that it leaves out are what the smallest task allows
@@ -80,11 +85,20 @@ class MetaTrainer:
         return f"MetaTrainer({self.config.method.name}, {self.tasks!r}, {self.config.output_dir})"
 
     def check(self) -> Groundwork:
-        """Everything but the weights. Raises UserError with every fault."""
+        """Everything but the weights. Raises UserError with every fault.
+
+        >>> ground = MetaTrainer(model, args, train_dataset=tasks, held_out=["dee"], tokenizer=tokenizer).check()
+        >>> len(ground.train), len(ground.held_out)
+        (5, 1)
+        """
         return groundwork(self.config, model=self.model)
 
     def train(self, *, resume_from_checkpoint: bool | str = False) -> Learned:
         """Train and write. True, or "auto": go on with what an earlier start left, or begin where there is nothing.
+
+        >>> trainer = MetaTrainer(model, args, train_dataset=tasks, tokenizer=tokenizer)
+        >>> trainer.train(resume_from_checkpoint=True)
+        Learned(meta-lora on ..., runs/other)
 
         Raises as `meta_train`.
         """
@@ -98,6 +112,10 @@ class MetaTrainer:
     def evaluate(self, *, k: Sequence[int] = (0, 8), draws: int = 5) -> Results:
         """The held-out tasks' scores with k examples each, as `innerloop eval` gives them.
 
+        >>> results = trainer.evaluate(k=[0, 4], draws=2)
+        >>> sorted({score.k for score in results.scores})
+        [0, 4]
+
         Raises UserError before `train`, and where no task is held out or one has fewer than k examples.
         """
         learned = self.learned
@@ -106,7 +124,11 @@ class MetaTrainer:
 
     @property
     def learned(self) -> Learned:
-        """What was trained. Raises UserError before `train`."""
+        """What was trained. Raises UserError before `train`.
+
+        >>> trainer.learned
+        Learned(meta-lora on ..., runs/done)
+        """
         if self._learned is None:
             raise UserError(Fault("nothing is trained yet", "learned", expected="trainer.train() first, or load_run"))
         return self._learned
@@ -124,6 +146,11 @@ def meta_train(
     **more: Any,
 ) -> Learned:
     """Train an initialization; what was learned, with its folder on disk.
+
+    >>> learned = meta_train(model, tokenizer, tasks=tasks, output_dir="runs/two", max_steps=2)
+    >>> learned.save_pretrained("adapters/initial")
+    >>> meta_train(load_config("run.yaml"))
+    Learned(fomaml-lora on ..., runs/three)
 
     config   a YAML file, a mapping like one, or a RunConfig; with `tasks`, a model: hub id, folder or object
     tasks    as `MetaTrainer`'s train_dataset; held_out and validation as its held_out and eval_dataset

@@ -67,6 +67,10 @@ class Part(NamedTuple):
 def load_config(source: Path | str | Mapping[str, Any], sets: Sequence[str] = ()) -> RunConfig:
     """Read, fill in defaults, check.
 
+    >>> config = load_config("run.yaml", ["outer.steps=20"])
+    >>> config.outer.steps
+    20
+
     source   a YAML file, or the same as a mapping
     sets     `section.key=value`, applied in order
     Raises UserError with everything that is wrong: where it was set, the value, and what would be right.

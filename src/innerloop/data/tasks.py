@@ -37,6 +37,9 @@ class Message(NamedTuple):
 class Example:
     """A prompt and its answer. A conversation's prompt is a tuple of messages, the answer its last turn.
 
+    >>> Example("Which is the capital of the Netherlands?", " Amsterdam", accepted=(" Amsterdam, Netherlands",)).answers
+    (' Amsterdam', ' Amsterdam, Netherlands')
+
     where     the file and line, or row, that it was read from
     accepted  other answers that are as right; the first, `answer`, is the one that is trained on
     template  what the chat template is handed beside the messages (tools, documents): a JSON object, or ""
@@ -94,6 +97,12 @@ def exact_match(example: Example, generated: str) -> float:
 @dataclass(frozen=True)
 class Task:
     """One task. `pool` feeds support and query; `test` is only for evaluation; no prompt is in both.
+
+    >>> pool = (Example("2 ->", " 4"), Example("3 ->", " 6"))
+    >>> doubles = Task("double", pool, test=(Example("5 ->", " 10"),))
+    >>> Task("double", pool, test=(Example("3 ->", " six"),))
+    Traceback (most recent call last):
+    ValueError: task 'double': pool and test share a prompt
 
     Raises ValueError when pool and test share an example or a prompt (its key), or either repeats an example.
     """

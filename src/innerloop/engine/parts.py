@@ -35,6 +35,10 @@ def make_space(
 ) -> ParameterSpace:
     """A space at its starting values: the model's own weights, or a fresh LoRA.
 
+    >>> space = make_space(load_config("run.yaml"), model)
+    >>> space.trained().dtype
+    'float32'
+
     device, dtype      of the forward, where the model's own aren't that: an earlier space may have moved its tensors
     hidden, companies  states below the cut, and which examples are computed together: shared with other spaces
     """
@@ -59,7 +63,15 @@ def make_space(
 
 
 def make_trainer(config: RunConfig, space: ParameterSpace, *, tasks_per_forward: int | None = None) -> Trainer:
-    """What takes outer steps on the space's shared values. tasks_per_forward: at most; None = all of a step's."""
+    """What takes outer steps on the space's shared values.
+
+    >>> config = load_config("run.yaml")
+    >>> trainer = make_trainer(config, make_space(config, model))
+    >>> trainer.step(task_batch).step
+    1
+
+    tasks_per_forward   at most; None = all of a step's
+    """
     return Trainer(
         space,
         config.method.build(),

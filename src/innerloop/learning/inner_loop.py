@@ -27,8 +27,15 @@ class Reached(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class InnerLoop:
-    """steps: K; optimizer: its learning rate, clipping and moments are each task's own.
+    """K steps of an optimizer on each task's support.
 
+    >>> inner = InnerLoop(steps=3, optimizer=AdamW(lr=3e-3))
+    >>> reached = inner.adapt(space, start, support)
+    >>> tuple(reached.losses.shape)  # (K, T)
+    (3, 2)
+
+    steps       K
+    optimizer   its learning rate, clipping and moments are each task's own
     batch_size  examples of the support per step, for whoever makes the batches (`data.batches.inner_batches`);
                 None: all of them
     """

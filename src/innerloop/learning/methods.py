@@ -44,6 +44,12 @@ class Outcome(NamedTuple):
 def option(default: Any, *, means: str = "", **limits: Any) -> Any:
     """A rule's own option, `method.<its name>` in a config.
 
+    >>> @dataclass(frozen=True, kw_only=True)
+    ... class Damped(Fomaml):
+    ...     share: float = option(0.5, means="number above 0, at most 1", gt=0, le=1)
+    >>> Damped(inner=InnerLoop(steps=3, optimizer=Sgd(lr=0.1))).share
+    0.5
+
     means   the values it takes, in words, where its type doesn't say it
     limits  of a number: gt, ge, lt, le
     """

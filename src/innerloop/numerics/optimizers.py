@@ -83,7 +83,11 @@ class Optimizer(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class Sgd(Optimizer):
-    """values <- values - lr * clip(gradient)."""
+    """values <- values - lr * clip(gradient).
+
+    >>> Sgd(lr=0.3, clip=1.0).said
+    'sgd at lr 0.3, gradients clipped to 1'
+    """
 
     _name: ClassVar[str] = "sgd"
 
@@ -112,7 +116,11 @@ class Sgd(Optimizer):
 
 @dataclass(frozen=True, kw_only=True)
 class AdamW(Optimizer):
-    """Adam with decoupled weight decay (none unless asked for) of matrices alone: norms and biases keep their size."""
+    """Adam with decoupled weight decay (none unless asked for) of matrices alone: norms and biases keep their size.
+
+    >>> AdamW(lr=0.003, betas=(0.9, 0.99)).said
+    'adamw at lr 0.003, betas 0.9 and 0.99, eps 1e-08, unclipped'
+    """
 
     _name: ClassVar[str] = "adamw"
     betas: tuple[float, float] = (0.9, 0.999)

@@ -209,7 +209,11 @@ class Results(Record):
 
     @classmethod
     def read(cls, path: Path) -> "Results":
-        """Raises UserError for a file that is none, is damaged, or has another format."""
+        """Raises UserError for a file that is none, is damaged, or has another format.
+
+        >>> Results.read(Path("results.json")).status
+        'done'
+        """
         faults = Faults()
         results = read_record(path, cls, faults)
         if any(fault.where == f"{path}: format" for fault in faults):

@@ -44,7 +44,12 @@ __all__ = ["Adapted", "DamagedError", "Learned", "load_run", "task_adapter"]
 
 @dataclass(frozen=True)
 class Adapted:
-    """Values (1, ...) of one task, and the support loss before each inner step."""
+    """Values (1, ...) of one task, and the support loss before each inner step.
+
+    >>> adapted = learned.adapt(examples, steps=3)
+    >>> len(adapted.losses), adapted.losses[-1] < adapted.losses[0]
+    (3, True)
+    """
 
     learned: "Learned"
     values: TensorSet
@@ -59,6 +64,10 @@ class Adapted:
 
     def generate(self, prompts: Sequence[Prompt], *, max_new_tokens: int = 32) -> list[str]:
         """Greedy answers, each up to what ends one, in the form of the examples that were adapted to.
+
+        >>> answers = adapted.generate(["eve 3:", "eve +4:"], max_new_tokens=8)
+        >>> len(answers)
+        2
 
         prompts  texts: a user's turn after conversations, a question after questions, else a prompt as it stands;
                  records without their answers; or conversations, lists of messages
@@ -76,6 +85,10 @@ class Adapted:
     def score(self, examples: Examples, *, columns: Mapping[str, str] | None = None) -> tuple[float, float]:
         """(mean nats per answer token, share of answers that greedy decoding gives exactly). Examples weigh alike.
 
+        >>> nats, exact = adapted.score(examples)
+        >>> nats > 0, 0 <= exact <= 1
+        (True, True)
+
         columns  as of `Learned.adapt`
         """
         examined = self.learned.encoded(examples, columns=columns)
@@ -85,19 +98,31 @@ class Adapted:
     def loss(self, examples: Examples, *, columns: Mapping[str, str] | None = None) -> float:
         """What the inner steps lower: mean nats per scored token of all examples, what ends an answer included.
 
+        >>> adapted.loss(examples) < learned.unadapted.loss(examples)
+        True
+
         columns  as of `Learned.adapt`
         """
         examined = self.learned.encoded(examples, columns=columns)
         return float(training_loss(self.learned.space, self.values, [examined]))
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """A PEFT adapter folder, or a Hugging Face model folder where all parameters were trained."""
+        """A PEFT adapter folder, or a Hugging Face model folder where all parameters were trained.
+
+        >>> adapted.save_pretrained("adapters/acme")
+        >>> [path.name for path in Path("adapters/acme").glob("*.safetensors")]
+        ['adapter_model.safetensors']
+        """
         self.learned.save(Path(folder), {name: value[0] for name, value in self.values.items()}, holds="task")
 
 
 @dataclass(frozen=True)
 class Learned:
-    """A trained initialization. inner: the run's own adaptation, or the default of its kind of space."""
+    """A trained initialization.
+
+    >>> learned = load_run("runs/done")
+    >>> learned.adapt(examples).save_pretrained("adapters/acme")
+    """
 
     config: RunConfig
     model: LoadedModel
@@ -110,6 +135,11 @@ class Learned:
 
     @property
     def inner(self) -> InnerLoop:
+        """The run's own adaptation, or the default of its kind of space.
+
+        >>> learned.inner.optimizer.said
+        'adamw at lr 0.003, betas 0.9 and 0.99, eps 1e-08, unclipped'
+        """
         section = self.config.method.inner
         if section is None:
             return self.config.method.row.adaptation
@@ -118,17 +148,28 @@ class Learned:
 
     @property
     def exported(self) -> Path:
-        """The adapter or model folder that the run wrote."""
+        """The adapter or model folder that the run wrote.
+
+        >>> str(learned.exported)
+        'runs/done/adapter'
+        """
         return self.folder / self.config.method.row.space.exported
 
     @property
     def encoder(self) -> Encoder:
-        """How the run reads examples and prompts."""
+        """How the run reads examples and prompts.
+
+        >>> [example.answer for example in learned.encoder.examples([{"prompt": "2 ->", "completion": " 4"}])]
+        [' 4']
+        """
         return encoder_of(self.config, self.model.tokenizer)
 
     @property
     def unadapted(self) -> Adapted:
-        """The shared values as they are: what k = 0 examples give. No form is known: prompts say their own."""
+        """The shared values as they are: what k = 0 examples give. No form is known: prompts say their own.
+
+        >>> nats, exact = learned.unadapted.score(examples)
+        """
         return Adapted(self, per_task(self.space.shared, 1), losses=(), form=None)
 
     def adapt(
@@ -140,6 +181,11 @@ class Learned:
         columns: Mapping[str, str] | None = None,
     ) -> Adapted:
         """A few inner steps on the examples, from the shared values, which stay as they are.
+
+        >>> len(learned.adapt(examples, steps=3).losses)
+        3
+        >>> len(learned.adapt(examples, inner=InnerLoop(steps=2, optimizer=Sgd(lr=0.1))).losses)
+        2
 
         examples  `{prompt, completion}` records (or the other forms of docs/data-format.md), or a file of them
         steps     in place of the inner loop's own number
@@ -159,7 +205,12 @@ class Learned:
         return Adapted(self, reached.values, losses, form_of(task.task.pool))
 
     def encoded(self, examples: Examples, *, columns: Mapping[str, str] | None = None) -> list[Encoded]:
-        """Fitted to tasks.max_length as in training. Raises UserError where none fits."""
+        """Fitted to tasks.max_length as in training. Raises UserError where none fits.
+
+        >>> (encoded,) = learned.encoded([{"prompt": "2 ->", "completion": " 4"}])
+        >>> learned.model.tokenizer.decode(encoded.tokens)
+        '2 -> 4<eos>'
+        """
         return list(self._fitted(examples, columns).pool)
 
     def _fitted(self, examples: Examples, columns: Mapping[str, str] | None) -> EncodedTask:
@@ -173,11 +224,17 @@ class Learned:
         return fitted
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """The shared values as a PEFT adapter folder, or as a Hugging Face model folder."""
+        """The shared values as a PEFT adapter folder, or as a Hugging Face model folder.
+
+        >>> learned.save_pretrained("adapters/initial")
+        """
         self.save(Path(folder), self.space.shared)
 
     def save(self, folder: Path, values: Mapping[str, Tensor], *, holds: Holds = "initialization") -> None:
-        """Any values of this run's space, in the same format."""
+        """Any values of this run's space, in the same format.
+
+        >>> learned.save(Path("adapters/half"), {name: value / 2 for name, value in learned.space.shared.items()})
+        """
         method, model, about = self.config.method, self.model, card(self.config, self.model, holds=holds)
         if method.row.space.exported == "adapter":
             lora = method.lora_settings()
@@ -189,7 +246,11 @@ class Learned:
             export_model(folder, model.model, values=values, **options)
 
     def check(self, folder: Path, examples: Examples) -> float:
-        """Largest difference between the logits of the shared values and of `folder`, reloaded by PEFT alone."""
+        """Largest difference between the logits of the shared values and of `folder`, reloaded by PEFT alone.
+
+        >>> learned.check(learned.exported, examples) < 1e-4
+        True
+        """
         tokens = torch.tensor([self.encoded(examples)[0].tokens])
         model = self.model.model
         with self.space.installed(per_task(self.space.shared, 1)):
@@ -201,6 +262,9 @@ def load_run(
     folder: str | Path, *, base: str | Path | None = None, dtype: str | None = None, device: str | None = None
 ) -> Learned:
     """What a finished run learned.
+
+    >>> load_run("runs/done", device="cpu")
+    Learned(meta-lora on ..., runs/done)
 
     base           where its base model is now: a folder, hub id or GGUF file with the very weights it was trained on
     dtype, device  of the base model's weights; by default the run's

@@ -33,7 +33,11 @@ ALL_LINEAR = "all-linear"
 
 @dataclass(frozen=True, kw_only=True)
 class LoraSettings:
-    """r, lora_alpha, target_modules, lora_dropout, use_rslora as in PEFT; layers: "all", "last-8" or a list."""
+    """r, lora_alpha, target_modules, lora_dropout, use_rslora as in PEFT; layers: "all", "last-8" or a list.
+
+    >>> LoraSettings(r=8, lora_alpha=16, layers="last-8").scale
+    2.0
+    """
 
     r: int = 16
     lora_alpha: float = 32
