@@ -1,18 +1,17 @@
 """load_config: the objects it gives, the defaults, and the way back."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from config_examples import OTHER, faults_of, leaves, minimal
+from config_examples import OTHER, leaves, minimal
 from innerloop.config.document import to_yaml
 from innerloop.config.loading import KEYS, load_config
 from innerloop.config.schema import get
 from innerloop.learning.inner_loop import InnerLoop
-from innerloop.learning.methods import METHODS, Fomaml, MetaLora
+from innerloop.learning.methods import METHODS, MetaLora
 from innerloop.numerics.optimizers import AdamW, Sgd
 from innerloop.spaces.lora import LoraSettings
 
@@ -121,52 +120,3 @@ def test_a_changed_value_of_every_key_shows_in_the_resolved_config(key: str) -> 
     after = load_config(before, [f"{key}={json.dumps(OTHER[key])}"])
     assert get(after.resolved(), key) == OTHER[key]
     assert get(load_config(before).resolved(), key) != OTHER[key]
-
-
-def test_the_defaults_of_the_inner_loop_are_the_methods_own() -> None:
-    for method, row in METHODS.items():
-        inner = load_config(minimal(method)).resolved()["method"].get("inner")
-        if "inner" not in row.rule.options():
-            assert inner is None
-            continue
-        assert (inner["steps"], inner["clip"]) == (row.steps.steps, row.steps.optimizer.clip)
-        assert inner["optimizer"]["lr"] == row.steps.optimizer.lr
-    fomaml, meta = load_config(minimal("fomaml")), load_config(minimal("meta-lora"))
-    assert fomaml.method.build() == Fomaml(inner=InnerLoop(steps=3, optimizer=Sgd(lr=1e-3)))
-    assert meta.method.build() == MetaLora(inner=InnerLoop(steps=5, optimizer=AdamW(lr=3e-3, betas=(0.9, 0.99))))
-    lora = load_config(minimal("fomaml-lora")).method.build()
-    assert lora == Fomaml(inner=InnerLoop(steps=3, optimizer=Sgd(lr=0.3, clip=1.0)))
-
-
-def test_an_optimizers_keys_default_to_the_methods_own_unless_another_is_named() -> None:
-    config = load_config(minimal("meta-lora"), ["method.inner.steps=2"])
-    assert config.method.inner is not None
-    assert (config.method.inner.steps, config.method.inner.optimizer.betas) == (2, (0.9, 0.99))
-    config = load_config(minimal("meta-lora"), [f"method.inner.optimizer={ADAMW}"])
-    own = AdamW(lr=1e-3, betas=(0.9, 0.99))
-    assert config.method.build() == MetaLora(inner=InnerLoop(steps=5, optimizer=own))
-    alone = load_config(minimal("meta-lora"), ["method.inner.optimizer.lr=1e-3", "method.inner.optimizer.eps=1e-3"])
-    assert alone.method.build() == MetaLora(inner=InnerLoop(steps=5, optimizer=replace(own, eps=1e-3)))
-    unlike = load_config(minimal("fomaml-lora"), [f"method.inner.optimizer={ADAMW}"]).method.build()
-    assert unlike == Fomaml(inner=InnerLoop(steps=3, optimizer=AdamW(lr=1e-3, clip=1.0)))
-    assert load_config(minimal("meta-lora"), ["outer.optimizer.weight_decay=1"]).outer.build_optimizer() == AdamW(
-        lr=2e-3, clip=1.0, weight_decay=1.0
-    )
-    (fault,) = faults_of(minimal("meta-lora"), "outer.optimizer.name=sgd")
-    assert "outer.optimizer.lr: missing" in fault
-    assert "number above 0" in fault
-
-
-def test_other_defaults_that_depend_on_the_run() -> None:
-    steps = {method: load_config(minimal(method)).outer.tasks_per_step for method in METHODS}
-    assert steps.pop("lora") == 1
-    assert set(steps.values()) == {4}
-    rates = {method: load_config(minimal(method)).outer.optimizer.lr for method in METHODS}
-    assert all(rates[method] == row.space.outer.lr for method, row in METHODS.items())
-    folder = load_config(minimal("fomaml", tasks={"folder": "data"})).tasks
-    assert (folder.examples_per_task, folder.columns, folder.difficulty) == (None, {}, None)
-    assert load_config(minimal("fomaml")).tasks.examples_per_task == 100
-    assert load_config(minimal("fomaml"), ["tasks.support=3"]).resolved()["method"]["inner"]["batch_size"] == 3
-    assert load_config(minimal("lora"), ["outer.clip=null"]).outer.build_optimizer().clip is None
-    unclipped = load_config(minimal("fomaml-lora"), ["method.inner.clip=null"]).method.build()
-    assert unclipped == Fomaml(inner=InnerLoop(steps=3, optimizer=Sgd(lr=0.3)))

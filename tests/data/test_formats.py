@@ -8,8 +8,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from innerloop.data.formats import NESTING, RawTable, find_sources, read_table
+from innerloop.data.formats import RawTable, find_sources, read_table
 from innerloop.data.layouts import place_of
+from innerloop.data.strict_json import NESTING
 from innerloop.errors import Faults, UserError
 
 RECORDS = [{"question": "1 + 1 =", "answer": "2"}, {"question": "é\n?", "answer": "3"}]

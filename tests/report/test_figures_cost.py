@@ -8,7 +8,7 @@ from innerloop.report.figure_style import looks, style
 from innerloop.report.figure_view import View
 from innerloop.report.figures_cost import bars, memory, quantities
 from innerloop.report.page import NOTHING, Absent, Figure
-from innerloop.results.schema import ArmRow
+from innerloop.results.entries import ArmRow
 from report.conftest import ARMS, texts
 from results_example import example, read
 

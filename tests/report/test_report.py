@@ -19,17 +19,9 @@ from innerloop.report.page import Table
 from innerloop.report.report import page, write_report
 from innerloop.report.sections import sections
 from innerloop.results.cell_files import PlannedProtocol
+from innerloop.results.entries import Adaptation, ArmRow, Contrast, Difference, Forgetting, MeanScore, Target
 from innerloop.results.names import Record
-from innerloop.results.schema import (
-    Adaptation,
-    ArmRow,
-    Contrast,
-    Difference,
-    Forgetting,
-    MeanScore,
-    Results,
-    Target,
-)
+from innerloop.results.schema import Results
 from report.conftest import Written
 from results_example import CONFIG, HOSTILE_REASON, HOSTILE_TASK, example, few_seeds, read
 

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from comparison_folders import Planted, write_comparison
 from innerloop.errors import UserError
 from innerloop.results import names
+from innerloop.results.entries import ArmRow, Difference, MeanScore, PrimaryContrast
 from innerloop.results.names import COST
-from innerloop.results.schema import ArmRow, Difference, MeanScore, PrimaryContrast, Results
+from innerloop.results.schema import Results
 from innerloop.results.summary import summarize
 from results_example import HELD_OUT, KS, example, read
 

@@ -6,35 +6,29 @@ RunConfig, KEYS from the schema
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from innerloop import plugins
+from innerloop.config.defaults import STAND_INS, defaults, method_of, within
 from innerloop.config.document import Document, KeyPath
 from innerloop.config.rules import conflicts, lora_sibling, unread
 from innerloop.config.schema import (
     ABSENT,
     BROKEN_METHODS,
-    DEFAULTS,
     EVERYTHING,
     FIELDS,
     KEYS,
     NULLABLE,
-    OPTIMIZERS,
     VERIFIER_NAMES,
     LoraSection,
-    OptimizerSection,
     RunConfig,
     get,
     nested,
 )
-from innerloop.data.suites import SUITES
 from innerloop.errors import Fault, Faults, UserError, did_you_mean
-from innerloop.learning.methods import METHODS, own_options
-from innerloop.numerics.optimizers import AdamW, Optimizer
+from innerloop.learning.methods import METHODS
 
 __all__ = [
     "KEYS",
@@ -44,17 +38,8 @@ __all__ = [
     "sound_part",
 ]
 
-# The one of innerloop's own methods that reads the most keys, so that these are checked where none is named.
-_OWN = [name for name in METHODS if name not in plugins.points(plugins.METHODS)]
-_READER = max(_OWN, key=lambda name: (METHODS[name].space.reads_lora, len(METHODS[name].rule.options())))
-# Of keys without a default.
-STAND_INS: dict[str, Any] = {"model.name": "unnamed", "method.name": _READER, "output_dir": Path("unnamed")}
-
 # How people abbreviate LoRA options, with or without "lora_" in front.
 _LORA_WORDS = {option.removeprefix("lora_"): option for option in LoraSection.model_fields} | {"rank": "r"}
-
-
-_OPTIONS = set(OptimizerSection.model_fields)
 
 
 class Part(NamedTuple):
@@ -144,7 +129,7 @@ class _Check:
 
     def _typed(self) -> RunConfig | None:
         try:
-            return RunConfig.model_validate(_filled(self.tree, _defaults(self.given)))
+            return RunConfig.model_validate(_filled(self.tree, defaults(self.given)))
         except ValidationError as error:
             problems = error.errors(include_url=False, include_context=False)
         for problem in problems:
@@ -174,7 +159,7 @@ class _Check:
         if right is None:
             self.faults.add("unknown key", self.document.where(path), value, _suggestion(path))
             return
-        name = _method(self.given)
+        name = method_of(self.given)
         method = lora_sibling(name or STAND_INS["method.name"])
         problem = "LoRA options belong to the method, not to the model"
         if name and name != method:
@@ -202,59 +187,12 @@ class _Check:
     def _values(self) -> dict[str, Any]:
         """The sound keys, and defaults for the others; no method.name where it names none."""
         sound = {key: value for key, value in self.given.items() if self._is_sound(key)}
-        if _method(sound) is None:
+        if method_of(sound) is None:
             sound.pop("method.name", None)
-        return {**_defaults(sound), **sound}
+        return {**defaults(sound), **sound}
 
     def _is_sound(self, *keys: str) -> bool:
-        return not any(_within(key, faulty) for key in keys for faulty in self.faulty)
-
-
-def _method(given: Mapping[str, Any]) -> str | None:
-    name = given.get("method.name")
-    return name if isinstance(name, str) and name in METHODS and name not in BROKEN_METHODS else None
-
-
-def _instances(given: Mapping[str, Any]) -> int | None:
-    name = given.get("tasks.suite")
-    return SUITES[name].instances if isinstance(name, str) and name in SUITES else None
-
-
-def _defaults(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The default of every key that a run with the `given` keys reads, or would read if they were right."""
-    name = _method(given) or STAND_INS["method.name"]
-    row, rules = METHODS[name], {other.rule for other in METHODS.values()}
-    steps, inner = row.steps
-    values = {
-        **DEFAULTS,
-        "tasks.difficulty": "default",
-        "tasks.instances": _instances(given),
-        "tasks.columns": {},
-        "tasks.verifier": "exact",
-        "tasks.examples_per_task": None if "tasks.folder" in given else 100,
-        "tasks.query": 8,
-        "method.inner.steps": steps,
-        "method.inner.clip": inner.clip,
-        "method.inner.batch_size": given.get("tasks.support", DEFAULTS["tasks.support"]),
-        **{f"method.{option.name}": option.default for rule in (*rules, row.rule) for option in own_options(rule)},
-        "outer.tasks_per_step": 1 if row.one_task else 4,
-        "memory.trunk_cache_gb": 16,
-        **_optimizer("method.inner.optimizer", inner, given),
-        "method.inner.optimizer.loraplus_lr_ratio": Optimizer.loraplus_lr_ratio,
-        **_optimizer("outer.optimizer", row.space.outer, given),
-    }
-    read = {**values, **given, "method.name": name}
-    unused = [objection.keys[0] for objection in unread(read)]
-    return {key: value for key, value in values.items() if not any(_within(key, other) for other in unused)}
-
-
-def _optimizer(section: str, default: Optimizer, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The method's own optimizer, key by key, unless another one is named: of that, torch's options."""
-    options: dict[str, Any] = {"betas": AdamW.betas, "eps": AdamW.eps, "weight_decay": AdamW.weight_decay}
-    (name,) = (name for name, kind in OPTIMIZERS.items() if type(default) is kind)
-    if given.get(f"{section}.name", name) == name:
-        options |= {"name": name, **asdict(default)}
-    return {f"{section}.{option}": value for option, value in options.items() if option in _OPTIONS}
+        return not any(within(key, faulty) for key in keys for faulty in self.faulty)
 
 
 def _filled(tree: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
@@ -304,7 +242,3 @@ def _suggestion(path: KeyPath) -> str:
         return "did you mean " + " or ".join(f'"{key}"' for key in near) + "?"
     siblings = [key.rsplit(".", 1)[-1] for key in EVERYTHING if key.rpartition(".")[0] == section]
     return did_you_mean(word, siblings)
-
-
-def _within(key: str, section: str) -> bool:
-    return key == section or key.startswith(f"{section}.")

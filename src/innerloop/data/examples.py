@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from innerloop.data.fields import MISSING, checked_text
-from innerloop.data.formats import RawRow, RawTable, can_print, find_sources, read_table
+from innerloop.data.formats import RawRow, RawTable, find_sources, read_table
 from innerloop.data.forms import KNOWN_FIELDS
 from innerloop.data.layouts import Place, Side, layout_warnings, place_of
 from innerloop.data.leaks import divided
 from innerloop.data.records import reader_of
+from innerloop.data.strict_json import can_print
 from innerloop.data.tasks import Example, Message, Task
 from innerloop.errors import Fault, Faults, UserError, did_you_mean
 

@@ -11,7 +11,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from innerloop.data.formats import SHOWN, RawRow
+from innerloop.data.formats import RawRow
+from innerloop.data.strict_json import SHOWN
 from innerloop.data.tasks import Message
 from innerloop.errors import Faults, did_you_mean
 

@@ -4,30 +4,25 @@ RawTable      one file's path and rows
 RawRow        one record, and where in its file it stands
 find_sources  the files of a folder that can be read, and the names of the others
 read_table    one file -> RawTable; what is wrong with it is added to the faults
-can_print     whether a value is shallow enough to be shown, and its numbers short enough
 """
 
 import csv
 import io
 import json
-from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-from innerloop.data.arrow_values import Written, as_meant, features_of
+from innerloop.data.arrow_values import as_meant, features_of
 from innerloop.data.layouts import SPLITS_FILE, split_folders
+from innerloop.data.strict_json import SHOWN, parse
 from innerloop.data.task_objects import records_of
 from innerloop.errors import Fault, Faults, UserError
 
 BOM = b"\xef\xbb\xbf"
-_DEEP = "nested too deep"
-NESTING = 50  # levels of lists and objects in a record
 LONGEST_LINE = 100_000_000  # bytes of a record in a .jsonl file: a file without line ends must not fill the memory
 LARGEST_FILE = 1_000_000_000  # bytes of a .json or .csv file, which is read whole
-LONGEST_NUMBER = 14_000  # bits of a whole number: Python prints no more than 4,300 digits
-SHOWN = 200  # of a broken line, as much as a message may need
 _NO_TEXT = {  # how files begin that often have the wrong suffix
     b"\xff\xfe": "UTF-16",
     b"\xfe\xff": "UTF-16",
@@ -115,7 +110,7 @@ def _jsonl(path: Path, faults: Faults) -> Iterator[RawRow]:
             if not line.strip():
                 continue
             try:
-                record = _parse(line.decode("utf-8"))
+                record = parse(line.decode("utf-8"))
             except UnicodeDecodeError as error:
                 faults.add(f"not UTF-8 at byte {error.start + 1} of the line", where, line[:SHOWN])
             except json.JSONDecodeError as error:
@@ -132,7 +127,7 @@ def _json_array(path: Path, faults: Faults) -> Iterator[RawRow]:
     if text is None or not text.strip():
         return
     try:
-        records = _parse(text)
+        records = parse(text)
     except json.JSONDecodeError as error:
         hint = "one JSON array; one record per line belongs in a .jsonl file"
         faults.add(f"broken JSON: {error.msg}", f"{path}:{error.lineno}", expected=hint)
@@ -264,37 +259,6 @@ def _record(value: Any, where: str, faults: Faults) -> Iterator[RawRow]:
         yield RawRow(where, value)
     else:
         faults.add("not a record", where, value, 'an object: {"question": ..., "answer": ...}')
-
-
-def _parse(text: str) -> Any:
-    """JSON by the book: ValueError for NaN, a key given twice and endless nesting too."""
-    try:
-        value = json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_no_constant, parse_float=Written)
-    except RecursionError:
-        raise ValueError(_DEEP) from None
-    if not can_print(value):
-        raise ValueError(_DEEP)
-    return value
-
-
-def can_print(value: Any, levels: int = NESTING) -> bool:
-    """Neither nested deeper than that nor with a number too long: Python would refuse to print it."""
-    if isinstance(value, int):
-        return levels > 0 and value.bit_length() <= LONGEST_NUMBER
-    items = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
-    return levels > 0 and all(can_print(item, levels - 1) for item in items)
-
-
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    record = dict(pairs)
-    if len(record) < len(pairs):
-        ((name, _),) = Counter(name for name, _ in pairs).most_common(1)
-        raise ValueError(f"the key {name!r:.{SHOWN}} appears twice")
-    return record
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not a JSON number")
 
 
 _READERS: dict[str, Callable[[Path, Faults], Iterator[RawRow]]] = {

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 from innerloop.report.figure_style import MUTED, Look, render
 from innerloop.report.page import Absent, Figure
 from innerloop.report.words import MAIN_METRICS, Metric, absence, budget_title, how_title
+from innerloop.results.entries import Difference, MeanScore
 from innerloop.results.names import How, TaskSet
-from innerloop.results.schema import Difference, MeanScore, Results
+from innerloop.results.schema import Results
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas

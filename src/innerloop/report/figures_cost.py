@@ -10,8 +10,9 @@ from innerloop.report.figure_style import INK, PAPER, new_figure
 from innerloop.report.figure_view import View
 from innerloop.report.page import NOTHING, PREDICTED, Absent, Figure, listed, short, shortened, size
 from innerloop.report.words import NOT_DONE
+from innerloop.results.entries import ArmRow
 from innerloop.results.names import COST
-from innerloop.results.schema import ArmRow, unique
+from innerloop.results.schema import unique
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

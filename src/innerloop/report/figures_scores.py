@@ -22,8 +22,8 @@ from innerloop.report.figure_style import (
 from innerloop.report.figure_view import View
 from innerloop.report.page import Absent, Figure, counted, shortened
 from innerloop.report.words import how_title
+from innerloop.results.entries import Difference, MeanScore
 from innerloop.results.names import REFERENCE
-from innerloop.results.schema import Difference, MeanScore
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

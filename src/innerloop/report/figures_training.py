@@ -13,7 +13,7 @@ from innerloop.report.figure_style import INK, MUTED, add_legend, marks, new_fig
 from innerloop.report.figure_view import View
 from innerloop.report.page import Absent, Figure, listed, short
 from innerloop.report.words import absence
-from innerloop.results.schema import Curves
+from innerloop.results.entries import Curves
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

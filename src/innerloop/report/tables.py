@@ -28,8 +28,9 @@ from innerloop.report.words import (
     unequal,
 )
 from innerloop.results.cell_files import Overlapping
+from innerloop.results.entries import Contrast, Difference, Judged, MeanScore
 from innerloop.results.names import REFERENCE, How, TaskSet
-from innerloop.results.schema import Contrast, Difference, Judged, MeanScore, Results
+from innerloop.results.schema import Results
 
 
 def scores(results: Results, budget: str, how: How, metric: Metric) -> Table:

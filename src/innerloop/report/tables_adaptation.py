@@ -9,8 +9,9 @@ forgetting   how far the answers to other prompts moved
 from innerloop.report.page import NOTHING, Table, TableCell, cell, number
 from innerloop.report.tables import name_cell, score_cell, worst_cell
 from innerloop.report.words import METRIC, budget_title, reported_metrics, signed
+from innerloop.results.entries import Forgetting, Target
 from innerloop.results.names import NO_BUDGET
-from innerloop.results.schema import Forgetting, Results, Target, unique
+from innerloop.results.schema import Results, unique
 
 
 def one_arm(results: Results, budget: str, arm: str) -> Table:

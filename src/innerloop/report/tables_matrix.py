@@ -9,8 +9,9 @@ from typing import Any
 from innerloop.report.page import NOTHING, Table, TableCell, cell, number, size, whole
 from innerloop.report.tables import difference_cell, score_cell
 from innerloop.report.words import MAIN_METRICS, NOT_DONE, Metric, budget_title, reported_metrics
+from innerloop.results.entries import ArmRow
 from innerloop.results.names import COST, REFERENCE, How
-from innerloop.results.schema import ArmRow, Results
+from innerloop.results.schema import Results
 
 
 def matrix(results: Results, budget: str, how: How) -> tuple[Table, list[str]]:

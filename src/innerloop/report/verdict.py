@@ -13,8 +13,9 @@ from collections.abc import Sequence
 
 from innerloop.report.page import Prose, Span, chance, counted, listed, say
 from innerloop.report.words import MAIN_METRICS, METRIC, Metric, absence, budget_title, how_title, printable, unequal
+from innerloop.results.entries import Difference, Judged, PrimaryContrast
 from innerloop.results.names import REFERENCE, How
-from innerloop.results.schema import Difference, Judged, PrimaryContrast, Results
+from innerloop.results.schema import Results
 from innerloop.results.statistics import FEWEST, LEVEL, NO_DIFFERENCE, THESE_VALUES, THIS_TASK, unjudged
 
 UNJUDGED = (THESE_VALUES, THIS_TASK)

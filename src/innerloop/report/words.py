@@ -10,8 +10,9 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from innerloop.results.entries import Difference
 from innerloop.results.names import COST, HIGHER_IS_BETTER, OWN_BUDGET, How, MetricName, Record
-from innerloop.results.schema import Difference, Results
+from innerloop.results.schema import Results
 
 BUDGETS = {"tokens": "equal tokens", "examples": "equal examples", "seconds": "equal seconds", COST: "cost only"}
 BUDGETS |= {OWN_BUDGET: "the run's own budget"}

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple, get_args
 
 from innerloop.learning.methods import METHODS
 from innerloop.results.cell_files import Primary
+from innerloop.results.entries import Adaptation, Contrast, Difference, MeanScore, PrimaryContrast, Target
 from innerloop.results.names import (
     CONTRASTS,
     FULL_REFERENCE,
@@ -33,7 +34,6 @@ from innerloop.results.names import (
     TaskSet,
 )
 from innerloop.results.pieces import Comparison, Key, Scores, Values
-from innerloop.results.schema import Adaptation, Contrast, Difference, MeanScore, PrimaryContrast, Target
 from innerloop.results.statistics import NO_DIFFERENCE, Interval, covers, interval, verdict
 
 Fields = dict[str, Any]

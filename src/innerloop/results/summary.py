@@ -16,6 +16,7 @@ import numpy as np
 
 from innerloop.errors import Fault, UserError
 from innerloop.results.cell_files import CellFile, PlanFile, PlannedCell
+from innerloop.results.entries import ArmRow, Curves, Forgetting
 from innerloop.results.intervals import (
     Board,
     adaptation,
@@ -31,7 +32,7 @@ from innerloop.results.intervals import (
 )
 from innerloop.results.names import NO_BUDGET, How, TaskSet
 from innerloop.results.pieces import Comparison, read_comparison
-from innerloop.results.schema import FORMAT, ArmRow, Curves, Forgetting, Results
+from innerloop.results.schema import FORMAT, Results
 from innerloop.results.statistics import interval
 
 # Known before a cell trains, so that a failed one has them too.
