@@ -1,6 +1,6 @@
 """Runs on disk, side by side: what each is, how far it came, and in which settings two of them differ.
 
-Legend: loss = that of the last step, nats per scored token.
+Legend: loss = loss per scored token at the last step (nats).
 
 Listed       one run's folder, in a line
 list_runs    every run below a folder, the newest first

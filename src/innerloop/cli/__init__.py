@@ -31,7 +31,7 @@ app = typer.Typer(
 
 
 def methods(json_: Json = False) -> None:
-    """What each method trains, and how."""
+    """List the methods: what each trains, and how."""
     from innerloop.learning.installed import install
     from innerloop.learning.methods import METHODS
 

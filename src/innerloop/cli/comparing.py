@@ -11,7 +11,7 @@ from innerloop.progress import busy
 
 def compare(
     matrix: Annotated[Path, typer.Argument(help="The matrix: arms, budgets, seeds, tasks.")],
-    output: Annotated[Path, typer.Option(help="The comparison's folder; one that was begun goes on.")],
+    output: Annotated[Path, typer.Option(help="The comparison's folder; one begun there is continued.")],
     json_: Json = False,
 ) -> None:
     """Run every arm of a matrix, score all of them on the same examples, and write the report."""
@@ -37,7 +37,7 @@ def report(
     folder: Annotated[Path, typer.Argument(help="The folder of a comparison.")],
     json_: Json = False,
 ) -> None:
-    """Write a comparison's page, figures and tables, as far as it has come."""
+    """Write a comparison's report (page, figures, tables) from the cells finished so far."""
     with busy(f"reading {folder}"):
         from innerloop.comparison.compare import read_results
         from innerloop.report.report import write_report

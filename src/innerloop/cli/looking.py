@@ -24,7 +24,7 @@ Folder = Annotated[Path, typer.Argument(help="The output_dir of a run.")]
 
 @runs.command("ls")
 def runs_ls(
-    folder: Annotated[Path, typer.Argument(help="Runs are looked for below it.")] = Path("runs"), json_: Json = False
+    folder: Annotated[Path, typer.Argument(help="Folder to look for runs in.")] = Path("runs"), json_: Json = False
 ) -> None:
     """List the runs below a folder, the newest first."""
     from innerloop.artifacts.listing import list_runs, table
@@ -51,7 +51,9 @@ def runs_show(folder: Folder, json_: Json = False) -> None:
 
 
 @runs.command("diff")
-def runs_diff(one: Folder, other: Annotated[Path, typer.Argument(help="Another one.")], json_: Json = False) -> None:
+def runs_diff(
+    one: Folder, other: Annotated[Path, typer.Argument(help="Another run's output_dir.")], json_: Json = False
+) -> None:
     """Show the settings in which two runs differ."""
     from innerloop.artifacts.listing import differences
 
@@ -92,7 +94,7 @@ def preview(
     tasks: Annotated[int, typer.Option(min=1, help="Tasks.")] = 3,
     json_: Json = False,
 ) -> None:
-    """Show examples as the model reads them, what is scored in colour on a terminal."""
+    """Show examples as the model reads them; a terminal shows the scored part in colour."""
     with busy(f"reading {config}") as now, uncollected():
         from innerloop.engine.groundwork import checked
         from innerloop.engine.inspection import shown_all
@@ -111,7 +113,7 @@ def preview(
 
 
 def env(json_: Json = False) -> None:
-    """Print versions, devices and extras: what to paste into a report of a problem."""
+    """Print versions, devices and extras, to paste into a bug report."""
     from innerloop.files import cache_folder
     from innerloop.machine import environment, extras
 

@@ -32,9 +32,9 @@ def init(
     ],
     output: Annotated[Path, typer.Option(help="The file to write.")] = Path("run.yaml"),
     model: Annotated[
-        str | None, typer.Option(help="A hub id, folder or packaged model; else a small packaged one.")
+        str | None, typer.Option(help="A hub id, folder or packaged model; by default a small packaged one.")
     ] = None,
-    method: Annotated[str | None, typer.Option(help="One of innerloop methods; else meta-lora.")] = None,
+    method: Annotated[str | None, typer.Option(help="One of `innerloop methods`; by default meta-lora.")] = None,
     column: Annotated[
         list[str], typer.Option(help="Our field's name for a column: --column question=Question. Repeatable.")
     ] = [],  # noqa: B006
@@ -60,10 +60,11 @@ def train(
     config: Config,
     set_: Sets = [],  # noqa: B006 (typer reads it, nothing writes it)
     resume: Annotated[
-        Literal["auto"] | None, typer.Option(help="auto: go on with what an earlier start left; else begin.")
+        Literal["auto"] | None, typer.Option(help="auto: continue an earlier start in output_dir, if there is one.")
     ] = None,
     allow_change: Annotated[
-        list[str], typer.Option(help="A key, or model, data or tokenizer, that may differ from that start. Repeatable.")
+        list[str],
+        typer.Option(help="A key, or model, data, tokenizer, that may differ from the earlier start. Repeatable."),
     ] = [],  # noqa: B006
     json_: Json = False,
 ) -> None:
@@ -128,7 +129,7 @@ def _train(
 
 
 def check(config: Config, set_: Sets = [], json_: Json = False) -> None:  # noqa: B006
-    """Check a config, its data, its folder and its model; every fault in one message."""
+    """Check a config, its data, folder and model, and report every fault at once."""
     with busy(f"checking {config}") as now, uncollected():
         from innerloop.engine.groundwork import checked
         from innerloop.engine.inspection import shown
@@ -146,8 +147,10 @@ def plan(
     config: Config,
     set_: Sets = [],  # noqa: B006
     budget: Annotated[str | None, typer.Option(help="Device memory to fit in: 24GB, 24GiB.")] = None,
-    device: Annotated[str | None, typer.Option(help="h200, a100-80, a100-40, rtx4090, cpu; else the run's.")] = None,
-    gpus: Annotated[int, typer.Option(min=1, help="Devices of the run: 1, until several can share one.")] = 1,
+    device: Annotated[
+        str | None, typer.Option(help="h200, a100-80, a100-40, rtx4090, cpu; by default the run's.")
+    ] = None,
+    gpus: Annotated[int, typer.Option(min=1, help="Number of devices; only 1 is supported so far.")] = 1,
     json_: Json = False,
 ) -> None:
     """Predict a run's memory, time and disk without its weights; with a budget, find a setting that fits."""

@@ -22,16 +22,18 @@ if TYPE_CHECKING:
 TOGETHER = 16  # prompts that are answered at a time
 HELP = "an empty line or Ctrl-D ends it; /new begins a new conversation"
 
-Examples = Annotated[Path | None, typer.Option(help="Adapt to these first; else the run's values as they are.")]
+Examples = Annotated[Path | None, typer.Option(help="Examples to adapt to first; by default none.")]
 Base = Annotated[str | None, typer.Option(help="Where the run's base model is now, if it was moved.")]
-Longest = Annotated[int, typer.Option(min=1, help="Tokens of an answer, at most.")]
+Longest = Annotated[int, typer.Option(min=1, help="The most tokens that an answer may have.")]
 
 
 def generate(
     run: Run,
-    prompts: Annotated[Path, typer.Argument(help="JSONL of records without answers, or text, a prompt per line.")],
+    prompts: Annotated[Path, typer.Argument(help="JSONL records without answers, or text with one prompt per line.")],
     examples: Examples = None,
-    output: Annotated[Path | None, typer.Option(help="A JSONL file to write; else they are printed.")] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="JSONL file for the answers; by default they are printed.")
+    ] = None,
     max_new_tokens: Longest = 64,
     base: Base = None,
     json_: Json = False,
@@ -56,7 +58,7 @@ def generate(
 
 
 def chat(run: Run, examples: Examples = None, max_new_tokens: Longest = 256, base: Base = None) -> None:
-    """Talk to what was learned, adapted to some examples: what you type is asked in their form."""
+    """Chat with a run's model, adapted to some examples: your text is put into their form."""
     with busy(f"reading {run}") as now, uncollected():
         adapted = _adapted(run, examples, base, now)
     turns, talks = list[dict[str, str]](), adapted.form in ("messages", None)

@@ -22,13 +22,16 @@ def adapt(
     run: Run,
     examples: Annotated[Path, typer.Argument(help="The new task's examples: JSONL, CSV, Parquet or JSON.")],
     output: Annotated[Path | None, typer.Option(help="Where the adapted adapter or model goes.")] = None,
-    prompt: Annotated[list[str], typer.Option(help="Answer this, a text or a JSON list of messages. Repeatable.")] = [],  # noqa: B006
+    prompt: Annotated[
+        list[str], typer.Option(help="A prompt to answer: text, or a JSON list of messages. Repeatable.")
+    ] = [],  # noqa: B006
     test: Annotated[
-        Path | None, typer.Option(help="Test examples: judge it beside the base, its prompt, and a fresh LoRA.")
+        Path | None,
+        typer.Option(help="Test examples: score it beside the base model, in-context examples and a fresh LoRA."),
     ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Inner steps; by default the run's own number.")] = None,
     column: Annotated[
-        list[str], typer.Option(help="Our field's name for a column: --column question=Question; none: the run's.")
+        list[str], typer.Option(help="Our field's name for a column: --column question=Question; by default the run's.")
     ] = [],  # noqa: B006
     base: Annotated[str | None, typer.Option(help="Where the run's base model is now, if it was moved.")] = None,
     json_: Json = False,
@@ -106,10 +109,11 @@ def _prompt(text: str) -> Any:
 
 def evaluate(
     run: Run,
-    k: Annotated[list[int], typer.Option(help="Support examples. Repeatable.")] = [0, 5, 10, 25, 50],  # noqa: B006
+    k: Annotated[list[int], typer.Option(help="Number of support examples. Repeatable.")] = [0, 5, 10, 25, 50],  # noqa: B006
     draws: Annotated[int, typer.Option(min=1, help="Draws of the support examples.")] = 5,
     max_new_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Of a generated answer; by default the longest right one's and 8.")
+        int | None,
+        typer.Option(min=1, help="Most tokens of an answer; by default 8 more than the longest right one has."),
     ] = None,
     json_: Json = False,
 ) -> None:
@@ -131,7 +135,7 @@ def evaluate(
 
 def export(
     run: Run,
-    output: Annotated[Path | None, typer.Option(help="Write another copy here.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Folder for another copy.")] = None,
     check: Annotated[bool, typer.Option("--check", help="Reload with PEFT alone and compare logits.")] = False,
     json_: Json = False,
 ) -> None:

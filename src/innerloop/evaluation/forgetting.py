@@ -5,7 +5,7 @@ Legend: T = tasks, R = continuation tokens of all prompts, D = width of the mode
 shipped_prompts   200 short beginnings of texts, mixed: general knowledge, small talk, code, stories, several languages
 Continuations     the base's own greedy continuations of prompts, and its hidden states at their tokens
 continuations     computes them, once for a base model
-forgetting        (T,) mean KL(base || adapted), nats per continuation token
+forgetting        (T,) mean KL(base || adapted) per continuation token (nats)
 
 What is stored of the base is R x D; logits exist for C rows of one task at a time.
 """

@@ -50,15 +50,14 @@ def meta_train(
 
     config        a RunConfig, a YAML file, the same as a mapping, or what `runs.groundwork.checked` found of it
     model, store  a loaded model and its hidden states below the cut, to share between runs
-    resume        go on with what an earlier start left in output_dir, to the same numbers, bit for bit; where it left
-                  nothing, begin
+    resume        continue an earlier start in output_dir, to the same numbers, bit for bit; begin if there is none
     allow_change  config keys, or model, data, tokenizer, that may differ from the earlier start; recorded
-    on_header     called before the first step with what the run is going to do
-    on_resume     called before on_header with what is gone on with
-    on_step       called after each step
-    on_stage      called with what comes next before the first step, and how much of how much of it is done
-    forecaster    a planning.forecaster.Forecaster: memory and time are predicted before the run begins, the first step
-                  is measured, and both go to the manifest
+    on_header     called before the first step, with what the run is going to do
+    on_resume     called before on_header, with the earlier start that is continued
+    on_step       called after each step, with its metrics
+    on_stage      called before the first step with the name of each stage, and its progress
+    forecaster    a planning.forecaster.Forecaster. If given, memory and time are predicted first and passed to it; the
+                  first step is then measured, and both go to the manifest
     In the main thread SIGINT, SIGTERM and SIGUSR1 save a checkpoint and raise KeyboardInterrupt.
     Raises UserError for a config or data that can't be used, before anything is written; RunError when a loss or
     gradient is not finite, and ResumableError where the disk is full and a checkpoint is there to go on from.

@@ -2,7 +2,7 @@
 
 Legend: T = tasks, B = examples per task, N = T*B rows, S = tokens, R = scored rows, D = width of the model.
 
-AnswerLoss   (T,) mean nats per answer token, through the model as it stands (a space installs the values)
+AnswerLoss   (T,) loss per answer token (nats), through the model as it stands (a space installs the values)
 Score        how good the answers are: nats, and whether greedy decoding gives them, each (T, B)
 
 Notes 4, 9 and 18: docs/design/0004-exact-match-without-generation.md, 0009-examples-side-by-side.md and

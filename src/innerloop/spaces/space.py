@@ -2,7 +2,7 @@
 
 Legend: T = tasks, B = examples per task, R = scored rows.
 
-TaskLoss         what is minimized: (T,) mean nats per scored token of each task, from a model and a batch
+TaskLoss         what is minimized: (T,) loss per scored token (nats) of each task, from a model and a batch
 ParameterSpace   loss and gradient *together*: the backward pass runs while a task's values are installed
 
 Because the primitive is loss and gradient together, three silent bugs can't be written: a backward pass after
