@@ -36,7 +36,7 @@ ROWS = (Row("lora", 8), Row("all", 8), Row("lora", 64), Row("lora", 300))
 def measured(row: Row) -> dict[str, Any]:
     import torch
 
-    from innerloop.data.encoding import Encoded
+    from innerloop.data.token_ids import Encoded
     from innerloop.evaluation.kshot import adapted, tokens_per_forward
     from innerloop.learning.inner_loop import InnerLoop
     from innerloop.loading.models import load

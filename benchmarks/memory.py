@@ -35,8 +35,8 @@ from torch.nn.functional import cross_entropy
 
 from innerloop.config.loading import load_config
 from innerloop.data.batches import collate
-from innerloop.data.encoding import Encoded
 from innerloop.data.tasks import Batch, TaskBatch
+from innerloop.data.token_ids import Encoded
 from innerloop.engine.parts import make_space, make_trainer
 from innerloop.loading.shapes import model_shape
 from innerloop.machine import commit, peak_memory, reset_peak_memory

@@ -24,9 +24,10 @@ from contenders import LossAndGradient, MetaTask, Rates, rows_of
 from torch import Tensor
 
 from innerloop.config.loading import load_config
-from innerloop.data.encoding import Encoded, EncodedTask, encode_all
+from innerloop.data.encoding import EncodedTask, encode_all
 from innerloop.data.suites import build_suite
 from innerloop.data.tasks import Example, Task, TaskBatch
+from innerloop.data.token_ids import Encoded
 from innerloop.engine.session import Session, prepare
 from innerloop.loading.models import LoadedModel
 from innerloop.numerics import loss

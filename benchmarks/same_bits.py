@@ -71,7 +71,7 @@ RUNS: dict[str, dict[str, Any]] = {
 
 def child(models: str, output: str) -> None:
     """In a process over one side's sources."""
-    from innerloop import meta_train
+    from innerloop.runs.meta_train import meta_train
 
     found: dict[str, Any] = {}
     tasks = _tasks(Path(models) / "tasks")

@@ -21,8 +21,8 @@ import torch
 from record import header, write_result
 
 from innerloop.data.batches import collate
-from innerloop.data.encoding import Encoded
 from innerloop.data.tasks import TaskBatch
+from innerloop.data.token_ids import Encoded
 from innerloop.engine.trainer import Trainer
 from innerloop.learning.inner_loop import InnerLoop
 from innerloop.learning.methods import Fomaml

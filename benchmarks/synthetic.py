@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 
 from innerloop.config.loading import load_config
-from innerloop.data.encoding import Encoded, EncodedTask
+from innerloop.data.encoding import EncodedTask
 from innerloop.data.tasks import Example, Task, TaskBatch
+from innerloop.data.token_ids import Encoded
 from innerloop.engine.session import Session
 from innerloop.loading.models import LoadedModel
 

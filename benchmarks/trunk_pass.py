@@ -19,8 +19,8 @@ from record import header, write_result
 from torch import Tensor
 
 from innerloop.data.batches import collate
-from innerloop.data.encoding import Encoded
 from innerloop.data.tasks import token_key
+from innerloop.data.token_ids import Encoded
 from innerloop.loading.architecture import base_model
 from innerloop.loading.models import load
 from innerloop.spaces.trunk import TOGETHER, Companies, Trunk, TrunkExample

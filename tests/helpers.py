@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from innerloop.data.batches import collate
-from innerloop.data.encoding import Encoded
 from innerloop.data.tasks import Batch, TaskBatch
+from innerloop.data.token_ids import Encoded
 from innerloop.numerics.tensors import TensorSet, per_task
 from innerloop.spaces.all_parameters import AllParameters
 from innerloop.spaces.lora import LoraSettings, LoraSpace

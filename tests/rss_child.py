@@ -20,8 +20,8 @@ import torch
 
 from innerloop.config.loading import RunConfig, load_config
 from innerloop.data.batches import collate
-from innerloop.data.encoding import Encoded
 from innerloop.data.tasks import TaskBatch
+from innerloop.data.token_ids import Encoded
 from innerloop.engine.parts import make_space, make_trainer
 from innerloop.machine import reset_peak_memory
 from innerloop.planning.tracing import trace

@@ -12,7 +12,7 @@ from torch import nn
 
 from innerloop.artifacts.export import export_adapter, export_model, reload_logits
 from innerloop.errors import RunError, UserError
-from innerloop.planning.tracking import Tracker, footprint
+from innerloop.planning.tracking import ByteTracker, footprint
 from innerloop.spaces.lora import LoraSettings
 from tiny import FAMILIES, save_tiny, tiny_model, tiny_tokenizer
 
@@ -221,7 +221,7 @@ def test_values_that_do_not_fit_the_model_are_named(tmp_path: Path) -> None:
 
 def added_bytes(model: nn.Module, save: Callable[[], object]) -> int:
     """Bytes that exist at once beside the model's."""
-    tracker = Tracker(torch.device("cpu"))
+    tracker = ByteTracker(torch.device("cpu"))
     tracker.adopt("base", model.parameters())
     tracker.at(phase="save", stage="between")
     with tracker:

@@ -14,7 +14,7 @@ from torch import nn
 
 from innerloop.comparison.cells import run_cell
 from innerloop.comparison.matrix import cells, common_config
-from innerloop.data.encoding import Encoded
+from innerloop.data.token_ids import Encoded
 from innerloop.engine.session import Session, prepare
 from innerloop.errors import UserError
 from innerloop.evaluation.kshot import draw_support

@@ -4,10 +4,10 @@ from hypothesis import strategies as st
 
 from helpers import Tasks, examples
 from innerloop.data.batches import PAD, collate, inner_batches, mask_seed, task_batch, with_masks
-from innerloop.data.encoding import Encoded
 from innerloop.data.packing import WORTH
 from innerloop.data.sampler import Draw
 from innerloop.data.tasks import Batch
+from innerloop.data.token_ids import Encoded
 
 
 def scored(batch: Batch) -> list[tuple[int, int, int]]:

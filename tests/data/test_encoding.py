@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from innerloop.data.encoding import Encoded, OnTooLong, encode, encode_all
+from innerloop.data.encoding import OnTooLong, encode, encode_all
 from innerloop.data.tasks import Example, Message, Task
+from innerloop.data.token_ids import Encoded
 from innerloop.errors import UserError
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12)

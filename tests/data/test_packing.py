@@ -4,9 +4,9 @@ from hypothesis import strategies as st
 
 from helpers import examples
 from innerloop.data.batches import collate
-from innerloop.data.encoding import Encoded
 from innerloop.data.packing import WORTH, pack
 from innerloop.data.tasks import Batch
+from innerloop.data.token_ids import Encoded
 
 LENGTHS = st.integers(1, 4).flatmap(
     lambda count: st.lists(st.lists(st.integers(1, 12), min_size=count, max_size=count), min_size=1, max_size=4)

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from innerloop.data.encoding import encode, encode_prompt
 from innerloop.data.tasks import Example, Message
-from innerloop.data.tokens import Encoded, End, Reader, Separator
+from innerloop.data.token_ids import Encoded, End
+from innerloop.data.tokens import Reader, Separator
 from innerloop.errors import UserError
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12)

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from helpers import all_space, lora_space, of_task, perturbed, untouched
 from innerloop.config.loading import load_config
 from innerloop.data.batches import collate
-from innerloop.data.encoding import Encoded, EncodedTask, End, encode_all
+from innerloop.data.encoding import EncodedTask, encode_all
 from innerloop.data.tasks import Example, Message, Task
+from innerloop.data.token_ids import Encoded, End
 from innerloop.engine.session import prepare
 from innerloop.evaluation.generation import (
     KEYS_AND_VALUES,

@@ -8,8 +8,9 @@ import torch
 
 from helpers import lora_space
 from innerloop.data.encoder import Encoder
-from innerloop.data.encoding import EncodedTask, End, encode, encode_all
+from innerloop.data.encoding import EncodedTask, encode, encode_all
 from innerloop.data.tasks import Example, Message, Task
+from innerloop.data.token_ids import End
 from innerloop.data.tokens import Separator
 from innerloop.errors import UserError
 from innerloop.evaluation.generation import SPARE, answers, end_of, prompt_of

@@ -11,7 +11,8 @@ from torch import Tensor
 from helpers import frozen_copy, same
 from innerloop.config.loading import load_config
 from innerloop.data.batches import collate
-from innerloop.data.encoding import Encoded, EncodedTask
+from innerloop.data.encoding import EncodedTask
+from innerloop.data.token_ids import Encoded
 from innerloop.engine.session import Session, prepare
 from innerloop.evaluation.kshot import (
     TaskScore,

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from innerloop.data.encoding import Encoded
 from innerloop.data.tasks import Batch, TaskBatch
+from innerloop.data.token_ids import Encoded
 from innerloop.engine.trainer import Trainer
 from innerloop.learning.inner_loop import InnerLoop
 from innerloop.learning.methods import Fomaml, Joint, Method

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from innerloop.data.batches import collate
-from innerloop.data.encoding import Encoded
+from innerloop.data.token_ids import Encoded
 from innerloop.errors import UserError
 from innerloop.loading import architecture
 from innerloop.spaces.loss import AnswerLoss

@@ -8,8 +8,8 @@ import torch
 
 from innerloop.config.loading import load_config
 from innerloop.data.batches import collate
-from innerloop.data.encoding import Encoded
 from innerloop.data.tasks import Batch, TaskBatch
+from innerloop.data.token_ids import Encoded
 from innerloop.errors import UserError
 from innerloop.loading.shapes import model_shape
 from innerloop.planning.devices import ALLOCATOR_SLACK, CPU_FLOAT32, DEVICES, KNOWN, chosen, cpu, gpu

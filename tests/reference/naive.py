@@ -17,7 +17,7 @@ from torch.nn.functional import cross_entropy
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 
-from innerloop.data.encoding import Encoded
+from innerloop.data.token_ids import Encoded
 from innerloop.spaces.lora import LoraSettings
 
 Values = dict[str, Tensor]

@@ -6,7 +6,7 @@ from torch import nn
 
 from helpers import Tasks, all_space, close, examples, lora_space, perturbed, relative_error, untouched
 from innerloop.data.batches import collate
-from innerloop.data.encoding import Encoded
+from innerloop.data.token_ids import Encoded
 from innerloop.spaces.loss import AnswerLoss
 from reference import naive
 from tiny import FAMILIES, tiny_model

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from helpers import close, examples, lora_space, perturbed, relative_error, same, untouched
 from innerloop.data.batches import collate
-from innerloop.data.encoding import Encoded
 from innerloop.data.tasks import Batch, token_key
+from innerloop.data.token_ids import Encoded
 from innerloop.loading.architecture import base_model
 from innerloop.numerics.tensors import TensorSet
 from innerloop.spaces.lora import LoraSpace

@@ -14,10 +14,10 @@ from dataclasses import replace
 
 import torch
 
-from innerloop.data.encoding import Encoded
 from innerloop.data.packing import pack
 from innerloop.data.sampler import Draw
 from innerloop.data.tasks import Batch, TaskBatch
+from innerloop.data.token_ids import Encoded
 
 PAD = 0  # any id does: on the right of a causal model, a padding token is read by nothing that is scored
 

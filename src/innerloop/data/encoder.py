@@ -15,7 +15,8 @@ from innerloop.data.encoding import EncodedTask, OnTooLong, encode, encode_all
 from innerloop.data.examples import read_examples
 from innerloop.data.forms import FORMS, alpaca
 from innerloop.data.tasks import Example, Message, Task
-from innerloop.data.tokens import Encoded, Reader, Separator, Start
+from innerloop.data.token_ids import Encoded, Start
+from innerloop.data.tokens import Reader, Separator
 from innerloop.errors import Fault, Faults, UserError
 
 if TYPE_CHECKING:

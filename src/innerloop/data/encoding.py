@@ -11,13 +11,14 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from innerloop.data.tasks import Example, Message, Task
-from innerloop.data.tokens import Encoded, End, Reader, Separator
+from innerloop.data.token_ids import Encoded
+from innerloop.data.tokens import Reader, Separator
 from innerloop.errors import Faults, UserError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["Encoded", "EncodedTask", "End", "OnTooLong", "encode", "encode_all", "encode_prompt"]
+__all__ = ["EncodedTask", "OnTooLong", "encode", "encode_all", "encode_prompt"]
 
 OnTooLong = Literal["error", "drop", "truncate"]
 

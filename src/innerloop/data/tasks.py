@@ -17,15 +17,13 @@ from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from innerloop.data.packing import Packing, moved_to, pack
-
-if TYPE_CHECKING:
-    from innerloop.data.tokens import Encoded
+from innerloop.data.token_ids import Encoded
 
 
 class Message(NamedTuple):
@@ -140,7 +138,7 @@ class Batch:
     tokens: Tensor
     scored_rows: Tensor
     row_task: Tensor
-    examples: tuple[tuple["Encoded", ...], ...]
+    examples: tuple[tuple[Encoded, ...], ...]
     packed: bool = False
     even: bool = True
     packing: Packing | None = None

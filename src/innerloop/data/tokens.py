@@ -1,10 +1,7 @@
 """A text becomes token ids: the prompt, what a chat template writes, the answer, and what ends it.
 
-Encoded   token ids of one example, and which of them are scored
-End       what ends a generation
 Separator what stands between the blocks of an in-context prompt
 Reader    examples -> Encoded, by one tokenizer
-Start     what a generation starts from
 """
 
 from collections.abc import Sequence
@@ -13,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from innerloop.data.tasks import Example
 from innerloop.data.templates import Turn, named, turn
+from innerloop.data.token_ids import Encoded, End, Start
 from innerloop.errors import Fault, UserError
 
 if TYPE_CHECKING:
@@ -21,50 +19,11 @@ if TYPE_CHECKING:
 Spans = Sequence[tuple[int, int]]  # where tokens start and stop in a text
 
 
-class End(NamedTuple):
-    """What ends a generation: these token ids in a row, or this text in what was written; empty = that doesn't."""
-
-    tokens: tuple[int, ...] = ()
-    text: str = ""
-
-
 class Separator(NamedTuple):
     """text: what ends a block; behind: how the next one begins, since a tokenizer may write the text otherwise then."""
 
     text: str
     behind: str = ""
-
-
-class Encoded(NamedTuple):
-    """One example's token ids: `prompt` of them, at least one, and then what is scored.
-
-    That is `prefix` tokens that the chat template writes before the answer, the answer's, and `end` tokens behind it.
-    A token that reaches over a border is the answer's.
-
-    stop     what ends a generation
-    opening  the text before the answer that the `prefix` tokens belong to
-    """
-
-    id: str
-    tokens: tuple[int, ...]
-    prompt: int
-    prefix: int = 0
-    end: int = 1
-    stop: End = End()
-    opening: str = ""
-
-    @property
-    def scored(self) -> tuple[int, ...]:
-        """The token ids that are scored."""
-        return self.tokens[self.prompt :]
-
-
-class Start(NamedTuple):
-    """The ids before an answer, the text that the chat template writes before it, and what ends it."""
-
-    tokens: tuple[int, ...]
-    opening: str
-    stop: End
 
 
 class _Text(NamedTuple):

@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Any
 from innerloop.config.loading import RunConfig, sound_part
 from innerloop.config.output_dir import occupied
 from innerloop.data.doubts import doubts
-from innerloop.data.encoding import Encoded, EncodedTask
+from innerloop.data.encoding import EncodedTask
 from innerloop.data.leaks import Overlap, overlaps
 from innerloop.data.roles import Roles, assign_roles
 from innerloop.data.tasks import Task
+from innerloop.data.token_ids import Encoded
 from innerloop.data.verifiers import unreadable
 from innerloop.engine.inspection import check_tokens, warnings_of
 from innerloop.engine.sources import check_sizes, encoder_of, on_a_day, placeholder_tasks, read_run_tasks

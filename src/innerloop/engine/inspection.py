@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 from torch import nn
 
-from innerloop.data.encoding import Encoded, EncodedTask
+from innerloop.data.encoding import EncodedTask
 from innerloop.data.tasks import Example
+from innerloop.data.token_ids import Encoded
 from innerloop.errors import Fault, Faults
 from innerloop.loading.architecture import positions_of
 from innerloop.loading.models import LoadedModel

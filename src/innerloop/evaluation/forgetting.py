@@ -20,7 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from innerloop.data.batches import collate
-from innerloop.data.encoding import Encoded, encode_prompt
+from innerloop.data.encoding import encode_prompt
+from innerloop.data.token_ids import Encoded
 from innerloop.evaluation.generation import ROWS, continued, end_of
 from innerloop.loading.architecture import packs
 from innerloop.numerics.loss import Head

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from innerloop.data.encoding import Encoded, EncodedTask, End
+from innerloop.data.encoding import EncodedTask
+from innerloop.data.token_ids import Encoded, End
 from innerloop.errors import Fault
 from innerloop.evaluation.kshot import tokens_per_forward
 from innerloop.spaces.space import ParameterSpace

@@ -16,8 +16,9 @@ from dataclasses import replace
 from functools import partial
 
 from innerloop.data.encoder import Encoder
-from innerloop.data.encoding import Encoded, EncodedTask
+from innerloop.data.encoding import EncodedTask
 from innerloop.data.tasks import Example, Message, Task
+from innerloop.data.token_ids import Encoded
 from innerloop.data.tokens import Separator
 from innerloop.errors import Fault, UserError
 from innerloop.evaluation.generation import allowance, prompt_of

@@ -23,8 +23,9 @@ import torch
 from torch import Tensor
 
 from innerloop.data.batches import collate, inner_batches
-from innerloop.data.encoding import Encoded, EncodedTask
+from innerloop.data.encoding import EncodedTask
 from innerloop.data.tasks import Batch
+from innerloop.data.token_ids import Encoded
 from innerloop.learning.inner_loop import InnerLoop, Reached
 from innerloop.loading.architecture import packs
 from innerloop.machine import AUTO_TOKENS_PER_FORWARD

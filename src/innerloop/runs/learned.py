@@ -22,8 +22,9 @@ from innerloop.artifacts.export import export_adapter, export_model, reload_logi
 from innerloop.artifacts.finished import DamagedError, Finished, finished
 from innerloop.config.loading import RunConfig
 from innerloop.data.encoder import Encoder, Examples, Form, Prompt, form_of
-from innerloop.data.encoding import Encoded, EncodedTask
+from innerloop.data.encoding import EncodedTask
 from innerloop.data.tasks import Task
+from innerloop.data.token_ids import Encoded
 from innerloop.engine.inspection import check_tokens
 from innerloop.engine.last_round import LastRound
 from innerloop.engine.parts import make_space

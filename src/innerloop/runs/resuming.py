@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 from innerloop.config.loading import KEYS, RunConfig
 from innerloop.config.output_dir import read_manifest
 from innerloop.config.schema import ABSENT, get
-from innerloop.data.encoding import Encoded, EncodedTask
+from innerloop.data.encoding import EncodedTask
+from innerloop.data.token_ids import Encoded
 from innerloop.engine.session import Session
 from innerloop.errors import Fault, Faults, UserError, did_you_mean
 from innerloop.machine import environment
