@@ -17,7 +17,8 @@ from torch import nn
 
 from innerloop.errors import Faults, UserError
 from innerloop.files import read_json
-from innerloop.loading.models import DTYPES, stored_tensors
+from innerloop.loading.models import DTYPES
+from innerloop.loading.weights import stored_tensors
 from innerloop.numerics.tensors import TensorSet, not_finite
 from innerloop.spaces.lora import LoraSettings, find_targets
 

@@ -2,16 +2,12 @@
 
 load, load_model, load_tokenizer    by the name a run's config gives
 LoadedModel            the model, its tokenizer, and which weights they are
-fingerprint            a digest of a folder's weights
-same_weights           that digest, where a model in memory has these weights
-stored_tensors         those weights
+same_weights           their fingerprint, where a model in memory has the weights of a name
 no_bars                transformers reads and writes without its progress bars
 """
 
-import hashlib
-import json
 import re
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -19,12 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from innerloop.errors import Fault, Faults, UserError, did_you_mean
 from innerloop.files import at_home, built_once, cache_folder, file_digest
 from innerloop.loading.architecture import check_architecture, check_no_kernel
 from innerloop.loading.gguf_files import HUB_IDS, PACKAGED, gguf_file, gguf_tokenizer
+from innerloop.loading.weights import fingerprint, stored_tensors, weight_files
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -102,16 +99,6 @@ def load_tokenizer(name: str) -> "PreTrainedTokenizerBase":
     return _read_gguf_tokenizer(gguf) if gguf else _read_tokenizer(_find(name, weights=False)[0], name)
 
 
-def fingerprint(folder: Path) -> str:
-    """sha256 over the name, dtype, shape and bytes of every tensor in the folder's safetensors files.
-
-    Every byte is read (about half a second per gigabyte and core); sharding and file metadata do not count.
-    """
-    with ThreadPoolExecutor() as pool:
-        lines = sorted(pool.map(_digest, stored_tensors(folder)))
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
-
-
 def same_weights(model: "PreTrainedModel", name: str) -> str:
     """The fingerprint of what `load(name)` reads, where a model in memory has these very weights; else ""."""
     with suppress(UserError):
@@ -172,7 +159,7 @@ def _check_folder(folder: Path, name: str, *, weights: bool) -> None:
         expected = "a folder written by save_pretrained, or the path of a .gguf file"
         raise UserError(Fault("the folder has no config.json", _WHERE, name, expected))
     check_no_kernel(folder / "config.json", name)
-    if weights and not _weight_files(folder):
+    if weights and not weight_files(folder):
         expected = "model.safetensors or its shards; pickle files (.bin) are never read"
         raise UserError(Fault("the folder has no safetensors weights", _WHERE, name, expected))
 
@@ -186,7 +173,7 @@ def _hub_folder(name: str, *, weights: bool) -> Path:
     try:
         with suppress(LocalEntryNotFoundError):
             folder = Path(snapshot_download(name, allow_patterns=patterns, local_files_only=True))
-            if (folder / "config.json").exists() and (_weight_files(folder) or not weights):
+            if (folder / "config.json").exists() and (weight_files(folder) or not weights):
                 return folder
         return Path(snapshot_download(name, allow_patterns=patterns))
     except UserError:
@@ -199,44 +186,6 @@ def _hub_folder(name: str, *, weights: bool) -> Path:
         problem = f"no such folder, not in the hub's cache, and not downloaded ({type(error).__name__})"
         expected = f"a local folder, a .gguf file, a network, or {packaged}"
         raise UserError(Fault(problem, _WHERE, name, expected)) from error
-
-
-def _weight_files(folder: Path) -> list[Path]:
-    """The safetensors files transformers would read; none while a shard that the index names is missing."""
-    single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
-    if single.exists():
-        return [single]
-    if not index.exists():
-        return []
-    try:
-        names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-        shards = [folder / name for name in names]
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise UserError(Fault("not a weights index", str(index))) from error
-    if elsewhere := [name for name in names if not re.fullmatch(r"[\w-][\w.-]*\.safetensors", name)]:
-        expected = "names of safetensors files in the same folder"
-        raise UserError(Fault("not a weights index", str(index), elsewhere[0], expected))
-    return shards if all(shard.exists() for shard in shards) else []
-
-
-def stored_tensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
-    """One after the other, as they are in the folder's safetensors files."""
-    from safetensors import SafetensorError, safe_open
-
-    for path in _weight_files(folder):
-        try:
-            with safe_open(path, framework="pt") as stored:
-                for name in stored.keys():  # noqa: SIM118 (the object is no mapping)
-                    yield name, stored.get_tensor(name)
-        except (SafetensorError, OSError) as error:
-            expected = "a whole safetensors file: copy or download it again"
-            raise UserError(Fault(f"damaged weights ({error})", str(path), expected=expected)) from error
-
-
-def _digest(named: tuple[str, Tensor]) -> str:
-    name, tensor = named
-    data = tensor.reshape(-1).view(torch.uint8).numpy().data
-    return f"{name} {tensor.dtype} {list(tensor.shape)} {hashlib.sha256(data).hexdigest()}"
 
 
 def _read_model(place: str, name: str, **options: Any) -> "PreTrainedModel":

@@ -10,7 +10,8 @@ from innerloop.data.leaks import overlaps
 from innerloop.data.suites import build_suite
 from innerloop.data.suites.drawing import DIFFICULTIES, Difficulty
 from innerloop.data.suites.drawn_rules import MEASURES
-from innerloop.data.suites.hidden_rules import FAMILIES, INSTANCES
+from innerloop.data.suites.hidden_families import FAMILIES
+from innerloop.data.suites.hidden_rules import INSTANCES
 from innerloop.data.suites.words import COLOURS, DAYS, DIRECTIONS, LABELS, LETTERS, MONTHS, WORDS
 from innerloop.data.tasks import Task
 from innerloop.errors import UserError
