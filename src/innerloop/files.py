@@ -157,7 +157,7 @@ def is_leftover(path: Path) -> bool:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Only for who holds the folder's lock: another process may be writing them."""
+    """For a caller with the folder's lock only: another process may be writing them."""
     for path in [path for path in folder.rglob(".*") if is_leftover(path)]:
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 

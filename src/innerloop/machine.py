@@ -1,8 +1,8 @@
-"""The machine that a run is on: its versions and devices, and what a process took of it.
+"""The machine: versions, devices, and the peak memory of a process.
 
-environment   versions, device and threads: what a number depends on
-extras        which of our extras are here, and what they lack
-commit        which source it was
+environment   versions, device and threads that numbers depend on
+extras        innerloop's extras, and the packages that each lacks
+commit        of the source
 chosen_device    `auto` is CUDA where there is one
 AUTO_TOKENS_PER_FORWARD    tokens that keep a kind of device busy
 reset_peak_memory, peak_memory    measured peaks

@@ -1,6 +1,6 @@
-"""What the command line is busy with, on standard error: one thing at a time, from its first second on.
+"""Progress of a command on standard error: one activity at a time, shown from its first second on.
 
-busy      a block in which that is told
+busy      a block whose progress is shown
 wrapped   lines broken between words, for a terminal
 
 On a terminal it is a line that moves: a spinner, a bar where it is known how much there is, and the time. What is done
@@ -53,13 +53,13 @@ class _Now:
 
 
 class Busy:
-    """Told what is being done, it shows that."""
+    """Shows the activity it is told of, and how far that is."""
 
     def __init__(self, display: _Display) -> None:
         self._display, self._now = display, _Now("", 0, 0, "")
 
     def say(self, name: str, done: int = 0, total: int = 0, note: str = "") -> None:
-        """done of total: how far `name` is; total 0: that isn't known. Another name ends the one before."""
+        """Shows `name` at done of total, where total 0 means unknown. Another name ends the activity before it."""
         now = self._now
         if name != now.name:
             self.end()
@@ -69,17 +69,17 @@ class Busy:
         self._display.moved(now)
 
     def step(self, name: str, metrics: "Metrics", steps: int) -> None:
-        """After one of `steps` outer steps; name: of the adapter, where there are several."""
+        """Shows an outer step of `steps`. name: the adapter's, where there are several."""
         self.say(f"training {name}".rstrip(), metrics.step, steps, f"loss {metrics.loss:.3f}")
 
     def print(self, *lines: str) -> None:
-        """On standard output, where nothing moves meanwhile."""
+        """Prints on standard output, with the progress line paused."""
         self._display.pause()
         print(wrapped("\n".join(lines), sys.stdout), flush=True)
         self._display.go_on()
 
     def where(self) -> str:
-        """The last thing that was told, for who is stopped there."""
+        """The current activity in words, for the message of a command that is stopped in it."""
         now = self._now
         return f" at {now.name}" + (f" {now.done}/{now.total}" if now.total else "") if now.name else ""
 
@@ -91,7 +91,7 @@ class Busy:
 
 @contextmanager
 def busy(name: str) -> Iterator[Busy]:
-    """Yields what is told what is being done; that is `name` at first."""
+    """Yields a Busy, whose first activity is `name`."""
     display = _Moving() if _is_terminal() else _Lines()
     shown = Busy(display)
     shown.say(name)

@@ -1,4 +1,4 @@
-"""A model in memory -> what a run is given in its place.
+"""The model argument of MetaTrainer: a name, or a live transformers model.
 
 given_model   a name, or a transformers model with its tokenizer -> LoadedModel, or None where the name is enough
 """

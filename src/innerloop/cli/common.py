@@ -44,7 +44,7 @@ def collected_from_here() -> None:
 
 @contextmanager
 def resumable(go_on: str, at: Callable[[], str] = str) -> Iterator[None]:
-    """A signal that asks the command to stop ends it with where that was (`at`), and what goes on with it."""
+    """A signal that stops the command becomes an error that says where it was (`at`) and how to continue (`go_on`)."""
     try:
         yield
     except KeyboardInterrupt as stop:

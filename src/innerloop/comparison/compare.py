@@ -1,10 +1,10 @@
-"""All cells of a matrix, one process each, and what they come to.
+"""All cells of a matrix, one process each, and their results.
 
-compare    a matrix file -> DIR with matrix.json, cells/ and results.json; goes on where it was stopped
+compare    a matrix file -> DIR with matrix.json, cells/ and results.json; continues where it was stopped
 begin      checks everything and writes DIR/matrix.json -> Begun
-read_results  what a folder comes to as far as it has come
-Begun      what is going to be run, and the effect that it can detect
-Progress   what a caller is told while a cell runs
+read_results  the results of the cells finished so far
+Begun      the cells to run, and the effect that they can detect
+Progress   of the cell that is running
 """
 
 import json
@@ -136,7 +136,7 @@ def compare(begun: Begun, folder: Path, on_progress: Callable[[Progress], None])
 
 
 def read_results(folder: Path) -> Results:
-    """What the comparison comes to as far as it has come. Raises UserError where there is none."""
+    """The results of the cells finished so far. Raises UserError where there is none."""
     if not (folder / PLAN).is_file():
         raise UserError(Fault("no comparison here", str(folder), expected="the --output of innerloop compare"))
     return summarize(folder)

@@ -1,4 +1,4 @@
-"""What a cell's training was and took, from what its run recorded.
+"""How a cell was trained and what it cost, from the files of its run.
 
 run_facts        the run folder -> the fields of result.json
 untrained_facts  the same of an arm that trains nothing

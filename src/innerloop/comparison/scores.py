@@ -1,4 +1,4 @@
-"""What is measured of an initialization, piece by piece on disk: what was measured once is not measured again.
+"""Scores of an initialization, saved piece by piece: a piece with a file is not measured again.
 
 score_pieces   every piece that has no file yet
 tuned          what validation tasks chose, for each k

@@ -1,11 +1,11 @@
-"""All of a run but its weights: its tasks in their roles, encoded, and its model's shape; every fault in one error.
+"""Everything of a run except weights, checked: its encoded tasks by role and its model's shape; all faults at once.
 
 Every verb goes through here first, so that what one of them refuses, all of them refuse, in the same words.
 
 Groundwork     what was found
 groundwork     config -> Groundwork
 checked        a file or a mapping, its own faults among those of its data and folder -> Groundwork
-Say            what is told of the stages on the way
+Say            called with each stage and its progress
 several_processes   whether this process can run it
 """
 

@@ -1,4 +1,4 @@
-"""What a model and its tokenizer make of the data: what can't be trained on, what looks wrong, and one example shown.
+"""The data as a model and its tokenizer read it: faults, warnings, and one example to look at.
 
 check_tokens   faults: token ids that the model has no row for, examples longer than its positions
 warnings_of    sentences: answers that the tokenizer can't write, prompts and answers whose seam is in the wrong place

@@ -1,1 +1,1 @@
-"""What a run will take, before it is paid for, and what it took."""
+"""Memory, time and disk of a run: predicted before it starts, measured in its first step."""

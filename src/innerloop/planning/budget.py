@@ -1,4 +1,4 @@
-"""The first setting of a run that fits in so much memory, tried in the order of what each costs in speed.
+"""The first setting with which a run fits a memory budget; settings that cost the least speed are tried first.
 
 parse_size  "24GB" -> bytes
 Plan        the forecast that fits, or of the smallest need, and the keys that make it so

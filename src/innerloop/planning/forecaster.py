@@ -1,4 +1,4 @@
-"""The forecast of a run that is about to begin, and what its first step is measured to take.
+"""The forecast of a run before it begins, and the measurement of its first step.
 
 Forecaster   what `meta_train` asks for both
 seconds_of   a run's time by its tokens alone

@@ -1,4 +1,4 @@
-"""What a run took beside what its forecast said, part by part.
+"""Measured memory and time of a run beside its forecast, part by part.
 
 Taken    measured in the first outer step, and over the whole run; facts() for the manifest
 beside   the manifest of a run with a forecast -> lines for people

@@ -1,10 +1,10 @@
-"""The adapters of a run, one after the other: their steps, their checkpoints, and what is written of them.
+"""The adapters of a run, one after the other: their steps, checkpoints and exports.
 
 MetaRun      run() trains and exports all of them; save() keeps where they are
 fill_trunk   has the hidden states below a cut before the first step
 fit          runs outer steps
-OnStep       is told of each: (the adapter's name, what was measured) -> None
-Forecasting  says what a run will take, and measures what its first step took: planning.forecaster has one
+OnStep       called after each: (the adapter's name, its metrics) -> None
+Forecasting  predicts a run's cost and measures its first step: planning.forecaster has one
 """
 
 import json

@@ -6,7 +6,7 @@
                                  manifest.json       size and sha256 of each: written last
     checkpoints/latest           the name of the newest
 
-Saved          what a training goes on from
+Saved          the state that training continues from
 Checkpoints    save(state), newest()
 newest         the newest sound one, and what is wrong with those after it
 require_room   whether the disk has room for what a run will write

@@ -1,7 +1,7 @@
-"""A config -> what was learned, with its folder on disk.
+"""Training as a config says, from its first check to the folder on disk.
 
 meta_train   writes the adapter or model, manifest.json and metrics.jsonl to the config's output_dir
-is_done      whether a config's run is there already
+is_done      whether a config's run is done already
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -111,7 +111,7 @@ def _check_arguments(config: Any, model: Any, store: Any) -> None:
 
 
 def is_done(config: RunConfig) -> bool:
-    """Whether the run is in its folder, done; what a kill right behind its end left there is taken away.
+    """Whether the run in the folder is done. Files that a kill right after its end left there are removed.
 
     Raises UserError where the folder has the finished run of another config.
     """
@@ -127,7 +127,7 @@ def is_done(config: RunConfig) -> bool:
 
 
 def _opened(session: Session, said: dict[str, Any], before: Earlier | None, **told: Any) -> MetaRun:
-    """A run whose folder says what it is."""
+    """A run with its manifest and run.yaml written."""
     start = before.take() if before else None
     folder = session.config.output_dir
     journal = Journal(folder, said, metrics=start.metrics if start else "")

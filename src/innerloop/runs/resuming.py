@@ -1,7 +1,7 @@
-"""Whether a run's folder may be gone on with: by what it was begun with, and by what is the same now.
+"""Whether a run may continue in its folder: its config and inputs have to be those that it was begun with.
 
 Earlier        what an earlier start left in a run's folder
-earlier_start  the folder -> Earlier; None where there is nothing to go on with
+earlier_start  the folder -> Earlier; None where there is nothing to continue
 same_config    the config as the run was begun, or every difference in one error
 same_inputs    the same for weights, examples and tokens
 inputs         the digests that are compared
