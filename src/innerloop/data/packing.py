@@ -1,4 +1,4 @@
-"""Examples of unequal length side by side, in place of one a row with padding behind it.
+"""Examples of unequal length side by side, in place of one per row with padding behind it.
 
 Legend: T = tasks, B = examples per task, S = tokens of the longest example, P = packed tokens of all tasks,
 G = examples and fillers of all tasks, L = tokens of the longest of them.

@@ -2,7 +2,7 @@
 
 make_space       a space at its starting values
 make_trainer     what takes outer steps on it
-lowest_trained   the layers below this one run once for each example
+lowest_trained   the lowest trained layer: outputs of those below are computed once per example
 companies_of     which examples go through those layers together
 """
 
@@ -84,7 +84,7 @@ def make_trainer(config: RunConfig, space: ParameterSpace, *, tasks_per_forward:
 
 
 def lowest_trained(config: RunConfig, model: Any) -> int:
-    """Layers below this one run once for each example; 0 = none."""
+    """The lowest trained layer: outputs of those below are computed once per example. 0 = of none."""
     lora = config.method.lora_settings()
     if lora is None or not config.memory.trunk_cache:
         return 0

@@ -88,7 +88,7 @@ class Session:
 
     @property
     def cut(self) -> int:
-        """Layers below this one run once for each example; 0 = none."""
+        """The lowest trained layer: outputs of those below are computed once per example. 0 = of none."""
         return lowest_trained(self.config, self.model.model)
 
     @cached_property

@@ -1,4 +1,4 @@
-"""What a run says before its first step.
+"""The settings and sizes of a run, told before its first step.
 
 Header      what a run is going to do: printed, and written to the manifest
 header_of   session -> Header

@@ -37,7 +37,7 @@ class Grid(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class SpaceOptions:
-    """device, dtype: of the forward, None = the model's; cut: layers below it run once for each example."""
+    """device, dtype: of the forward, None = the model's; cut: the layers below it are computed once per example."""
 
     lora: LoraSettings | None = None
     seed: int = 0

@@ -1,4 +1,4 @@
-"""The part of a model below the lowest trained layer: run once for each example, then looked up.
+"""The part of a model below the lowest trained layer: computed once per example, then looked up.
 
 Legend: N = rows (tasks x examples), S = tokens, D = width of the model.
 
