@@ -56,7 +56,7 @@ def shared(world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[d
         session = prepare(load_config("run.yaml"), model=world.model)
         ((_, batches),) = session.streams()
         space, task_batch = session.space(), batches[0]
-        names = (AdamW, MetaTrainer, MetaTrainingArguments, Path, Sgd, load_config)
+        names = (AdamW, MetaTrainer, MetaTrainingArguments, Path, Sgd, load_config, load_run)
         yield {
             **{each.__name__: each for each in names},
             **{"model": model, "tokenizer": tokenizer, "tasks": TASKS, "examples": EXAMPLES, "args": other},

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from innerloop.api.tasks import sample_tasks
     from innerloop.api.trainer import MetaTrainer, meta_train
     from innerloop.config.loading import load_config
-    from innerloop.runs.learned import Adapted, Learned, load_run
+    from innerloop.runs.learned import Adapted, Learned
+    from innerloop.runs.reloading import load_run
 
 _PLACES = {
     "Adapted": "runs.learned",
@@ -21,7 +22,7 @@ _PLACES = {
     "MetaTrainer": "api.trainer",
     "MetaTrainingArguments": "api.arguments",
     "load_config": "config.loading",
-    "load_run": "runs.learned",
+    "load_run": "runs.reloading",
     "meta_train": "api.trainer",
     "sample_tasks": "api.tasks",
 }

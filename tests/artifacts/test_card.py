@@ -8,7 +8,7 @@ import pytest
 
 from innerloop.loading.gguf_files import HUB_IDS, PACKAGED, QUANTIZED
 from innerloop.loading.models import known_hub_id
-from innerloop.runs.learned import load_run
+from innerloop.runs.reloading import load_run
 from small_runs import Runs, World, small_run
 
 METHODS = ("fomaml-lora", "joint", "meta-lora", "lora")

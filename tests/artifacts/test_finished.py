@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from helpers import same
+from innerloop.artifacts.finished import DamagedError
 from innerloop.config.schema import get
 from innerloop.errors import UserError
 from innerloop.files import file_digest, file_name
-from innerloop.runs.learned import DamagedError, load_run, task_adapter
+from innerloop.runs.reloading import load_run, task_adapter
 from small_runs import Runs, World, manifest_of, new_world, small_run
 
 DIGEST = "0" * 64

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from innerloop.runs.learned import load_run
+from innerloop.runs.reloading import load_run
 from record_files import write
 from small_runs import SUPPORT, Cli, Runs
 

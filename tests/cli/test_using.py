@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from helpers import same
 from innerloop.data.tasks import Example
-from innerloop.runs.learned import load_run
+from innerloop.runs.reloading import load_run
 from record_files import write
 from small_runs import SUPPORT, Cli, Runs, World, config_file, files_of, tensors_of
 

@@ -35,7 +35,7 @@ def made(world: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def learned(made: Path) -> Any:
-    from innerloop.runs.learned import load_run
+    from innerloop.runs.reloading import load_run
 
     return load_run(made)
 

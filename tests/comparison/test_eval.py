@@ -16,7 +16,8 @@ from innerloop.engine.session import Session
 from innerloop.report.terminal import one_run
 from innerloop.results.names import OWN_BUDGET
 from innerloop.results.schema import RESULTS, Results
-from innerloop.runs.learned import Learned, load_run
+from innerloop.runs.learned import Learned
+from innerloop.runs.reloading import load_run
 from reference import naive
 from small_runs import Cli, Runs, World, files_of, small_run
 

@@ -13,8 +13,8 @@ from innerloop.config.loading import load_config
 from innerloop.engine.session import prepare
 from innerloop.errors import UserError
 from innerloop.loading.models import load
-from innerloop.runs.learned import load_run
 from innerloop.runs.meta_train import meta_train
+from innerloop.runs.reloading import load_run
 from record_files import write
 from small_matrices import matrix_file
 from small_runs import LAYERS, NAMES, ROWS, World, config_file, manifest_of, settings

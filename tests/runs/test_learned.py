@@ -20,8 +20,8 @@ from innerloop.engine.session import prepare
 from innerloop.files import file_name
 from innerloop.loading.models import load_model
 from innerloop.numerics.tensors import accumulate, per_task, zeros_like
-from innerloop.runs.learned import load_run
 from innerloop.runs.meta_train import meta_train
+from innerloop.runs.reloading import load_run
 from small_runs import (
     SUPPORT,
     Runs,

@@ -12,15 +12,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from helpers import same
+from innerloop.artifacts.finished import DamagedError
 from innerloop.config.loading import load_config
 from innerloop.errors import RunError, UserError
 from innerloop.files import LOCK
 from innerloop.loading.models import LoadedModel
-from innerloop.runs.learned import (
-    DamagedError,
-    load_run,
-)
 from innerloop.runs.meta_train import meta_train
+from innerloop.runs.reloading import load_run
 from small_runs import (
     Runs,
     World,

@@ -75,7 +75,7 @@ def chat(run: Run, examples: Examples = None, max_new_tokens: Longest = 256, bas
 
 def _adapted(run: Path, examples: Path | None, base: str | None, now: Busy) -> "Adapted":
     from innerloop.artifacts.finished import finished
-    from innerloop.runs.learned import load_run
+    from innerloop.runs.reloading import load_run
 
     if examples and not examples.exists():
         raise UserError(Fault("there is no such file", str(examples)))

@@ -40,7 +40,7 @@ def adapt(
     with busy(f"reading {run}") as now, uncollected():
         from innerloop.artifacts.export import check_place
         from innerloop.artifacts.finished import finished
-        from innerloop.runs.learned import load_run
+        from innerloop.runs.reloading import load_run
 
         columns = columns_of(column)
         faults = Faults()
@@ -123,7 +123,7 @@ def evaluate(
         from innerloop.artifacts.finished import finished
         from innerloop.comparison.eval import evaluate, protocol_of, to_score
         from innerloop.report.terminal import one_run
-        from innerloop.runs.learned import load_run
+        from innerloop.runs.reloading import load_run
 
         protocol = protocol_of(finished(run).config, k=k, draws=draws, max_new_tokens=max_new_tokens)
         ground = to_score(run, protocol, say=now.say)
@@ -143,7 +143,7 @@ def export(
     with busy(f"reading {run}") as now, uncollected():
         from innerloop.artifacts.export import check_place
         from innerloop.data.tasks import Example
-        from innerloop.runs.learned import load_run
+        from innerloop.runs.reloading import load_run
 
         if output:
             check_place(output)

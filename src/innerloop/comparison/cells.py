@@ -47,8 +47,8 @@ from innerloop.evaluation.protocol import Initialization, Piece, Protocol, measu
 from innerloop.files import write_json
 from innerloop.results.names import COST, UNTRAINED
 from innerloop.runs.checkpoint import newest
-from innerloop.runs.learned import load_run, task_adapter
 from innerloop.runs.meta_train import meta_train
+from innerloop.runs.reloading import load_run, task_adapter
 from innerloop.spaces.space import ParameterSpace
 
 RESULT = "result.json"

@@ -26,7 +26,8 @@ from innerloop.files import write_json
 from innerloop.results.names import OWN_BUDGET
 from innerloop.results.schema import RESULTS, Results
 from innerloop.results.summary import summarize
-from innerloop.runs.learned import Learned, at_its_base, check_shared
+from innerloop.runs.learned import Learned
+from innerloop.runs.reloading import at_its_base, check_shared
 
 
 class Evaluated(NamedTuple):

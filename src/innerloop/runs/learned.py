@@ -1,14 +1,9 @@
-"""What a run learned: adapt it to a new task, save, reload.
+"""What a run learned: adapt it to a new task, save.
 
 Learned         a trained initialization: adapt(examples), save_pretrained(folder)
 Adapted         the initialization adapted to one task: generate(prompts), score(examples), save_pretrained(folder)
-load_run        the folder of a finished run -> Learned
-task_adapter    the values of one task, from a run of an adapter for each task
-
-A run may come from somebody else: artifacts/finished.py and artifacts/adapter_folder.py check it before it is used.
 """
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,10 +11,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from innerloop.artifacts.adapter_folder import check_model, read_adapter
 from innerloop.artifacts.card import Holds, base_id, card
 from innerloop.artifacts.export import export_adapter, export_model, reload_logits
-from innerloop.artifacts.finished import DamagedError, Finished, finished
 from innerloop.config.loading import RunConfig
 from innerloop.data.encoder import Encoder, Examples, Form, Prompt, form_of
 from innerloop.data.encoding import EncodedTask
@@ -27,20 +20,15 @@ from innerloop.data.tasks import Task
 from innerloop.data.token_ids import Encoded
 from innerloop.engine.inspection import check_tokens
 from innerloop.engine.last_round import LastRound
-from innerloop.engine.parts import make_space
 from innerloop.engine.sources import encoder_of
-from innerloop.errors import Fault, Faults, UserError
+from innerloop.errors import Fault, UserError
 from innerloop.evaluation.generation import generate
 from innerloop.evaluation.kshot import adapted, score_examples, training_loss
-from innerloop.files import at_home, file_name
 from innerloop.learning.inner_loop import InnerLoop
-from innerloop.loading.models import LoadedModel, known_hub_id, load
-from innerloop.machine import chosen_device
+from innerloop.loading.models import LoadedModel
 from innerloop.numerics.rounding import seeded
 from innerloop.numerics.tensors import TensorSet, per_task
 from innerloop.spaces.space import ParameterSpace
-
-__all__ = ["Adapted", "DamagedError", "Learned", "load_run", "task_adapter"]
 
 
 @dataclass(frozen=True)
@@ -257,115 +245,6 @@ class Learned:
         with self.space.installed(per_task(self.space.shared, 1)):
             here = model(input_ids=tokens.to(model.device), use_cache=False).logits.float().cpu()
         return float((here - reload_logits(folder, tokens, base=self.model.source)).abs().max())
-
-
-def load_run(
-    folder: str | Path, *, base: str | Path | None = None, dtype: str | None = None, device: str | None = None
-) -> Learned:
-    """What a finished run learned.
-
-    >>> load_run("runs/done", device="cpu")
-    Learned(meta-lora on ..., runs/done)
-
-    base           where its base model is now: a folder, hub id or GGUF file with the very weights it was trained on
-    dtype, device  of the base model's weights; by default the run's
-    Raises UserError where there is none, or its base model is another now; DamagedError where its weights changed.
-    """
-    _check_choices(folder, dtype, device)
-    folder = Path(folder)
-    run = finished(folder)
-    config, row = run.config, run.config.method.row
-    check_shared(run)
-    exported = folder / row.space.exported
-    run.check_weights(exported)
-    adapter = row.space.exported == "adapter"
-    if not adapter:
-        check_model(exported)
-    place = at_its_base(run, base).model.name
-    loaded = load(place, dtype=dtype or config.model.dtype, device=chosen_device(device or config.model.device))
-    # An adapter is read before its space is made: no more is allocated than its file was found to hold.
-    shared = _adapter(exported, run, loaded) if adapter else {}
-    # Without what training saved on: one task adapts in float32, with any optimizer.
-    memory = config.memory.model_copy(update={"lean": False, "offload": False})
-    space = make_space(config.model_copy(update={"memory": memory}), loaded.model)
-    if adapter:
-        space.shared = {name: value.to(loaded.model.device) for name, value in shared.items()}
-    return Learned(config, loaded, space, folder)
-
-
-def _check_choices(folder: object, dtype: object, device: object) -> None:
-    """Raises UserError for arguments of another type; what a text names is checked where it is used."""
-    faults = Faults()
-    if not isinstance(folder, str | Path):
-        faults.add("not a folder", "folder", folder, "the output_dir of a finished run")
-    for name, value in (("dtype", dtype), ("device", device)):
-        if value is not None and not isinstance(value, str):
-            faults.add("not a name", name, value, "text, such as float32 or cpu; or leave it out")
-    faults.raise_if_any()
-
-
-def check_shared(run: Finished) -> None:
-    """Raises UserError for a run of an adapter for each task: it has no initialization that they share."""
-    method, folder = run.config.method.name, run.folder
-    if run.config.method.row.one_task:
-        one = min((folder / "adapters").glob("*"), default=folder)
-        hint = f"a run that shares one initialization; its adapters are ready to use, as {one}"
-        raise UserError(Fault(f"{method} trained one adapter for each task", str(folder), expected=hint))
-
-
-def at_its_base(run: Finished, base: str | Path | None = None) -> RunConfig:
-    """Its config, with the model's name as the place to read it from: the base of an adapter, or what was trained.
-
-    base  where that of an adapter is now
-    """
-    row = run.config.method.row
-    if row.space.exported == "adapter":
-        place = base_of(run, base)
-    elif base is None:
-        place = str((run.folder / row.space.exported).resolve())  # absolute: never taken for a hub id
-    else:
-        problem = f"{run.config.method.name} trained {row.space.title}: the run holds its whole model"
-        raise UserError(Fault(problem, "base", str(base), "leave it out"))
-    model = run.config.model.model_copy(update={"name": place})
-    return run.config.model_copy(update={"model": model})
-
-
-def task_adapter(folder: Path, task: str, model: LoadedModel) -> TensorSet:
-    """The values of `task`'s own adapter, from the folder of a finished run of one adapter for each task.
-
-    Raises UserError and DamagedError as `load_run` does.
-    """
-    run, place = finished(folder), folder / "adapters" / file_name(task)
-    run.check_weights(place)
-    return _adapter(place, run, model)
-
-
-def base_of(run: Finished, base: str | Path | None = None) -> str:
-    """The name that the base model of a run's adapter is read by: `base`, or where it was, or beside the run as it was.
-
-    Raises UserError where there is none of these folders any more.
-    """
-    if base is not None:
-        return str(base)
-    if known_hub_id(run.name, run.source):
-        return run.name
-    # A folder may have been named relative to where the run was started, and moved together with the run.
-    output, source = run.config.output_dir, Path(run.source)
-    moved = [run.folder / os.path.relpath(source, output)] if output.is_absolute() else []
-    for place in (source, at_home(run.name), *moved):
-        if place.exists():
-            return str(place)
-    right = "load_run(folder, base=...), or innerloop adapt --base: where the base model is now"
-    raise UserError(Fault("the run's base model is not there any more", "model.name", run.name, right))
-
-
-def _adapter(place: Path, run: Finished, model: LoadedModel) -> TensorSet:
-    if model.fingerprint != run.fingerprint:
-        raise UserError(Fault("not the weights this adapter was trained on", f"model {model.name}", model.fingerprint))
-    lora = run.config.method.lora_settings()
-    assert lora is not None
-    hub_id = run.config.model.hub_id or known_hub_id(run.name, run.source)
-    return read_adapter(place, model.model, lora=lora, base_names=(hub_id, run.source))
 
 
 def _whole(value: object, where: str) -> None:

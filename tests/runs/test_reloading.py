@@ -7,7 +7,7 @@ import pytest
 
 from helpers import same
 from innerloop.errors import UserError
-from innerloop.runs.learned import load_run
+from innerloop.runs.reloading import load_run
 from small_runs import new_world, small_run
 
 
