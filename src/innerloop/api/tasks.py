@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from innerloop.errors import Fault, Faults, UserError
 from innerloop.files import write_text
@@ -137,7 +137,7 @@ def sample_tasks(
             chosen += sorted(order[:examples_per_task])
         if chosen:
             kept[split] = renamed.select(chosen)
-    return DatasetDict(kept)
+    return DatasetDict(cast(Any, kept))
 
 
 def _without_gaps(record: Mapping[str, Any]) -> dict[str, Any]:
