@@ -72,6 +72,7 @@ def test_pairs_are_made_by_id(folder: Path) -> None:
         ("matrix.json", lambda matrix: matrix["cells"][2].update(arm="meta-lorra"), 'did you mean "meta-lora"?'),
         ("matrix.json", lambda matrix: matrix["cells"][0].update(budget="tokens"), "not the arm's budget"),
         ("matrix.json", lambda matrix: matrix["cells"][0].update(cell="../elsewhere"), "cells.0.cell"),
+        ("matrix.json", lambda matrix: matrix["cells"][0].update(cell="é" * 128), "cells.0.cell"),
         ("matrix.json", lambda matrix: matrix["protocol"].update(draws=0), "protocol.draws"),
     ],
 )

@@ -10,15 +10,24 @@ PlannedProtocol, Environment, Detectable, Overlapping, Primary, Training   parts
 
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field
 
 from innerloop.results.names import Count, How, MetricName, Number, Record, TaskSet
 
 _Share = Annotated[float, Field(ge=0, le=1)]
 
 
+LONGEST_NAME = 255  # bytes of a folder's, on the file systems that there are
+
+
+def _short(name: str) -> str:
+    if len(name.encode("utf-8", "surrogatepass")) > LONGEST_NAME:
+        raise ValueError(f"longer than {LONGEST_NAME} bytes")
+    return name
+
+
 class PlannedCell(Record):
-    cell: str = Field(pattern=r"^[^/\\]*[^/\\.][^/\\]*$")  # one folder's name
+    cell: Annotated[str, AfterValidator(_short)] = Field(pattern=r"^[^/\\]*[^/\\.][^/\\]*$")  # one folder's name
     arm: str
     budget: str
     seed: int
