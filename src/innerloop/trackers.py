@@ -12,6 +12,7 @@ import os
 import warnings
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -58,8 +59,7 @@ class WeightsAndBiases:
     """Weights & Biases, where its own settings say: WANDB_MODE=offline keeps everything in the run's folder."""
 
     def __init__(self, folder: Path, settings: Flat) -> None:
-        import wandb
-
+        wandb: Any = import_module("wandb")  # an extra: there may be no types of it here
         self.run = wandb.init(project=PROJECT, name=folder.name, dir=str(folder), config=dict(settings))
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
@@ -73,8 +73,7 @@ class Trackio:
     """Hugging Face's local tracker: trackio show --project innerloop."""
 
     def __init__(self, folder: Path, settings: Flat) -> None:
-        import trackio
-
+        trackio: Any = import_module("trackio")  # an extra: there may be no types of it here
         self.run = trackio.init(project=PROJECT, name=folder.name, config=dict(settings))
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
@@ -88,8 +87,7 @@ class MLflow:
     """MLflow, at MLFLOW_TRACKING_URI, else a database in the run's folder."""
 
     def __init__(self, folder: Path, settings: Flat) -> None:
-        import mlflow
-
+        mlflow: Any = import_module("mlflow")  # an extra: there may be no types of it here
         place = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(folder / 'mlflow.db').absolute()}"
         self.client = mlflow.MlflowClient(place)
         found = self.client.get_experiment_by_name(PROJECT)
