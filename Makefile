@@ -20,7 +20,7 @@ QUICK := tests/numerics tests/spaces/test_space.py tests/spaces/test_lora.py tes
 	tests/runs/test_learned_adapting.py tests/loading/test_architecture.py
 # What multiplies, rounds and compares numbers
 NUMERIC := tests/numerics tests/spaces tests/learning tests/engine/test_trainer.py tests/evaluation/test_kshot.py \
-	tests/evaluation/test_scoring.py tests/runs/test_learned.py tests/runs/test_learned_adapting.py \
+	tests/evaluation/test_generation.py tests/runs/test_learned.py tests/runs/test_learned_adapting.py \
 	tests/runs/test_learned_refusals.py tests/benchmarks/test_race.py
 
 .PHONY: setup demo test test-long test-cpus quick watch lint format types imports tests docs audit

@@ -63,6 +63,7 @@ class Trainer:
         self.last_round = LastRound()
         self.gradient = zeros_like(space.shared)
         self._tokens = 0, 0  # that went through the model in the step at hand; with the padding
+        # One state for all: the outer optimizer is the inner ones' class, with a task axis of length 1.
         self._shared = {name: value.unsqueeze(0) for name, value in space.shared.items()}  # views with a task axis of 1
         self._state = optimizer.init(self._shared)
         self._divergence = Divergence(space.shared)
@@ -131,6 +132,7 @@ class Trainer:
         self.last_round = LastRound()
         outcomes: list[Outcome] = []
         for chunk in chunks:
+            # Views that can't be written: only the outer optimizer moves the shared values (docs/design/0001).
             start = per_task(self.space.shared, len(chunk.names))
             try:
                 outcome = self.method.outer_gradient(self.space, start, chunk.to(self.space.device), self.gradient)

@@ -67,6 +67,7 @@ def trace(config: RunConfig, shape: "PretrainedConfig", tasks: TaskBatch, *, on_
     more = [kind for kind, count in total.items() if count > 1]
     if len(each) * (1 + len(more)) + len(more) >= len(kinds):  # as many layers as in all the small models together
         return _footprint(measure(range(len(kinds))))
+    # A further layer of a kind adds the same bytes and operations wherever it stands: docs/design/0007.
     start = measure(_grouped(kinds, each))
     found = Counter(start)
     for kind in more:
@@ -120,14 +121,17 @@ def _measure(
     tracker = ByteTracker(_DEVICE, fake=True, host_follows=config.memory.offload)
     whole = config.method.row.space.exported == "model"
     dtype = getattr(torch, config.model.dtype)
+    # Fake tensors have sizes and no storage: the step's own code runs, and no bytes are taken (docs/design/0007).
     with FakeTensorMode(allow_non_fake_inputs=True):
         with tracker:
             model = _load(cut, dtype, tracker, on_cpu=on_cpu)
             tracker.part = "shared values"
+            # The parts of a real run, made as it makes them: a second description of a step would drift from it.
             space = make_space(config, model, hidden=_Cache(tracker, host=not on_cpu))
             tracker.part = "meta-optimizer"
             trainer = make_trainer(config, space)
         _name_places(model, tracker, [str(kinds[index]) for index in layers])
+        # Phases tell the tracker where the step is; nothing of the trainer is replaced.
         with _as_if_real(model), tracked(trainer, tracker):
             trainer.step(tasks)
             _save(space.shared, tracker, dtype=dtype if on_cpu and whole else None)
@@ -170,6 +174,7 @@ def _for_layers(config: RunConfig, kinds: Sequence[LayerKind], layers: Sequence[
     """The config of a run on these layers alone."""
     if config.method.lora is None:
         return config
+    # Those that the run trains keep their places among the layers that are left.
     chosen = tuple(place for place, index in enumerate(layers) if kinds[index].trained in ("lowest", "above"))
     lora = config.method.lora.model_copy(update={"layers": chosen})
     return config.model_copy(update={"method": config.method.model_copy(update={"lora": lora})})
@@ -177,6 +182,7 @@ def _for_layers(config: RunConfig, kinds: Sequence[LayerKind], layers: Sequence[
 
 def _as_if_real(model: "PreTrainedModel") -> AbstractContextManager[None]:
     """Inside, attention is that of real tensors: for fake ones transformers builds masks that no run has."""
+    # A family that packs attends this way in a real run too, and needs no other way here: docs/design/0018.
     masks = not packs(model) and model.config._attn_implementation == "sdpa"  # pyright: ignore[reportPrivateUsage]
     return attending(model) if masks else nullcontext()
 
@@ -214,6 +220,7 @@ def _on_gradient(hidden: Tensor, tracker: ByteTracker, *, below: str, above: str
         if gradient.requires_grad:
             gradient.register_hook(lambda _: tracker.at(place=f"{above} upwards"))
 
+    # A tensor's hook, not a module's: those put functions of their own into the graph that is measured.
     hidden.register_hook(hook)
 
 
