@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from innerloop.api.arguments import MetaTrainingArguments
+from innerloop.api.callbacks import Callbacks
 from innerloop.api.models import given_model
 from innerloop.api.tasks import TASK, GivenTasks, given_tasks
 from innerloop.comparison.eval import evaluate, protocol_of
@@ -26,7 +27,7 @@ from innerloop.runs.learned import Learned
 
 if TYPE_CHECKING:
     from peft import LoraConfig
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase, TrainerCallback
 
 _LORA = {"r": "r", "lora_alpha": "lora_alpha", "lora_dropout": "lora_dropout", "use_rslora": "use_rslora"}
 _READ = {*_LORA, "target_modules", "layers_to_transform", "task_type", "peft_type", "inference_mode", "peft_version"}
@@ -46,6 +47,7 @@ class MetaTrainer:
     eval_dataset     the same, of validation tasks: they choose rates and steps in comparisons, and train nothing
     peft_config      PEFT's LoraConfig, for methods that train LoRA
     processing_class, tokenizer   of a model that is an object
+    callbacks        transformers' TrainerCallbacks: told of the beginning, each step, logs, checkpoints and the end
     held_out         names of tasks of train_dataset that training never sees
     Raises UserError with everything that is wrong with settings or data, before any weights are read.
     """
@@ -62,6 +64,7 @@ class MetaTrainer:
         tokenizer: "PreTrainedTokenizerBase | None" = None,
         held_out: Sequence[str] = (),
         task_column: str = TASK,
+        callbacks: "Sequence[TrainerCallback]" = (),
     ) -> None:
         self.args = args
         name, self.model = given_model(model, processing_class or tokenizer)
@@ -79,6 +82,7 @@ class MetaTrainer:
             if new:
                 source.unlink()
             raise
+        self.callbacks = Callbacks(callbacks, args, self.config)
         self._learned: Learned | None = None
 
     def __repr__(self) -> str:
@@ -106,7 +110,11 @@ class MetaTrainer:
             where = "resume_from_checkpoint"
             raise UserError(Fault("not a way to go on", where, resume_from_checkpoint, 'True or "auto"'))
         with _frozen(self.model):
-            self._learned = runs.meta_train(self.config, model=self.model, resume=bool(resume_from_checkpoint))
+            self.callbacks.begins()
+            resume = bool(resume_from_checkpoint)
+            told = self.callbacks.step
+            self._learned = runs.meta_train(self.config, model=self.model, resume=resume, on_step=told)
+            self.callbacks.ends()
         return self._learned
 
     def evaluate(self, *, k: Sequence[int] = (0, 8), draws: int = 5) -> Results:

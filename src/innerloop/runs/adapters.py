@@ -3,7 +3,7 @@
 MetaRun      run() trains and exports all of them; save() keeps where they are
 fill_trunk   has the hidden states below a cut before the first step
 fit          runs outer steps
-OnStep       called after each: (the adapter's name, its metrics) -> None
+OnStep       called after each: (the adapter's name, its metrics) -> Ask, or None for nothing
 Forecasting  predicts a run's cost and measures its first step: planning.forecaster has one
 """
 
@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import partial
-from typing import Any, Protocol, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 from safetensors.torch import save
 
@@ -34,7 +34,15 @@ from innerloop.runs.learned import Learned
 from innerloop.spaces.loss import AnswerLoss
 from innerloop.trackers import Told
 
-OnStep = Callable[[str, Metrics], None]
+
+class Ask(NamedTuple):
+    """What who is told of a step may ask for: that the run ends here, with what it learned; a checkpoint now."""
+
+    stop: bool = False
+    save: bool = False
+
+
+OnStep = Callable[[str, Metrics], Ask | None]
 
 
 class Forecasting(Protocol):
@@ -72,6 +80,7 @@ class MetaRun:
         self.folder, self.save_every = session.config.output_dir, session.config.save.every
         self.checkpoints = Checkpoints(self.folder, keep=session.config.save.keep)
         self.adapter, self.trainer = 0, cast(Trainer | None, None)
+        self.enough = False  # somebody who is told of the steps asked for no more of them
         self.counts = {"tokens": 0, "computed_tokens": 0, "skipped_tasks": 0}
         self.weights: dict[str, str] = {}
         self.host: dict[str, Any] = {}
@@ -93,6 +102,7 @@ class MetaRun:
         most = {kind: max(size, before.get(kind, 0)) for kind, size in peaks.items()}
         return {
             **self.counts,
+            **({"stopped_after": self.trainer.steps} if self.enough and self.trainer else {}),
             "weights": self.weights,
             "host": {**self.host, "peak_bytes": most},
             "timing": {"seconds": self.seconds},
@@ -116,9 +126,12 @@ class MetaRun:
                 with self.forecaster.first_step(self.session, trainer) as taken:
                     fit(trainer, batches, 1, name=name, on_step=self._record)
                 self.host["measured"] = taken
-            fit(trainer, batches, self.session.config.outer.steps, name=name, on_step=self._record)
+            last = self.session.config.outer.steps
+            fit(trainer, batches, last, name=name, on_step=self._record, enough=lambda: self.enough)
             learned = Learned(self.session.config, self.session.model, space, self.folder, trainer.last_round)
             self._export(learned, name)
+            if self.enough:
+                break
         assert learned is not None
         _keep_last_round(learned)
         return learned
@@ -157,8 +170,10 @@ class MetaRun:
             self.save()
         if self.report:
             self.report(self.journal.metrics.count("\n"), metrics.numbers(f"{name}/" if name else ""))
-        if self.on_step:
-            self.on_step(name, metrics)
+        asked = self.on_step(name, metrics) if self.on_step else None
+        if asked and asked.save:
+            self.save()
+        self.enough = bool(asked and asked.stop)
 
     def _export(self, learned: Learned, name: str) -> None:
         target = self.folder / "adapters" / file_name(name) if name else learned.exported
@@ -191,8 +206,18 @@ def fill_trunk(trainer: Trainer, batches: TaskBatches, steps: int, *, say: Say |
     loss.fill(batches.drawn(range(trainer.steps, steps)), trainer.space.device, on_company)
 
 
-def fit(trainer: Trainer, batches: TaskBatches, steps: int, *, name: str, on_step: OnStep) -> None:
-    """Outer steps trainer.steps .. steps - 1."""
+def fit(
+    trainer: Trainer,
+    batches: TaskBatches,
+    steps: int,
+    *,
+    name: str,
+    on_step: Callable[[str, Metrics], None],
+    enough: Callable[[], bool] = lambda: False,
+) -> None:
+    """Outer steps trainer.steps .. steps - 1, until there are enough."""
     for step in range(trainer.steps, steps):
+        if enough():
+            return
         raise_if_stopped()
         trainer.step(batches[step], then=partial(on_step, name))
