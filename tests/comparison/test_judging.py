@@ -63,5 +63,6 @@ def test_the_command_prints_the_table_and_never_speaks_of_a_method(cli: Cli, run
     for name in ("base", "in context", "fresh LoRA", "this run"):
         assert f"\n{name}" in said.out
     assert "they say nothing of a method" in said.out.replace("\n", " ")
-    assert cli("adapt", folder, ten, "--test", ten).code == 2
+    assert cli("adapt", folder, ten, "--test", ten, "--output", tmp_path / "adapted").code == 2
+    assert not (tmp_path / "adapted").exists()
     assert cli("adapt", folder, ten, "--test", tmp_path / "gone.jsonl").code == 2

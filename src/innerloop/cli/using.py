@@ -58,10 +58,10 @@ def adapt(
         now.say("adapting")
         adapted = learned.adapt(examples, steps=steps, columns=columns)
         answers = adapted.generate([_prompt(text) for text in prompt])
+        judged = _judged(learned, examples, test, steps, columns, now) if test else None  # may refuse the test file
         if output:
             adapted.save_pretrained(output)
         nats, exact = adapted.score(examples, columns=columns)
-        judged = _judged(learned, examples, test, steps, columns, now) if test else None
         losses = [*adapted.losses, adapted.loss(examples, columns=columns)]
     inner = learned.inner
     said = {
