@@ -72,3 +72,4 @@ def test_a_run_that_is_told_to_stop_ends_well_with_what_it_learned(world: World,
 def test_what_is_no_callback_or_waits_for_evaluations_is_refused(world: World, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"callbacks\[0\][\s\S]*callbacks\[1\]"):
         trainer(world, tmp_path / "run", print, EarlyStoppingCallback())
+    assert list(tmp_path.iterdir()) == []

@@ -1,5 +1,6 @@
 """A model in memory is itself, and leaves as it came; what else may be given is a name."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,7 +9,9 @@ import torch
 from innerloop.api.models import given_model
 from innerloop.errors import UserError
 from innerloop.loading.models import load
+from innerloop.loading.weights import fingerprint
 from small_runs import World
+from tiny import tiny_model
 
 
 def test_a_model_as_it_lies_on_disk_has_that_fingerprint(world: World) -> None:
@@ -28,6 +31,15 @@ def test_a_changed_model_is_another_one(world: World) -> None:
     assert found is not None
     assert found.fingerprint != world.model.fingerprint
     assert found.hub_id == ""
+
+
+def test_a_model_in_memory_has_the_fingerprint_of_the_folder_it_is_saved_to(world: World, tmp_path: Path) -> None:
+    for family in ("llama", "gemma2"):  # gemma2 ties its head
+        live = tiny_model(family)
+        live.save_pretrained(tmp_path / family)
+        _, found = given_model(live, world.model.tokenizer)
+        assert found is not None
+        assert found.fingerprint == fingerprint(tmp_path / family)
 
 
 def test_a_name_stays_a_name(world: World) -> None:

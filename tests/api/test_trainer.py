@@ -12,6 +12,7 @@ from innerloop import MetaTrainer, MetaTrainingArguments, load_run, meta_train
 from innerloop.errors import UserError
 from innerloop.loading.models import load
 from small_runs import NAMES, World, config_file, records, tensors_of
+from tiny import tiny_model
 
 DATA = {name: records(name) for name in NAMES}
 SETTINGS: dict[str, Any] = {"max_steps": 2, "tasks_per_step": 2, "inner_steps": 2, "support": 3, "query": 2, "test": 2}
@@ -60,6 +61,19 @@ def test_what_was_trained_is_adapted_evaluated_and_found_again(world: World, tmp
     again = load_run(tmp_path / "run").adapt(DATA["dee"][:3])
     here = learned.adapt(DATA["dee"][:3])
     assert same(dict(again.values), dict(here.values))
+
+
+def test_a_model_that_is_nowhere_on_disk_is_trained_evaluated_and_found_where_it_is_saved(
+    world: World, tmp_path: Path
+) -> None:
+    live, tokenizer = tiny_model("llama"), world.model.tokenizer
+    args = MetaTrainingArguments(output_dir=tmp_path / "run", method="fomaml-lora", **SETTINGS)
+    ours = MetaTrainer(live, args, train_dataset=DATA, held_out=["dee"], tokenizer=tokenizer)
+    ours.train()
+    assert ours.evaluate(k=[0], draws=1).scores
+    live.save_pretrained(tmp_path / "base")
+    tokenizer.save_pretrained(tmp_path / "base")
+    assert same(dict(load_run(tmp_path / "run", base=tmp_path / "base").space.shared), dict(ours.learned.space.shared))
 
 
 def test_a_run_on_objects_goes_on_where_it_was_stopped(world: World, tmp_path: Path) -> None:

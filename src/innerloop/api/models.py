@@ -1,17 +1,20 @@
 """The model argument of MetaTrainer: a name, or a live transformers model.
 
+frozen        a model in use, left as it was
 given_model   a name, or a transformers model with its tokenizer -> LoadedModel, or None where the name is enough
 """
 
-import hashlib
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
+from torch import nn
 
 from innerloop.errors import Fault, UserError
 from innerloop.loading.architecture import check_architecture
 from innerloop.loading.models import LoadedModel, known_hub_id, same_weights
+from innerloop.loading.weights import fingerprint_of, own_tensors
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -41,25 +44,24 @@ def given_model(model: Any, tokenizer: "PreTrainedTokenizerBase | None") -> tupl
 
 
 def _live(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> tuple[str, LoadedModel]:
-    was_training, trains = model.training, [p.requires_grad for p in model.parameters()]
+    with frozen(model):
+        check_architecture(model)
+    name = model.config.name_or_path or "unnamed"
+    if digest := same_weights(model, name):
+        source = str(Path(name).resolve()) if Path(name).is_dir() else name
+        return name, LoadedModel(model, tokenizer, name, source, digest, known_hub_id(name, source))
+    # Nothing on disk, nor on the hub, has these weights: no export may name a base that would be another one.
+    return name, LoadedModel(model, tokenizer, name, f"memory: {name}", fingerprint_of(own_tensors(model)))
+
+
+@contextmanager
+def frozen(model: nn.Module) -> Generator[None]:
+    """A caller's model takes no gradients and drops nothing out while it is used, and is then as it was."""
+    training, trains = model.training, [parameter.requires_grad for parameter in model.parameters()]
+    model.eval().requires_grad_(False)
     try:
-        check_architecture(model.eval().requires_grad_(False))
+        yield
     finally:
-        model.train(was_training)
+        model.train(training)
         for parameter, own in zip(model.parameters(), trains, strict=True):
             parameter.requires_grad_(own)
-    name = model.config.name_or_path or "unnamed"
-    source = str(Path(name).resolve()) if Path(name).is_dir() else name
-    on_disk = same_weights(model, name)
-    digest = on_disk or _digest(model)
-    return name, LoadedModel(model, tokenizer, name, source, digest, known_hub_id(name, source) if on_disk else "")
-
-
-@torch.no_grad()
-def _digest(model: "PreTrainedModel") -> str:
-    """Of the weights as they are in memory."""
-    digest = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()

@@ -4,14 +4,14 @@ MetaTrainer   check(), train(), evaluate(), learned
 meta_train    the same in one call; or a config, as `innerloop train` reads it
 """
 
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from innerloop.api.arguments import MetaTrainingArguments
 from innerloop.api.callbacks import Callbacks
-from innerloop.api.models import given_model
+from innerloop.api.models import frozen, given_model
 from innerloop.api.tasks import TASK, GivenTasks, given_tasks
 from innerloop.comparison.eval import evaluate, protocol_of
 from innerloop.config.loading import RunConfig, load_config
@@ -20,7 +20,6 @@ from innerloop.data.sampler import fitting_sizes, prompts_of
 from innerloop.engine.groundwork import Groundwork, groundwork
 from innerloop.errors import Fault, Faults, UserError
 from innerloop.learning.methods import METHODS
-from innerloop.loading.models import LoadedModel
 from innerloop.results.schema import Results
 from innerloop.runs import meta_train as runs
 from innerloop.runs.learned import Learned
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
     from peft import LoraConfig
     from transformers import PreTrainedTokenizerBase, TrainerCallback
 
-_LORA = {"r": "r", "lora_alpha": "lora_alpha", "lora_dropout": "lora_dropout", "use_rslora": "use_rslora"}
+_LORA = ("r", "lora_alpha", "lora_dropout", "use_rslora")
 _READ = {*_LORA, "target_modules", "layers_to_transform", "task_type", "peft_type", "inference_mode", "peft_version"}
 
 
@@ -78,11 +77,11 @@ class MetaTrainer:
         new = tasks.write(source)
         try:
             self.config: RunConfig = load_config(_sized(tree, source, args))
+            self.callbacks = Callbacks(callbacks, args, self.config)
         except UserError:
             if new:
                 source.unlink()
             raise
-        self.callbacks = Callbacks(callbacks, args, self.config)
         self._learned: Learned | None = None
 
     def __repr__(self) -> str:
@@ -109,7 +108,7 @@ class MetaTrainer:
         if resume_from_checkpoint not in (True, False, "auto"):
             where = "resume_from_checkpoint"
             raise UserError(Fault("not a way to go on", where, resume_from_checkpoint, 'True or "auto"'))
-        with _frozen(self.model):
+        with frozen(self.model.model) if self.model else nullcontext():
             self.callbacks.begins()
             resume = bool(resume_from_checkpoint)
             told = self.callbacks.step
@@ -224,7 +223,7 @@ def _lora(config: "LoraConfig | None") -> dict[str, Any]:
         if name not in _READ and value != default.to_dict().get(name):
             faults.add("not read here", f"peft_config.{name}", value, "leave it out")
     faults.raise_if_any()
-    found = {f"method.lora.{key}": getattr(config, name) for name, key in _LORA.items()}
+    found = {f"method.lora.{name}": getattr(config, name) for name in _LORA}
     if config.target_modules is not None:
         modules = config.target_modules
         found["method.lora.target_modules"] = modules if isinstance(modules, str) else sorted(modules)
@@ -232,20 +231,3 @@ def _lora(config: "LoraConfig | None") -> dict[str, Any]:
         layers = config.layers_to_transform
         found["method.lora.layers"] = [layers] if isinstance(layers, int) else list(layers)
     return found
-
-
-@contextmanager
-def _frozen(model: LoadedModel | None) -> Generator[None]:
-    """A caller's model takes no gradients and drops nothing out while it is used, and is then as it was."""
-    if model is None:
-        yield
-        return
-    live = model.model
-    training, trains = live.training, [parameter.requires_grad for parameter in live.parameters()]
-    live.eval().requires_grad_(False)
-    try:
-        yield
-    finally:
-        live.train(training)
-        for parameter, own in zip(live.parameters(), trains, strict=True):
-            parameter.requires_grad_(own)

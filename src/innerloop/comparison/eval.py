@@ -23,6 +23,7 @@ from innerloop.errors import Fault, Faults, UserError
 from innerloop.evaluation.generation import cap_fault
 from innerloop.evaluation.protocol import Initialization, Piece, Protocol, measure, pieces
 from innerloop.files import write_json
+from innerloop.loading.models import LoadedModel
 from innerloop.results.names import OWN_BUDGET
 from innerloop.results.schema import RESULTS, Results
 from innerloop.results.summary import summarize
@@ -43,7 +44,9 @@ def protocol_of(config: RunConfig, *, k: Sequence[int], draws: int, max_new_toke
     return Protocol(k=tuple(sorted(set(k))), draws=draws, grid=grid, max_new_tokens=max_new_tokens, seed=config.seed)
 
 
-def to_score(folder: Path, protocol: Protocol, say: Say | None = None) -> Groundwork:
+def to_score(
+    folder: Path, protocol: Protocol, say: Say | None = None, *, model: LoadedModel | None = None
+) -> Groundwork:
     """The tasks of a finished run that are going to be scored, before its model is read.
 
     Raises UserError where no task was held out, one has fewer than k examples or longer answers than allowed, or its
@@ -52,7 +55,7 @@ def to_score(folder: Path, protocol: Protocol, say: Say | None = None) -> Ground
     run, faults, found = finished(folder), Faults(), None
     check_shared(run)
     with faults.collecting():
-        found = groundwork(at_its_base(run), say=say)
+        found = groundwork(run.config if model else at_its_base(run), model=model, say=say)
     if not run.config.tasks.held_out:
         faults.add("this run held no task out", "tasks.held_out", expected="names of tasks to score")
     if found:
@@ -79,7 +82,7 @@ def evaluate(learned: Learned, protocol: Protocol, say: Say, *, ground: Groundwo
     Every piece is kept under the run's eval/ and, at equal arguments, not measured again.
     Raises UserError as `to_score` does.
     """
-    ground = ground or to_score(learned.folder, protocol)
+    ground = ground or to_score(learned.folder, protocol, model=learned.model)
     session = prepare(learned.config, model=learned.model, ground=ground)
     cell = Cell(learned.config.method.name, OWN_BUDGET, protocol.seed)
     folder = learned.folder / "eval" / hashlib.sha256(repr(protocol).encode()).hexdigest()[:12]

@@ -2,18 +2,19 @@
 
 weight_files     the files that transformers would read
 stored_tensors   what is in them
-fingerprint      a digest of that
+own_tensors      the same of a model in memory
+fingerprint      a digest of a folder's; fingerprint_of: of any
 """
 
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from innerloop.errors import Fault, UserError
 
@@ -55,8 +56,22 @@ def fingerprint(folder: Path) -> str:
 
     Every byte is read (about half a second per gigabyte and core); sharding and file metadata do not count.
     """
+    return fingerprint_of(stored_tensors(folder))
+
+
+def own_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Those of a model in memory under the names that a folder has them by, where tied ones stand once."""
+    seen = set[int]()
+    for name, value in model.state_dict().items():
+        if value.data_ptr() not in seen:
+            seen.add(value.data_ptr())
+            yield name, value.detach().cpu().contiguous()
+
+
+def fingerprint_of(named: Iterable[tuple[str, Tensor]]) -> str:
+    """That of a folder with these tensors."""
     with ThreadPoolExecutor() as pool:
-        lines = sorted(pool.map(_digest, stored_tensors(folder)))
+        lines = sorted(pool.map(_digest, named))
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
