@@ -57,6 +57,8 @@ def test_a_piece_is_scored_on_its_draw_after_its_steps(session: Session) -> None
             assert found["nats"] != pytest.approx(list(before.nats), rel=1e-4)
             assert found["correct"] == list(score.correct), "greedy decoding, and exact match, are one"
             assert found["support_nats"] < before.mean_nats * 2
+            assert [each["id"] for each in found["samples"]] == found["ids"][:2]
+            assert [each["correct"] for each in found["samples"]] == found["correct"][:2]
 
 
 def test_without_examples_nothing_adapts(session: Session) -> None:

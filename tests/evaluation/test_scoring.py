@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from innerloop.config.loading import load_config
-from innerloop.data.tasks import Example, Task
+from innerloop.data.tasks import Example, Message, Task
 from innerloop.engine.session import prepare
 from innerloop.errors import UserError
-from innerloop.evaluation.scoring import verified
+from innerloop.evaluation.scoring import LONGEST, SHOWN, samples, verified
 from record_files import write
 from small_runs import World, settings
 
@@ -57,3 +57,15 @@ def test_a_run_chooses_how_answers_are_checked(world: World, tmp_path: Path) -> 
         prepare(load_config(settings(world, "fomaml-lora", Path("unused"), asked)), model=world.model)
     without = {**asked, "tasks.only": ["ada", "bob", "dee"]}
     assert prepare(load_config(settings(world, "fomaml-lora", Path("unused"), without)), model=world.model).train
+
+
+def test_samples_are_the_first_examples_however_they_went_and_is_bounded() -> None:
+    turns = (Message("system", "be brief"), Message("user", "q" * 2 * LONGEST + "end"))
+    task = Task("t", (), (Example("a", " 1"), Example(turns, " " + "2" * 2 * LONGEST), Example("c", " 3")))
+    first, second = samples(task, ["0\n", "3" * 2 * LONGEST, "3"], [0.0, 1.0, 1.0])
+    assert SHOWN == 2
+    assert first == {"id": task.test[0].id, "prompt": "a", "right": "1", "written": "0", "correct": 0.0}
+    assert {len(second[name]) for name in ("prompt", "right", "written")} == {LONGEST}
+    assert second["prompt"].endswith("qend"), "what is asked stands at a prompt's end"
+    assert second["right"].startswith("22")
+    assert second["correct"] == 1.0

@@ -345,3 +345,27 @@ class TestUnfinished:
         results = summarized(small)
         assert [row["status"] for row in results["rows"]] == ["missing", "missing"]
         assert results["scores"] == results["differences"] == results["targets"] == []
+
+
+def test_answers_are_of_the_first_draw_and_seed_at_each_arms_largest_k(small: Path, found: dict[str, Any]) -> None:
+    assert found["questions"] == [], "an older version's pieces have none"
+
+    def write(piece: dict[str, Any]) -> None:
+        for task, scores in piece["tasks"].items():
+            written = "{arm} {seed} {draw} {k} {how}".format(**piece)
+            asked = {"id": scores["ids"][0], "prompt": f"{task}?", "right": "yes", "written": written}
+            scores["samples"] = [asked | {"id": "one", "correct": 1.0}]
+
+    for path in small.glob("cells/*/scores/*.json"):
+        edit(path, write)
+    answered = summarized(small)["questions"]
+    assert [each["task"] for each in answered] == ["task 0", "task 1", "task 2"]
+    first = answered[0]
+    assert (first["id"], first["prompt"], first["right"]) == ("one", "task 0?", "yes")
+    told = {each["text"] for each in first["answers"]}
+    hows = {path.stem.split("-")[-1] for path in small.glob(f"cells/meta-lora*1/scores/*k{K}*")}
+    assert told == {f"joint-lora 1 0 {K} tuned", *(f"meta-lora 1 0 {K} {how}" for how in hows)}
+    assert {(each["arm"], each["budget"], each["k"]) for each in first["answers"]} == {
+        ("joint-lora", "tokens", K),
+        ("meta-lora", "tokens", K),
+    }

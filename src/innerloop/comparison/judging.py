@@ -20,7 +20,7 @@ from torch import Tensor
 
 from innerloop.data.encoder import Examples
 from innerloop.data.encoding import EncodedTask
-from innerloop.data.tasks import Example, Task
+from innerloop.data.tasks import Task
 from innerloop.data.verifiers import verifier_of
 from innerloop.engine.parts import make_space
 from innerloop.engine.sources import encoder_of
@@ -147,7 +147,9 @@ def judge(
         arms.append(_arm("fresh LoRA", learned, fresh, inner, task))
     arms.append(_arm(OURS, learned, learned.space, inner, task))
     references = tuple(example.answer.strip() for example in task.task.test)
-    return SideBySide(len(task.pool), tuple(arms), tuple(map(_prompt, task.task.test)), references, left_out)
+    return SideBySide(
+        len(task.pool), tuple(arms), tuple(example.asks for example in task.task.test), references, left_out
+    )
 
 
 def mean_interval(values: Sequence[float]) -> Bound:
@@ -176,10 +178,6 @@ def _arm(name: str, learned: Learned, space: ParameterSpace, inner: InnerLoop, t
     (written,) = answers(space, dict(values), [task], tokenizer=learned.model.tokenizer, max_new_tokens=None)
     texts = tuple(answer.text for answer in written)
     return Arm(name, scores.nats, tuple(verified(task.task, texts)), texts, seconds)
-
-
-def _prompt(example: Example) -> str:
-    return example.prompt if isinstance(example.prompt, str) else example.prompt[-1].content
 
 
 def _last_line(text: str) -> str:

@@ -65,6 +65,15 @@ class Example:
         return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
     @property
+    def asks(self) -> str:
+        """The prompt as text; of a conversation, its last turn.
+
+        >>> Example("2 ->", " 4").asks
+        '2 ->'
+        """
+        return self.prompt if isinstance(self.prompt, str) else self.prompt[-1].content
+
+    @property
     def answers(self) -> tuple[str, ...]:
         """Every right answer, the one that is trained on first."""
         return (self.answer, *self.accepted)

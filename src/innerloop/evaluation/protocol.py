@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from innerloop.data.encoding import EncodedTask
 from innerloop.evaluation.generation import answers
 from innerloop.evaluation.kshot import Chunk, TaskScore, adapt, choose, draw_support, score
-from innerloop.evaluation.scoring import verified
+from innerloop.evaluation.scoring import samples, verified
 from innerloop.learning.inner_loop import InnerLoop
 from innerloop.loading.models import LoadedModel
 from innerloop.numerics.optimizers import AdamW
@@ -142,14 +142,17 @@ def _final(
     found: dict[str, dict[str, Any]] = {}
     for task, each, own, nats in zip(tasks, scores, written, reached, strict=True):
         unchecked: list[str] = []
+        texts = [answer.text for answer in own]
+        correct = verified(task.task, texts, on_failure=unchecked.append)
         found[task.task.name] = {
             "ids": [example.id for example in task.task.test],  # in-context encodings have ids of their own
             "nats": list(each.nats),
             "stop_nats": list(each.stop_nats),
-            "correct": verified(task.task, [answer.text for answer in own], on_failure=unchecked.append),
+            "correct": correct,
             "unchecked": unchecked,
             "cut": sum(answer.cut for answer in own),
             "support_nats": nats,
+            "samples": samples(task.task, texts, correct),
         }
     return found
 

@@ -156,8 +156,18 @@ class CellFile(Spent):
     training: Training = Training()
 
 
+class AnswerSample(Record):
+    """One test example and an answer as it was written, both bounded in length."""
+
+    id: str
+    prompt: str
+    right: str
+    written: str
+    correct: _Share
+
+
 class TaskScores(Record):
-    """unchecked: why answers that could not be checked count as wrong."""
+    """samples: some of the answers, in words. unchecked: why answers that could not be checked count as wrong."""
 
     ids: list[str] = Field(min_length=1)
     nats: list[float]
@@ -165,6 +175,7 @@ class TaskScores(Record):
     correct: list[_Share]
     cut: Count | None = None
     unchecked: list[str] = []
+    samples: list[AnswerSample] = []
     support_nats: float | None = None
 
 

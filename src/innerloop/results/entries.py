@@ -3,6 +3,7 @@
 ArmRow              what an arm's training was and took at one budget: means over its seeds
 MeanScore, Difference   an arm's mean, and how far it is from another arm's
 Contrast, PrimaryContrast, Adaptation, Target, Forgetting, Curves   the other lists
+Question, ArmAnswer   a question of an unseen task, and what each arm wrote
 
 Legend: arm = a contender; budget = what the arms have equal; how = "none", "own" or "tuned" adaptation; k = examples
 of a test task; table = "unseen" (T2) or "seen" (T1) tasks; reference = the arm that every other is compared with.
@@ -142,6 +143,23 @@ class Target(Record):
     target: float
     k: Count | None
     steps: Count | None
+
+
+class ArmAnswer(AtK):
+    """text: as it was written, bounded in length; correct: 0 to 1."""
+
+    text: str
+    correct: float
+
+
+class Question(Record):
+    """A test example of an unseen task, by its id, and what the arms wrote in one draw of one seed."""
+
+    task: str
+    id: str
+    prompt: str
+    right: str
+    answers: list[ArmAnswer]
 
 
 class TrainedCell(Record):

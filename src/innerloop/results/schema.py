@@ -23,6 +23,7 @@ from innerloop.results.entries import (
     Forgetting,
     MeanScore,
     PrimaryContrast,
+    Question,
     Target,
 )
 from innerloop.results.names import (
@@ -66,6 +67,7 @@ class Results(Record):
     targets: list[Target] = []
     forgetting: list[Forgetting] = []
     training: list[Curves] = []
+    questions: list[Question] = []
 
     def __repr__(self) -> str:
         arms = {each.arm for each in (*self.rows, *self.scores)}

@@ -15,8 +15,8 @@ from typing import Any, get_args
 import numpy as np
 
 from innerloop.errors import Fault, UserError
-from innerloop.results.cell_files import CellFile, PlanFile, PlannedCell
-from innerloop.results.entries import ArmRow, Curves, Forgetting
+from innerloop.results.cell_files import AnswerSample, CellFile, PlanFile, PlannedCell
+from innerloop.results.entries import ArmAnswer, ArmRow, Curves, Forgetting, Question
 from innerloop.results.intervals import (
     Board,
     adaptation,
@@ -68,6 +68,7 @@ def summarize(folder: Path) -> Results:
             for cell, result in _done(comparison)
             if result.training.model_fields_set
         ],
+        questions=questions(comparison),
     )
 
 
@@ -92,6 +93,28 @@ def forgetting(comparison: Comparison, board: Board, folder: Path) -> Iterator[F
     for (arm, how, k), seeds in found.items():
         said = positive(interval({task: np.array([[each[task]] for each in seeds]) for task in seeds[0]}))
         yield Forgetting(budget=board.budget, arm=arm, how=how, k=k, kl=said.pop("mean"), **said)
+
+
+def questions(comparison: Comparison) -> list[Question]:
+    """The questions that pieces show, with every arm's answer at its largest k, in the first draw of the first seed."""
+    last: dict[tuple[str, str], int] = defaultdict(int)
+    for key in comparison.scores:
+        last[key.arm, key.budget] = max(key.k, last[key.arm, key.budget])
+    seed = min((seed for each in comparison.scores.values() for seed in each.seeds), default=0)
+    asked: dict[tuple[str, str], AnswerSample] = {}
+    given: dict[tuple[str, str], list[ArmAnswer]] = defaultdict(list)
+    for key, found in comparison.scores.items():
+        if key.table != "unseen" or key.k != last[key.arm, key.budget] or seed not in found.seeds:
+            continue
+        for task, scored in found.pieces[seed, 0].tasks.items():
+            for each in scored.samples:
+                asked.setdefault((task, each.id), each)
+                where = {"budget": key.budget, "arm": key.arm, "how": key.how, "k": key.k}
+                given[task, each.id].append(ArmAnswer(**where, text=each.written, correct=each.correct))
+    return [
+        Question(task=task, id=name, prompt=each.prompt, right=each.right, answers=given[task, name])
+        for (task, name), each in asked.items()
+    ]
 
 
 def _notes(comparison: Comparison) -> Iterator[str]:
