@@ -6,7 +6,9 @@ Adapted         the initialization adapted to one task: generate(prompts), score
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import inf
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -21,7 +23,8 @@ from innerloop.data.token_ids import Encoded
 from innerloop.engine.inspection import check_tokens
 from innerloop.engine.last_round import LastRound
 from innerloop.engine.sources import encoder_of
-from innerloop.errors import Fault, UserError
+from innerloop.errors import Fault, Faults, UserError
+from innerloop.evaluation.cross_validation import choose_steps, fold_fault
 from innerloop.evaluation.generation import generate
 from innerloop.evaluation.kshot import adapted, score_examples, training_loss
 from innerloop.learning.inner_loop import InnerLoop
@@ -165,7 +168,8 @@ class Learned:
         self,
         examples: Examples,
         *,
-        steps: int | None = None,
+        steps: int | Literal["auto"] | None = None,
+        lr: float | None = None,
         inner: InnerLoop | None = None,
         columns: Mapping[str, str] | None = None,
     ) -> Adapted:
@@ -175,19 +179,23 @@ class Learned:
         3
         >>> len(learned.adapt(examples, inner=InnerLoop(steps=2, optimizer=Sgd(lr=0.1))).losses)
         2
+        >>> 0 <= len(learned.adapt(examples, steps="auto", lr=0.01).losses) <= 15
+        True
 
         examples  `{prompt, completion}` records (or the other forms of docs/data-format.md), or a file of them
-        steps     in place of the inner loop's own number
+        steps     in place of the inner loop's own number; "auto": of 0 to 10, or to 3 times its own number, as many as
+                  give the lowest nats on each example when the others are learned from (10 folds at most)
+        lr        in place of the inner loop's own learning rate
         inner     in place of the run's own inner loop
         columns   our field names -> the records', in place of the run's own tasks.columns; {} for none
         Raises UserError for records that can't be read, and for arguments of another kind.
         """
-        if inner is not None and not isinstance(inner, InnerLoop):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise UserError(Fault("not an inner loop", "inner", inner, "InnerLoop(...)"))
-        if steps is not None:
-            _whole(steps, "steps")
-        task, inner = self._fitted(examples, columns), inner or self.inner
-        inner = inner if steps is None else replace(inner, steps=steps)
+        inner = _changed(self.inner if inner is None else inner, steps, lr)
+        task = self._fitted(examples, columns)
+        if steps == "auto":
+            if fault := fold_fault(task):
+                raise UserError(replace(fault, where='steps="auto"'))
+            inner = replace(inner, steps=choose_steps(self.space, inner, [task])[0].steps)
         with seeded(self.config.seed, "adapt", device=self.space.device):
             reached = adapted(self.space, inner, [task.pool])
         losses = tuple(reached.losses.mean(1).tolist())
@@ -245,6 +253,22 @@ class Learned:
         with self.space.installed(per_task(self.space.shared, 1)):
             here = model(input_ids=tokens.to(model.device), use_cache=False).logits.float().cpu()
         return float((here - reload_logits(folder, tokens, base=self.model.source)).abs().max())
+
+
+def _changed(inner: object, steps: int | Literal["auto"] | None, lr: object) -> InnerLoop:
+    """With other steps and another rate. Raises UserError for what isn't an inner loop, a count or a rate."""
+    faults = Faults()
+    if not isinstance(inner, InnerLoop):
+        faults.add("not an inner loop", "inner", inner, "InnerLoop(...)")
+    if steps not in (None, "auto"):
+        with faults.collecting():
+            _whole(steps, "steps")
+    if lr is not None and not (isinstance(lr, int | float) and not isinstance(lr, bool) and 0 < lr < inf):
+        faults.add("not a learning rate", "lr", lr, "a number above 0")
+    faults.raise_if_any()
+    assert isinstance(inner, InnerLoop)
+    optimizer = inner.optimizer if lr is None else replace(inner.optimizer, lr=lr)
+    return replace(inner, optimizer=optimizer, steps=steps if isinstance(steps, int) else inner.steps)
 
 
 def _whole(value: object, where: str) -> None:
