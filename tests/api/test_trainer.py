@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig
+from transformers import TrainerCallback
 
 from helpers import same
 from innerloop import MetaTrainer, MetaTrainingArguments, load_run, meta_train
@@ -19,34 +20,36 @@ SETTINGS: dict[str, Any] = {"max_steps": 2, "tasks_per_step": 2, "inner_steps": 
 LORA = LoraConfig(r=8, lora_alpha=32, target_modules="all-linear")
 
 
-def trainer(world: World, output: Path, *, method: str = "fomaml-lora", **more: Any) -> MetaTrainer:
+def trainer(
+    world: World, output: Path, *, method: str = "fomaml-lora", live: Any = None, data: Any = DATA, **more: Any
+) -> MetaTrainer:
     args = MetaTrainingArguments(output_dir=output, method=method, **{**SETTINGS, **more})
     lora = LORA if method.endswith("lora") else None
-    live = load(str(world.base)).model
+    live = live or load(str(world.base)).model
     return MetaTrainer(
-        live, args, train_dataset=DATA, held_out=["dee"], peft_config=lora, tokenizer=world.model.tokenizer
+        live, args, train_dataset=data, held_out=["dee"], peft_config=lora, tokenizer=world.model.tokenizer
     )
 
 
 @pytest.mark.parametrize("method", ["fomaml-lora", "fomaml"])
 def test_objects_train_what_the_yaml_file_trains(world: World, tmp_path: Path, method: str) -> None:
-    ours = trainer(world, tmp_path / "objects", method=method)
-    assert ours.model is not None
-    before = {name: value.clone() for name, value in ours.model.model.state_dict().items()}
-    ours.train()
+    live = load(str(world.base)).model
+    before = {name: value.clone() for name, value in live.state_dict().items()}
+    trainer(world, tmp_path / "objects", method=method, live=live).train()
     meta_train(config_file(world, tmp_path, method))
     assert same(tensors_of(tmp_path / "objects"), tensors_of(tmp_path / "run"))
-    assert all(torch.equal(value, before[name]) for name, value in ours.model.model.state_dict().items())
+    assert all(torch.equal(value, before[name]) for name, value in live.state_dict().items())
     other = trainer(world, tmp_path / "other", method=method, seed=11)  # the comparison can fail
     other.train()
     assert not same(tensors_of(tmp_path / "other"), tensors_of(tmp_path / "run"))
 
 
 def test_the_callers_model_keeps_its_mode_and_its_gradients(world: World, tmp_path: Path) -> None:
-    ours = trainer(world, tmp_path / "run")
-    assert ours.model is not None
-    live = ours.model.model.train().requires_grad_(True)
-    ours.train()
+    live = load(str(world.base)).model.train().requires_grad_(True)
+    modules = list(live.modules())
+    ours = trainer(world, tmp_path / "run", live=live)
+    ours.train().adapt(DATA["dee"][:3]).generate(["dee 3:"])
+    assert list(live.modules()) == modules
     assert live.training
     assert all(parameter.requires_grad and parameter.grad is None for parameter in live.parameters())
 
@@ -76,12 +79,43 @@ def test_a_model_that_is_nowhere_on_disk_is_trained_evaluated_and_found_where_it
     assert same(dict(load_run(tmp_path / "run", base=tmp_path / "base").space.shared), dict(ours.learned.space.shared))
 
 
-def test_a_run_on_objects_goes_on_where_it_was_stopped(world: World, tmp_path: Path) -> None:
-    assert trainer(world, tmp_path / "run").train(resume_from_checkpoint="auto")
-    with pytest.raises(UserError, match="done"):
-        trainer(world, tmp_path / "run").train(resume_from_checkpoint=True)
-    with pytest.raises(UserError, match="not a way to go on"):
-        trainer(world, tmp_path / "run").train(resume_from_checkpoint="step-3")
+def test_what_was_trained_once_is_found_by_the_same_call(world: World, tmp_path: Path) -> None:
+    first = trainer(world, tmp_path / "run").train(resume_from_checkpoint="auto")
+    for how in ("auto", True, tmp_path / "run", str(tmp_path / "run")):
+        ours = trainer(world, tmp_path / "run")
+        again = ours.train(resume_from_checkpoint=how)
+        assert ours.learned is again
+        assert same(again.space.shared, first.space.shared)
+    with pytest.raises(UserError, match=r"method\.inner\.steps: changed since the run was begun"):
+        trainer(world, tmp_path / "run", inner_steps=1).train(resume_from_checkpoint="auto")
+    with pytest.raises(UserError, match="not empty") as caught:
+        trainer(world, tmp_path / "run").train()
+    assert "load_run" in caught.value.faults[0].expected
+
+
+class Stops(TrainerCallback):
+    def on_step_end(self, args: Any, state: Any, control: Any, **more: Any) -> None:
+        raise KeyboardInterrupt
+
+
+def test_a_run_goes_on_from_its_newest_checkpoint_and_from_nothing_else(world: World, tmp_path: Path) -> None:
+    ours = trainer(world, tmp_path / "run", save_steps=1)
+    with pytest.raises(UserError, match="nothing is there"):
+        ours.train(resume_from_checkpoint=True)
+    for wrong in (tmp_path / "run", 3):
+        with pytest.raises(UserError, match="go on"):
+            ours.train(resume_from_checkpoint=wrong)  # pyright: ignore[reportArgumentType]
+    ours.callbacks.callbacks = [Stops()]
+    with pytest.raises(KeyboardInterrupt):
+        ours.train()
+    (checkpoint,) = (tmp_path / "run" / "checkpoints").glob("step-*")
+    again = trainer(world, tmp_path / "run", save_steps=1)
+    for wrong in ("step-3", tmp_path, checkpoint.with_name("step-00000009")):
+        with pytest.raises(UserError, match="not what this run can go on with"):
+            again.train(resume_from_checkpoint=wrong)
+    again.train(resume_from_checkpoint=str(checkpoint))
+    trainer(world, tmp_path / "whole", save_steps=1).train()
+    assert same(tensors_of(tmp_path / "run"), tensors_of(tmp_path / "whole"))
 
 
 def test_sizes_left_out_are_what_the_smallest_task_allows(world: World, tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ def test_an_empty_folder_is_taken_and_a_used_one_is_left_as_it_is(tmp_path: Path
 
 def test_a_folder_with_an_unfinished_run_says_what_goes_on_with_it(tmp_path: Path) -> None:
     Journal(tmp_path, {"config": {}, "model": {}})
-    with pytest.raises(UserError, match=r"expected: resume=True, or .*--resume auto; or a folder"):
+    with pytest.raises(UserError, match=r"expected: resume=True, .*--resume auto; or a folder"):
         empty_folder(tmp_path)
 
 

@@ -5,16 +5,16 @@ meta_train    the same in one call; or a config, as `innerloop train` reads it
 """
 
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from innerloop.api.arguments import MetaTrainingArguments
 from innerloop.api.callbacks import Callbacks
-from innerloop.api.models import frozen, given_model
+from innerloop.api.models import given_model
 from innerloop.api.tasks import TASK, GivenTasks, given_tasks
 from innerloop.comparison.eval import evaluate, protocol_of
 from innerloop.config.loading import RunConfig, load_config
+from innerloop.config.output_dir import read_manifest
 from innerloop.data.examples import read_tasks
 from innerloop.data.sampler import fitting_sizes, prompts_of
 from innerloop.engine.groundwork import Groundwork, groundwork
@@ -22,6 +22,8 @@ from innerloop.errors import Fault, Faults, UserError
 from innerloop.learning.methods import METHODS
 from innerloop.results.schema import Results
 from innerloop.runs import meta_train as runs
+from innerloop.runs.again import done_before
+from innerloop.runs.checkpoint import newest
 from innerloop.runs.learned import Learned
 
 if TYPE_CHECKING:
@@ -96,25 +98,43 @@ class MetaTrainer:
         """
         return groundwork(self.config, model=self.model)
 
-    def train(self, *, resume_from_checkpoint: bool | str = False) -> Learned:
-        """Train and write. True, or "auto": go on with what an earlier start left, or begin where there is nothing.
+    def train(self, *, resume_from_checkpoint: bool | str | Path | None = None) -> Learned:
+        """Train and write. A run that is done is not trained again: what it learned is loaded.
 
         >>> trainer = MetaTrainer(model, args, train_dataset=tasks, tokenizer=tokenizer)
-        >>> trainer.train(resume_from_checkpoint=True)
+        >>> trainer.train(resume_from_checkpoint="auto")
+        Learned(meta-lora on ..., runs/other)
+        >>> trainer.train(resume_from_checkpoint="auto")
         Learned(meta-lora on ..., runs/other)
 
-        Raises as `meta_train`.
+        resume_from_checkpoint   "auto": go on with what an earlier start left in output_dir, or begin; True: go on, and
+                                 something has to be there; a path: output_dir, or the newest checkpoint in it
+        Raises as `meta_train`, and UserError with all that changed since an earlier start.
         """
-        if resume_from_checkpoint not in (True, False, "auto"):
-            where = "resume_from_checkpoint"
-            raise UserError(Fault("not a way to go on", where, resume_from_checkpoint, 'True or "auto"'))
-        with frozen(self.model.model) if self.model else nullcontext():
+        resume = self._resumes(resume_from_checkpoint)
+        self._learned = done_before(self.config, model=self.model) if resume else None
+        if self._learned is None:
             self.callbacks.begins()
-            resume = bool(resume_from_checkpoint)
             told = self.callbacks.step
             self._learned = runs.meta_train(self.config, model=self.model, resume=resume, on_step=told)
             self.callbacks.ends()
         return self._learned
+
+    def _resumes(self, how: bool | str | Path | None) -> bool:
+        folder, where, faults = self.config.output_dir, "resume_from_checkpoint", Faults()
+        if not how or how == "auto":
+            return bool(how)
+        there = read_manifest(folder) is not None
+        if how is True:
+            if not there:
+                faults.add("nothing is there to go on with", where, str(folder), '"auto", which begins then')
+        elif not isinstance(how, str | Path):
+            faults.add("not a way to go on", where, how, 'True, "auto" or a path')
+        elif not there or Path(how).resolve() not in (folder.resolve(), *_newest(folder)):
+            right = f"{folder}, the output_dir, or the newest checkpoint in it"
+            faults.add("not what this run can go on with", where, str(how), right)
+        faults.raise_if_any()
+        return True
 
     def evaluate(self, *, k: Sequence[int] = (0, 8), draws: int = 5) -> Results:
         """The held-out tasks' scores with k examples each, as `innerloop eval` gives them.
@@ -178,6 +198,11 @@ def meta_train(
         task_column=task_column,
     )
     return trainer.train(resume_from_checkpoint=resume)
+
+
+def _newest(folder: Path) -> list[Path]:
+    found = newest(folder).path
+    return [found.resolve()] if found else []
 
 
 def _with_validation(tasks: GivenTasks, more: GivenTasks) -> GivenTasks:

@@ -13,7 +13,7 @@ from typing import Any
 from innerloop.errors import Fault, Faults, UserError
 from innerloop.files import LOCK, MANIFEST, is_leftover, make_folder
 
-GO_ON = "resume=True, or innerloop train with --resume auto"
+GO_ON = 'resume=True, resume_from_checkpoint="auto", or innerloop train with --resume auto'
 
 
 def occupied(folder: Path) -> list[Fault]:
@@ -34,8 +34,8 @@ def occupied(folder: Path) -> list[Fault]:
         return []
     with suppress(UserError):
         said = read_manifest(folder)
-        if said is not None and said["status"] != "done":
-            right = f"{GO_ON}; or {right}"
+        if said is not None:
+            right = f"{GO_ON if said['status'] != 'done' else 'load_run, for what it learned'}; or {right}"
     return [Fault("this folder is not empty", "output_dir", str(folder), right)]
 
 

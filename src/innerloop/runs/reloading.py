@@ -10,6 +10,7 @@ A run may come from somebody else: artifacts/finished.py and artifacts/adapter_f
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from innerloop.artifacts.adapter_folder import check_model, read_adapter
 from innerloop.artifacts.finished import Finished, finished
@@ -17,14 +18,24 @@ from innerloop.config.loading import RunConfig
 from innerloop.engine.parts import make_space
 from innerloop.errors import Fault, Faults, UserError
 from innerloop.files import at_home, file_name
+from innerloop.loading.in_memory import in_memory
 from innerloop.loading.models import LoadedModel, known_hub_id, load
 from innerloop.machine import chosen_device
 from innerloop.numerics.tensors import TensorSet
 from innerloop.runs.learned import Learned
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
 
 def load_run(
-    folder: str | Path, *, base: str | Path | None = None, dtype: str | None = None, device: str | None = None
+    folder: str | Path,
+    *,
+    base: str | Path | None = None,
+    dtype: str | None = None,
+    device: str | None = None,
+    model: "PreTrainedModel | LoadedModel | None" = None,
+    tokenizer: "PreTrainedTokenizerBase | None" = None,
 ) -> Learned:
     """What a finished run learned.
 
@@ -33,9 +44,11 @@ def load_run(
 
     base           where its base model is now: a folder, hub id or GGUF file with the very weights it was trained on
     dtype, device  of the base model's weights; by default the run's
+    model          in place of these: the base model itself, which stays as it is, with its tokenizer
     Raises UserError where there is none, or its base model is another now; DamagedError where its weights changed.
     """
     _check_choices(folder, dtype, device)
+    _check_model(model, tokenizer, {"base": base, "dtype": dtype, "device": device})
     folder = Path(folder)
     run = finished(folder)
     config, row = run.config, run.config.method.row
@@ -45,8 +58,13 @@ def load_run(
     adapter = row.space.exported == "adapter"
     if not adapter:
         check_model(exported)
-    place = at_its_base(run, base).model.name
-    loaded = load(place, dtype=dtype or config.model.dtype, device=chosen_device(device or config.model.device))
+    if model is None:
+        place = at_its_base(run, base).model.name
+        loaded = load(place, dtype=dtype or config.model.dtype, device=chosen_device(device or config.model.device))
+    elif adapter:
+        loaded = model if isinstance(model, LoadedModel) else in_memory(model, tokenizer)
+    else:
+        raise UserError(_whole_model(run, "model", type(model).__name__))
     # An adapter is read before its space is made: no more is allocated than its file was found to hold.
     shared = _adapter(exported, run, loaded) if adapter else {}
     # Without what training saved on: one task adapts in float32, with any optimizer.
@@ -65,6 +83,17 @@ def _check_choices(folder: object, dtype: object, device: object) -> None:
     for name, value in (("dtype", dtype), ("device", device)):
         if value is not None and not isinstance(value, str):
             faults.add("not a name", name, value, "text, such as float32 or cpu; or leave it out")
+    faults.raise_if_any()
+
+
+def _check_model(model: object, tokenizer: object, others: dict[str, Any]) -> None:
+    """Raises UserError for what can't be told beside a model, or without one."""
+    faults = Faults()
+    for name, value in others.items():
+        if model is not None and value is not None:
+            faults.add("a model is given, with its place, dtype and device", name, str(value), "leave it out")
+    if model is None and tokenizer is not None:
+        faults.add("a tokenizer without its model", "tokenizer", type(tokenizer).__name__, "model=, or leave it out")
     faults.raise_if_any()
 
 
@@ -88,10 +117,15 @@ def at_its_base(run: Finished, base: str | Path | None = None) -> RunConfig:
     elif base is None:
         place = str((run.folder / row.space.exported).resolve())  # absolute: never taken for a hub id
     else:
-        problem = f"{run.config.method.name} trained {row.space.title}: the run holds its whole model"
-        raise UserError(Fault(problem, "base", str(base), "leave it out"))
+        raise UserError(_whole_model(run, "base", str(base)))
     model = run.config.model.model_copy(update={"name": place})
     return run.config.model_copy(update={"model": model})
+
+
+def _whole_model(run: Finished, where: str, given: str) -> Fault:
+    method = run.config.method
+    problem = f"{method.name} trained {method.row.space.title}: the run holds its whole model"
+    return Fault(problem, where, given, "leave it out")
 
 
 def task_adapter(folder: Path, task: str, model: LoadedModel) -> TensorSet:
