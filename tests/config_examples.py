@@ -62,6 +62,7 @@ OTHER: dict[str, Any] = {
     "outer.clip": None,
     "outer.schedule": "cosine",
     "outer.warmup": 0.5,
+    "outer.ema": 0.5,
     "outer.on_non_finite": "skip",
     "memory.tasks_per_forward": 2,
     "memory.checkpointing": True,

@@ -108,6 +108,7 @@ CHANGES: dict[str, Change] = {
     "outer.clip": of("outer.clip", run="clipped"),
     "outer.schedule": of("outer.schedule"),
     "outer.warmup": of("outer.warmup"),
+    "outer.ema": of("outer.ema"),
     "outer.on_non_finite": of("outer.on_non_finite"),
     "memory.tasks_per_forward": Change(1, shows="plan"),
     "memory.checkpointing": of("memory.checkpointing"),

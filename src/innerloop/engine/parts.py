@@ -80,6 +80,7 @@ def make_trainer(config: RunConfig, space: ParameterSpace, *, tasks_per_forward:
         seed=config.seed,
         skip_non_finite=config.outer.on_non_finite == "skip",
         rate_of=rate_of(config.outer.schedule, warmup=config.outer.warmup, steps=config.outer.steps),
+        ema=config.outer.ema,
     )
 
 

@@ -21,6 +21,7 @@ from innerloop.engine.schedules import RateOf
 from innerloop.engine.stopping import held
 from innerloop.errors import RunError
 from innerloop.learning.methods import Method, Outcome
+from innerloop.numerics.averages import average_, copy_in_float32
 from innerloop.numerics.optimizers import Optimizer
 from innerloop.numerics.rounding import seeded
 from innerloop.numerics.tensors import TensorSet, clone, per_task, zeros_like
@@ -41,6 +42,7 @@ class Trainer:
     seed                of the noise with which bfloat16 values are rounded
     skip_non_finite     a step goes on without the tasks whose loss or gradient is not finite
     rate_of             the factor of the outer learning rate after so many steps; None = always 1
+    ema                 decay of the moving average of the shared values that is learned; None = the values themselves
     gradient            (...) where the tasks' gradients are added up
     """
 
@@ -54,9 +56,10 @@ class Trainer:
         seed: int = 0,
         skip_non_finite: bool = False,
         rate_of: RateOf | None = None,
+        ema: float | None = None,
     ) -> None:
         self.space, self.method, self.optimizer, self.seed = space, method, optimizer, seed
-        self.skip_non_finite, self.rate_of = skip_non_finite, rate_of
+        self.skip_non_finite, self.rate_of, self.ema = skip_non_finite, rate_of, ema
         limits = [limit for limit in (space.limit, tasks_per_forward) if limit is not None]
         self.tasks_per_forward = min(limits, default=None)
         self.steps = 0
@@ -66,6 +69,7 @@ class Trainer:
         # One state for all: the outer optimizer is the inner ones' class, with a task axis of length 1.
         self._shared = {name: value.unsqueeze(0) for name, value in space.shared.items()}  # views with a task axis of 1
         self._state = optimizer.init(self._shared)
+        self._average = {} if ema is None else copy_in_float32(space.shared)
         self._divergence = Divergence(space.shared)
 
     def step(self, tasks: TaskBatch, *, then: Callable[[Metrics], None] | None = None) -> Metrics:
@@ -84,6 +88,8 @@ class Trainer:
                     with phase("outer"):
                         self._scheduled().step(self._shared, found.gradient, self._state)
                     self.steps += 1
+                    if self.ema is not None:
+                        average_(self._average, self.space.shared, decay=self.ema, steps=self.steps)
                     metrics = metrics_of(found, step=self.steps, tokens=self._tokens, skipped=skipped)
                     if then:
                         then(metrics)
@@ -92,10 +98,15 @@ class Trainer:
                 return metrics
 
     @property
+    def learned_values(self) -> TensorSet:
+        """What is exported and evaluated: the average of the shared values, where there is one."""
+        return self._average or self.space.shared
+
+    @property
     def tensors(self) -> TensorSet:
         """What a later process needs to go on, beside `steps`: every random choice is a function of seed and step."""
         moments = {part: getattr(self._state, part) for part in MOMENTS}
-        sets: dict[str, TensorSet] = {"shared": self.space.shared, **moments}
+        sets: dict[str, TensorSet] = {"shared": self.space.shared, **moments, "average": self._average}
         return {f"{part}/{name}": value for part, values in sets.items() for name, value in values.items()}
 
     def go_on_from(self, steps: int) -> None:

@@ -81,10 +81,11 @@ class Forecast:
 
     @property
     def checkpoint_bytes(self) -> int:
-        """Of the shared values and the outer optimizer's moments, as they are kept."""
+        """Of the shared values, their average and the outer optimizer's moments, as they are kept."""
         values, moment = (2, 1) if self.config.memory.lean else (4, 4)
         moments = 2 * moment if self.config.outer.optimizer.name == "adamw" else 0
-        return self.workload.trained * (values + moments)
+        average = 4 if self.config.outer.ema else 0
+        return self.workload.trained * (values + moments + average)
 
     def facts(self) -> dict[str, Any]:
         """For programs: bytes, seconds and operations as plain numbers."""

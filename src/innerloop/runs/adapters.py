@@ -128,7 +128,8 @@ class MetaRun:
                 self.host["measured"] = taken
             last = self.session.config.outer.steps
             fit(trainer, batches, last, name=name, on_step=self._record, enough=lambda: self.enough)
-            learned = Learned(self.session.config, self.session.model, space, self.folder, trainer.last_round)
+            reached = space.at(trainer.learned_values)
+            learned = Learned(self.session.config, self.session.model, reached, self.folder, trainer.last_round)
             self._export(learned, name)
             if self.enough:
                 break

@@ -124,7 +124,8 @@ def outer_in_words(config: RunConfig) -> str:
     falls = {"constant": "", "linear": ", falling to 0 linearly", "cosine": ", falling to 0 on a cosine"}
     warm = f", after {first} steps of warm-up" if first else ""
     said = outer.build_optimizer(eight_bit=config.memory.lean).said
-    return f"{said}{falls[outer.schedule]}{warm}, the mean gradient of a step's tasks"
+    ema = f"; what is learned is the values' moving average, decay {outer.ema:g}" if outer.ema else ""
+    return f"{said}{falls[outer.schedule]}{warm}, the mean gradient of a step's tasks{ema}"
 
 
 def inner_in_words(config: RunConfig) -> str | None:

@@ -10,6 +10,7 @@ the values were swapped back, a recomputation (activation checkpointing) that re
 read, and a shared adapter overwritten by the last task's.
 """
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
@@ -81,6 +82,14 @@ class ParameterSpace(ABC):
     @abstractmethod
     def trained(self) -> Trained:
         """Counts, dtype and modules of what is trained."""
+
+    def at(self, values: TensorSet) -> "ParameterSpace":
+        """A space of the same tensors whose shared values are these (...); this one stays at its own."""
+        if values is self.shared:
+            return self
+        other = copy.copy(self)
+        other.shared = values
+        return other
 
     def fork(self, start: Mapping[str, Tensor]) -> TensorSet:
         """The only writable copy of `start` (T, ...), in float32."""
