@@ -1,5 +1,6 @@
 """Training on objects is the YAML run, bit for bit, and leaves the caller's model as it was."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from helpers import same
 from innerloop import MetaTrainer, MetaTrainingArguments, load_run, meta_train
 from innerloop.errors import UserError
 from innerloop.loading.models import load
-from small_runs import NAMES, World, config_file, records, tensors_of
+from small_runs import NAMES, Cli, World, config_file, records, tensors_of
 from tiny import tiny_model
 
 DATA = {name: records(name) for name in NAMES}
@@ -116,6 +117,32 @@ def test_a_run_goes_on_from_its_newest_checkpoint_and_from_nothing_else(world: W
     again.train(resume_from_checkpoint=str(checkpoint))
     trainer(world, tmp_path / "whole", save_steps=1).train()
     assert same(tensors_of(tmp_path / "run"), tensors_of(tmp_path / "whole"))
+
+
+@pytest.mark.parametrize("method", ["fomaml-lora", "fomaml"])
+def test_the_plan_is_that_of_the_yaml_file(world: World, tmp_path: Path, cli: Cli, method: str) -> None:
+    ours = trainer(world, tmp_path / "objects", method=method).plan()
+    said = json.loads(cli("plan", config_file(world, tmp_path, method), "--json").out)
+    facts = ours.facts()
+    assert facts.pop("model")["trained"] == said.pop("model")["trained"] == ours.trained
+    assert facts == said
+    assert (ours.tasks, ours.bytes, ours.seconds) == (3, said["peak_bytes"], said["seconds"])
+    assert ours.tokens == round(2 * said["tokens_per_step"])
+    assert repr(ours).startswith("Plan(fits: 3 training tasks, ")
+    assert len(repr(ours)) < 200
+    assert len(str(ours).splitlines()) > 10
+    other = trainer(world, tmp_path / "objects", method=method, inner_steps=1).plan()
+    assert other.tokens < ours.tokens
+
+
+def test_a_plan_tells_every_fault_that_a_check_tells(world: World, tmp_path: Path) -> None:
+    wrong = trainer(world, tmp_path / "run", support=13, tasks_per_step=9)
+    with pytest.raises(UserError) as checked:
+        wrong.check()
+    with pytest.raises(UserError) as planned:
+        wrong.plan()
+    assert {fault.where for fault in planned.value.faults} >= {"outer.tasks_per_step", "task ada"}
+    assert str(planned.value) == str(checked.value)
 
 
 def test_sizes_left_out_are_what_the_smallest_task_allows(world: World, tmp_path: Path) -> None:

@@ -1,10 +1,11 @@
 """Training on live objects, as people know it from transformers; the code is that of a YAML run.
 
-MetaTrainer   check(), train(), evaluate(), learned
+MetaTrainer   check(), plan(), train(), evaluate(), learned
 meta_train    the same in one call; or a config, as `innerloop train` reads it
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +18,13 @@ from innerloop.config.loading import RunConfig, load_config
 from innerloop.config.output_dir import read_manifest
 from innerloop.data.examples import read_tasks
 from innerloop.data.sampler import fitting_sizes, prompts_of
+from innerloop.engine.dtypes import of_dtype
 from innerloop.engine.groundwork import Groundwork, groundwork
 from innerloop.errors import Fault, Faults, UserError
 from innerloop.learning.methods import METHODS
+from innerloop.loading.shapes import skeleton
+from innerloop.planning import budget
+from innerloop.planning.devices import chosen
 from innerloop.results.schema import Results
 from innerloop.runs import meta_train as runs
 from innerloop.runs.again import done_before
@@ -97,6 +102,22 @@ class MetaTrainer:
         (5, 1)
         """
         return groundwork(self.config, model=self.model)
+
+    def plan(self) -> budget.Plan:
+        """What training will take, by `innerloop plan`: tasks, tokens, bytes and time; printed, all that it knows.
+
+        >>> MetaTrainer(model, args, train_dataset=tasks, tokenizer=tokenizer).plan()
+        Plan(fits: 6 training tasks, ... tokens, ... MB, ...; trains ... parameters, ... % of the model's)
+
+        Raises UserError as `check`.
+        """
+        config, model = self.config, self.model
+        if model is not None:  # planned without its weights, which would be copied where all of them are trained
+            config, bare = of_dtype(config, model.model.dtype), skeleton(model.model.config)
+            model = replace(model, model=bare)
+        ground = groundwork(config, model=model)
+        device = str(self.model.model.device) if self.model else config.model.device
+        return budget.plan(ground.config, chosen(None, model_device=device), ground=ground)
 
     def train(self, *, resume_from_checkpoint: bool | str | Path | None = None) -> Learned:
         """Train and write. A run that is done is not trained again: what it learned is loaded.

@@ -19,7 +19,7 @@ from innerloop.engine.dtypes import with_dtype
 from innerloop.engine.groundwork import Groundwork
 from innerloop.errors import Fault, UserError
 from innerloop.planning.devices import Device
-from innerloop.planning.forecast import Forecast, bytes_in_words, forecast
+from innerloop.planning.forecast import Forecast, bytes_in_words, duration, forecast
 from innerloop.planning.workload import Workload, workload_of
 
 FEW_ROWS = 256  # of logits at a time: below, products with the head get slow and save next to nothing
@@ -38,10 +38,16 @@ def parse_size(text: str) -> int:
     return int(size)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Plan:
     """forecast: of the run with `keys` set; limit: bytes, of `limited_by`; fits: whether it needs no more;
-    tried: what was set and the bytes that it needs, in order."""
+    tried: what was set and the bytes that it needs, in order. Printed, it is what `innerloop plan` prints.
+
+    tasks            to train on
+    tokens, seconds  in all; no seconds where no rate of the device is known
+    bytes            at the peak
+    trained          parameters
+    """
 
     forecast: Forecast
     keys: Keys
@@ -49,6 +55,38 @@ class Plan:
     limited_by: str
     fits: bool
     tried: tuple[tuple[Keys, int], ...]
+
+    def __repr__(self) -> str:
+        time = duration(self.seconds) if self.seconds else "time unknown"
+        share = f"{100 * self.trained / self.forecast.workload.parameters:.2f} %"
+        return (
+            f"Plan({'fits' if self.fits else 'does not fit'}: {self.tasks} training tasks, {self.tokens:,} tokens, "
+            f"{bytes_in_words(self.bytes)}, {time}; trains {self.trained:,} parameters, {share} of the model's)"
+        )
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines())
+
+    @property
+    def tasks(self) -> int:
+        return len(self.forecast.workload.session.train)
+
+    @property
+    def tokens(self) -> int:
+        work = self.forecast.workload
+        return round(work.tokens_per_step * self.forecast.config.outer.steps * work.adapters)
+
+    @property
+    def bytes(self) -> int:
+        return self.forecast.peak
+
+    @property
+    def seconds(self) -> float | None:
+        return self.forecast.total_seconds
+
+    @property
+    def trained(self) -> int:
+        return self.forecast.workload.trained
 
     def facts(self) -> dict[str, Any]:
         """For programs."""
