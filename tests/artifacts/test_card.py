@@ -6,10 +6,13 @@ from typing import Any
 
 import pytest
 
+from innerloop.artifacts.card import AdaptedTo, Card, card
+from innerloop.artifacts.card_facts import CardFacts, card_facts
 from innerloop.loading.gguf_files import HUB_IDS, PACKAGED, QUANTIZED
 from innerloop.loading.models import known_hub_id
 from innerloop.runs.reloading import load_run
-from small_runs import Runs, World, small_run
+from results_example import example, read
+from small_runs import SUPPORT, Runs, World, small_run
 
 METHODS = ("fomaml-lora", "joint", "meta-lora", "lora")
 
@@ -64,6 +67,74 @@ def test_a_task_of_its_own_is_no_initialization(runs: Runs, tmp_path: Path) -> N
         text = (folder / "README.md").read_text("utf-8")
         assert "of one task" in text
         assert "initialization" not in text
+
+
+def test_scores_stand_in_the_head_and_in_the_text_as_they_were_measured(runs: Runs) -> None:
+    from huggingface_hub import ModelCard
+
+    learned, made_up = runs("meta-lora"), example()
+    results = read({**made_up, "scores": [score for score in made_up["scores"] if score["arm"] == "meta-lora"]})
+    facts = CardFacts(results=results, seconds=12.4, tokens=3456, peak_bytes={"rss": 450_000_000})
+    about = Card(config=learned.config, model=learned.model, facts=facts)
+    text, data = card(about), ModelCard(card(about)).data
+    unseen = [score for score in results.scores if score.table == "unseen" and score.metric != "stop_nats"]
+    said = [(each.metric_type, each.metric_args["k"], each.metric_value) for each in data.eval_results]
+    assert said == [(score.metric, score.k, score.mean) for score in unseen]
+    intervals = [each.metric_args.get("interval_95") for each in data.eval_results]
+    assert intervals == [None if score.low is None else [score.low, score.high] for score in unseen]
+    assert data.model_name == "meta-lora"
+    one = next(score for score in unseen if score.metric == "nats" and score.low is not None)
+    assert f"{one.mean:.3f} [{one.low:.3f}, {one.high:.3f}]" in text
+    assert "12 seconds for 3,456 tokens" in text
+    assert "450 MB" in text
+    assert "Not evaluated" not in text
+    task = card(Card(config=learned.config, model=learned.model, facts=facts, holds="task"))  # whose values are others
+    assert "not evaluated" in task
+    assert ModelCard(task).data.eval_results is None
+
+
+def test_what_was_not_measured_is_not_said(runs: Runs) -> None:
+    text = card(Card(config=runs("meta-lora").config, model=runs("meta-lora").model, facts=CardFacts()))
+    assert "Not evaluated." in text
+    for absent in ("model-index", "license:", "## Cost", "tasks to train on", "checksum", "None", "nan"):
+        assert absent not in text
+
+
+def test_a_run_s_folder_tells_data_and_cost_and_once_it_is_there_the_last_evaluation(world: World, runs: Runs) -> None:
+    learned = runs("meta-lora")
+    facts, text = card_facts(learned.folder), (learned.exported / "README.md").read_text()
+    assert facts.tasks == {"train": 3, "validation": 0, "held_out": 1}
+    assert facts.examples == {"train": 42, "validation": 0, "held_out": 14}
+    assert "tasks to train on: 3, 42 examples" in text
+    assert facts.data_digest in text
+    assert facts.seconds is not None
+    assert "## Cost" not in text  # two equal runs have equal files
+    learned.save_pretrained(learned.folder.parent / "copy")
+    assert "## Cost" in (learned.folder.parent / "copy/README.md").read_text()
+    assert card_facts(world.base) == CardFacts()
+
+
+def test_values_that_nobody_scored_have_no_scores(world: World, tmp_path: Path) -> None:
+    learned = small_run(world, "meta-lora", tmp_path / "run")
+    for name, started in (("one", "2026-01-02"), ("two", "2026-01-01")):
+        (tmp_path / f"run/eval/{name}").mkdir(parents=True)
+        read({**example(), "status": "done", "started": started}).write(tmp_path / f"run/eval/{name}/results.json")
+    found = card_facts(learned.folder).results
+    assert found is not None
+    assert found.started == "2026-01-02"
+    learned.write_card()
+    learned.save(tmp_path / "half", {name: value / 2 for name, value in learned.space.shared.items()})
+    assert "model-index" in (learned.exported / "README.md").read_text()
+    assert "model-index" not in (tmp_path / "half/README.md").read_text()
+
+
+def test_a_task_s_card_says_what_it_was_adapted_to(runs: Runs, tmp_path: Path) -> None:
+    adapted = runs("meta-lora").adapt(SUPPORT, steps=3)
+    adapted.save_pretrained(tmp_path / "one")
+    text, (first, _, last) = (tmp_path / "one/README.md").read_text(), adapted.losses
+    assert adapted.to == AdaptedTo(3, "adamw at lr 0.003, betas 0.9 and 0.99, eps 1e-08, unclipped", adapted.losses)
+    assert "3 examples in 3 steps, adamw at lr 0.003" in text
+    assert f"{first:.3f}, before the last {last:.3f}" in text
 
 
 def test_where_a_name_leads_is_known_of_hub_ids_and_packaged_models_alone() -> None:

@@ -86,7 +86,8 @@ def test_it_is_a_comparison_of_one_run(first: Evaluated) -> None:
 
 def test_a_second_call_says_the_same_and_measures_nothing(cli: Cli, run: Path, first: Evaluated) -> None:
     def written() -> dict[Path, int]:
-        return {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file() and path.name != RESULTS}
+        files = (path for path in run.rglob("*") if path.is_file() and path.name not in (RESULTS, "README.md"))
+        return {path: path.stat().st_mtime_ns for path in files}
 
     before = written()
     said = cli("eval", run, *ARGV, "--json")
@@ -95,6 +96,7 @@ def test_a_second_call_says_the_same_and_measures_nothing(cli: Cli, run: Path, f
     folder = Path(again.pop("folder"))
     assert again == first.results.contents()
     assert written() == before
+    assert f"value: {again['scores'][0]['mean']}" in (run / "adapter/README.md").read_text(), "the card says it"
     (place,) = (folder / "cells").iterdir()
     assert len(list(place.rglob("*.json"))) == 1 + 1 + 1 + 2 * DRAWS, "its result, what was chosen, and a piece each"
     piece = place / "scores" / "unseen-k0-draw0-none.json"

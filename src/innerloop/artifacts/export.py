@@ -2,6 +2,7 @@
 
 export_adapter    LoRA values -> adapter_config.json and adapter_model.safetensors, written by PEFT
 export_model      parameter values -> config.json and model.safetensors, written by transformers
+write_card        the text of an export's README.md
 check_place       whether an export may go to a folder
 reload_logits     the logits of an exported folder, read by transformers and PEFT alone
 """
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 
 from innerloop.artifacts.adapter_folder import check_files
 from innerloop.errors import Fault, Faults, RunError, UserError
-from innerloop.files import replaced_folder
+from innerloop.files import replaced_folder, write_text
 from innerloop.loading.models import load_model, no_bars
 from innerloop.numerics.tensors import not_finite
 from innerloop.spaces.lora import LoraSettings
@@ -67,7 +68,7 @@ def export_adapter(
         wrapped.save_pretrained(str(fresh), save_embedding_layers=False, state_dict=state)
         if not base_name:
             _name_no_base(fresh / "adapter_config.json")
-        _write_card(fresh, card)
+        write_card(fresh, card)
 
 
 def export_model(
@@ -98,7 +99,7 @@ def export_model(
             plain.save_pretrained(fresh)
         if tokenizer is not None:
             tokenizer.save_pretrained(fresh)
-        _write_card(fresh, card)
+        write_card(fresh, card)
 
 
 @torch.no_grad()
@@ -142,10 +143,10 @@ def _name_no_base(path: Path) -> None:
     path.write_text(json.dumps({**said, "base_model_name_or_path": None}, indent=2, sort_keys=True), encoding="utf-8")
 
 
-def _write_card(folder: Path, card: str) -> None:
+def write_card(folder: Path, card: str) -> None:
     """In place of PEFT's own, which is a form to fill in."""
     if card:
-        (folder / "README.md").write_text(card, encoding="utf-8")
+        write_text(folder / "README.md", card)
 
 
 def _plain(value: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:

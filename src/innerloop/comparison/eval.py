@@ -102,6 +102,7 @@ def evaluate(learned: Learned, protocol: Protocol, say: Say, *, ground: Groundwo
         write_json(folder / PLAN, plan)
     results = summarize(folder)
     results.write(folder / RESULTS)
+    learned.write_card()  # it says the scores
     return Evaluated(folder, results)
 
 

@@ -169,3 +169,9 @@ def roles(session: Session) -> Mapping[str, Any]:
     """Which task had which role, for the manifest."""
     groups = {"train": session.train, "validation": session.validation, "held_out": session.held_out}
     return {role: [task.task.name for task in group] for role, group in groups.items()}
+
+
+def example_counts(session: Session) -> Mapping[str, Any]:
+    """How many examples each task has, for the manifest."""
+    every = (*session.train, *session.validation, *session.held_out)
+    return {task.task.name: {"pool": len(task.pool), "test": len(task.test)} for task in every}

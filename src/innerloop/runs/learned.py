@@ -13,8 +13,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from innerloop.artifacts.card import Holds, base_id, card
-from innerloop.artifacts.export import export_adapter, export_model, reload_logits
+from innerloop.artifacts.card import AdaptedTo, Card, Holds, base_id, card
+from innerloop.artifacts.card_facts import card_facts
+from innerloop.artifacts.export import export_adapter, export_model, reload_logits, write_card
 from innerloop.config.loading import RunConfig
 from innerloop.data.encoder import Encoder, Examples, Form, Prompt, form_of
 from innerloop.data.encoding import EncodedTask
@@ -38,6 +39,8 @@ from innerloop.spaces.space import ParameterSpace
 class Adapted:
     """Values (1, ...) of one task, and the support loss before each inner step.
 
+    to    what they were adapted to, where they were
+
     >>> adapted = learned.adapt(examples, steps=3)
     >>> len(adapted.losses), adapted.losses[-1] < adapted.losses[0]
     (3, True)
@@ -47,6 +50,7 @@ class Adapted:
     values: TensorSet
     losses: tuple[float, ...]
     form: Form | None = "prompt"
+    to: AdaptedTo | None = None
 
     def __repr__(self) -> str:
         losses = " -> ".join(f"{loss:.3f}" for loss in self.losses[:: max(len(self.losses) - 1, 1)]) or "unknown"
@@ -105,7 +109,8 @@ class Adapted:
         >>> [path.name for path in Path("adapters/acme").glob("*.safetensors")]
         ['adapter_model.safetensors']
         """
-        self.learned.save(Path(folder), {name: value[0] for name, value in self.values.items()}, holds="task")
+        values = {name: value[0] for name, value in self.values.items()}
+        self.learned.save(Path(folder), values, holds="task", adapted=self.to)
 
 
 @dataclass(frozen=True)
@@ -199,7 +204,8 @@ class Learned:
         with seeded(self.config.seed, "adapt", device=self.space.device):
             reached = adapted(self.space, inner, [task.pool])
         losses = tuple(reached.losses.mean(1).tolist())
-        return Adapted(self, reached.values, losses, form_of(task.task.pool))
+        to = AdaptedTo(len(task.pool), inner.optimizer.said, losses)
+        return Adapted(self, reached.values, losses, form_of(task.task.pool), to)
 
     def encoded(self, examples: Examples, *, columns: Mapping[str, str] | None = None) -> list[Encoded]:
         """Fitted to tasks.max_length as in training. Raises UserError where none fits.
@@ -227,12 +233,20 @@ class Learned:
         """
         self.save(Path(folder), self.space.shared)
 
-    def save(self, folder: Path, values: Mapping[str, Tensor], *, holds: Holds = "initialization") -> None:
+    def save(
+        self,
+        folder: Path,
+        values: Mapping[str, Tensor],
+        *,
+        holds: Holds = "initialization",
+        adapted: AdaptedTo | None = None,
+    ) -> None:
         """Any values of this run's space, in the same format.
 
         >>> learned.save(Path("adapters/half"), {name: value / 2 for name, value in learned.space.shared.items()})
         """
-        method, model, about = self.config.method, self.model, card(self.config, self.model, holds=holds)
+        method, model = self.config.method, self.model
+        about = self._card(holds=holds, adapted=adapted, scored=values is self.space.shared)
         if method.row.space.exported == "adapter":
             lora = method.lora_settings()
             assert lora is not None
@@ -241,6 +255,21 @@ class Learned:
         else:
             options = {"dtype": self.space.dtype, "tokenizer": model.tokenizer, "card": about}
             export_model(folder, model.model, values=values, **options)
+
+    def write_card(self) -> None:
+        """The card of the run's own export anew, with what was measured since it was written.
+
+        >>> learned.write_card()
+        >>> "## Scores" in (learned.exported / "README.md").read_text()
+        True
+        """
+        write_card(self.exported, self._card(holds="initialization", adapted=None, scored=True))
+
+    def _card(self, *, holds: Holds, adapted: AdaptedTo | None, scored: bool) -> str:
+        """scored: the values are those that an evaluation of the run measured."""
+        facts = card_facts(self.folder)
+        facts = facts if scored else replace(facts, results=None)
+        return card(Card(config=self.config, model=self.model, facts=facts, holds=holds, adapted=adapted))
 
     def check(self, folder: Path, examples: Examples) -> float:
         """Largest difference between the logits of the shared values and of `folder`, reloaded by PEFT alone.

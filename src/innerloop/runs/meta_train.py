@@ -16,7 +16,7 @@ from innerloop.config.loading import RunConfig, load_config
 from innerloop.config.output_dir import GO_ON, empty_folder, read_manifest
 from innerloop.engine.groundwork import Groundwork, Say, checked, groundwork
 from innerloop.engine.hidden_states import HiddenStates
-from innerloop.engine.session import Session, prepare, roles
+from innerloop.engine.session import Session, example_counts, prepare, roles
 from innerloop.engine.stopping import held, stoppable
 from innerloop.errors import Fault, Faults, ResumableError, RunError, UserError, redacted
 from innerloop.files import locked, remove_leftovers, write_text
@@ -160,6 +160,7 @@ def _said(session: Session, header: Header, expected: Mapping[str, Any], before:
         "plan": header.facts(),
         **({"forecast": predicted} if predicted else {}),
         "roles": roles(session),
+        "examples": example_counts(session),
         "inputs": inputs(session),
         **({"changes": changes} if changes else {}),
         "host": {"environment": environment()} | (before.host() if before else {}),
