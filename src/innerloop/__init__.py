@@ -13,11 +13,12 @@ if TYPE_CHECKING:
     from innerloop.api.tasks import sample_tasks
     from innerloop.api.trainer import MetaTrainer, meta_train
     from innerloop.config.loading import load_config
-    from innerloop.runs.learned import Adapted, Learned
+    from innerloop.runs.adapted import Adapted
+    from innerloop.runs.learned import Learned
     from innerloop.runs.reloading import load_run
 
 _PLACES = {
-    "Adapted": "runs.learned",
+    "Adapted": "runs.adapted",
     "Learned": "runs.learned",
     "MetaTrainer": "api.trainer",
     "MetaTrainingArguments": "api.arguments",

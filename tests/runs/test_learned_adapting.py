@@ -128,23 +128,6 @@ def test_many_examples_are_adapted_to_and_scored_a_bounded_number_of_tokens_at_a
 
 
 @pytest.mark.parametrize("method", ["meta-lora", "fomaml"])
-def test_an_answer_learned_by_heart_is_generated_and_scored(runs: Runs, method: str) -> None:
-    learned, example = runs(method), [{"prompt": PROMPT, "completion": ANSWER}]
-    before = learned.adapt(example, inner=InnerLoop(steps=0, optimizer=AdamW(lr=1.0)))
-    after = learned.adapt(example, inner=BY_HEART)
-    assert after.generate([PROMPT]) == [ANSWER]
-    assert before.generate([PROMPT], max_new_tokens=8) != [ANSWER]
-    assert (before.score(example)[1], after.score(example)[1]) == (0.0, 1.0)
-    assert after.score(example)[0] < before.score(example)[0] / 2
-    prompts = ["a", PROMPT, "a much longer one, of other words:"]
-    together = after.generate(prompts, max_new_tokens=6)
-    assert together == [after.generate([prompt], max_new_tokens=6)[0] for prompt in prompts]
-    assert after.generate([]) == []
-    with pytest.raises(UserError, match="no token to start from"):
-        after.generate([PROMPT, ""])
-
-
-@pytest.mark.parametrize("method", ["meta-lora", "fomaml"])
 def test_adapted_and_shared_values_are_read_by_peft_and_transformers(runs: Runs, tmp_path: Path, method: str) -> None:
     learned = runs(method)
     adapted, tokens = learned.adapt(SUPPORT, inner=BY_HEART), tokens_of(learned)

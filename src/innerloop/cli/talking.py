@@ -17,7 +17,7 @@ from innerloop.errors import Fault, UserError
 from innerloop.progress import Busy, busy
 
 if TYPE_CHECKING:
-    from innerloop.runs.learned import Adapted
+    from innerloop.runs.adapted import Adapted
 
 TOGETHER = 16  # prompts that are answered at a time
 HELP = "an empty line or Ctrl-D ends it; /new begins a new conversation"

@@ -1,10 +1,9 @@
 """What a run learned: adapt it to a new task, save.
 
 Learned         a trained initialization: adapt(examples), save_pretrained(folder)
-Adapted         the initialization adapted to one task: generate(prompts), score(examples), save_pretrained(folder)
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from math import inf
 from pathlib import Path
@@ -17,7 +16,7 @@ from innerloop.artifacts.card import AdaptedTo, Card, Holds, base_id, card
 from innerloop.artifacts.card_facts import card_facts
 from innerloop.artifacts.export import export_adapter, export_model, reload_logits, write_card
 from innerloop.config.loading import RunConfig
-from innerloop.data.encoder import Encoder, Examples, Form, Prompt, form_of
+from innerloop.data.encoder import Encoder, Examples, form_of
 from innerloop.data.encoding import EncodedTask
 from innerloop.data.tasks import Task
 from innerloop.data.token_ids import Encoded
@@ -26,91 +25,13 @@ from innerloop.engine.last_round import LastRound
 from innerloop.engine.sources import encoder_of
 from innerloop.errors import Fault, Faults, UserError
 from innerloop.evaluation.cross_validation import choose_steps, fold_fault
-from innerloop.evaluation.generation import generate
-from innerloop.evaluation.kshot import adapted, score_examples, training_loss
+from innerloop.evaluation.kshot import adapted
 from innerloop.learning.inner_loop import InnerLoop
 from innerloop.loading.models import LoadedModel
 from innerloop.numerics.rounding import seeded
-from innerloop.numerics.tensors import TensorSet, per_task
+from innerloop.numerics.tensors import per_task
+from innerloop.runs.adapted import Adapted, check_count
 from innerloop.spaces.space import ParameterSpace
-
-
-@dataclass(frozen=True)
-class Adapted:
-    """Values (1, ...) of one task, and the support loss before each inner step.
-
-    to    what they were adapted to, where they were
-
-    >>> adapted = learned.adapt(examples, steps=3)
-    >>> len(adapted.losses), adapted.losses[-1] < adapted.losses[0]
-    (3, True)
-    """
-
-    learned: "Learned"
-    values: TensorSet
-    losses: tuple[float, ...]
-    form: Form | None = "prompt"
-    to: AdaptedTo | None = None
-
-    def __repr__(self) -> str:
-        losses = " -> ".join(f"{loss:.3f}" for loss in self.losses[:: max(len(self.losses) - 1, 1)]) or "unknown"
-        return (
-            f"Adapted(steps={len(self.losses)}, support loss {losses}, {len(self.values)} tensors, of {self.learned!r})"
-        )
-
-    def generate(self, prompts: Sequence[Prompt], *, max_new_tokens: int = 32) -> list[str]:
-        """Greedy answers, each up to what ends one, in the form of the examples that were adapted to.
-
-        >>> answers = adapted.generate(["eve 3:", "eve +4:"], max_new_tokens=8)
-        >>> len(answers)
-        2
-
-        prompts  texts: a user's turn after conversations, a question after questions, else a prompt as it stands;
-                 records without their answers; or conversations, lists of messages
-        Raises UserError for anything else, a single text included, and for a prompt without a token.
-        """
-        _whole(max_new_tokens, "max_new_tokens")
-        starts = self.learned.encoder.starts(prompts, self.form)
-        if not starts:
-            return []
-        tokens, openings, ends = zip(*starts, strict=True)
-        options = {"ends": ends, "openings": openings, "max_new_tokens": max_new_tokens}
-        with self.learned.space.installed(self.values) as model:
-            return generate(model, self.learned.model.tokenizer, tokens, **options)
-
-    def score(self, examples: Examples, *, columns: Mapping[str, str] | None = None) -> tuple[float, float]:
-        """(mean nats per answer token, share of answers that greedy decoding gives exactly). Examples weigh alike.
-
-        >>> nats, exact = adapted.score(examples)
-        >>> nats > 0, 0 <= exact <= 1
-        (True, True)
-
-        columns  as of `Learned.adapt`
-        """
-        examined = self.learned.encoded(examples, columns=columns)
-        found = score_examples(self.learned.space, self.values, [examined])
-        return float(found.nats.mean()), float(found.exact.float().mean())
-
-    def loss(self, examples: Examples, *, columns: Mapping[str, str] | None = None) -> float:
-        """What the inner steps lower: mean nats per scored token of all examples, what ends an answer included.
-
-        >>> adapted.loss(examples) < learned.unadapted.loss(examples)
-        True
-
-        columns  as of `Learned.adapt`
-        """
-        examined = self.learned.encoded(examples, columns=columns)
-        return float(training_loss(self.learned.space, self.values, [examined]))
-
-    def save_pretrained(self, folder: str | Path) -> None:
-        """A PEFT adapter folder, or a Hugging Face model folder where all parameters were trained.
-
-        >>> adapted.save_pretrained("adapters/acme")
-        >>> [path.name for path in Path("adapters/acme").glob("*.safetensors")]
-        ['adapter_model.safetensors']
-        """
-        values = {name: value[0] for name, value in self.values.items()}
-        self.learned.save(Path(folder), values, holds="task", adapted=self.to)
 
 
 @dataclass(frozen=True)
@@ -291,15 +212,10 @@ def _changed(inner: object, steps: int | Literal["auto"] | None, lr: object) -> 
         faults.add("not an inner loop", "inner", inner, "InnerLoop(...)")
     if steps not in (None, "auto"):
         with faults.collecting():
-            _whole(steps, "steps")
+            check_count(steps, "steps")
     if lr is not None and not (isinstance(lr, int | float) and not isinstance(lr, bool) and 0 < lr < inf):
         faults.add("not a learning rate", "lr", lr, "a number above 0")
     faults.raise_if_any()
     assert isinstance(inner, InnerLoop)
     optimizer = inner.optimizer if lr is None else replace(inner.optimizer, lr=lr)
     return replace(inner, optimizer=optimizer, steps=steps if isinstance(steps, int) else inner.steps)
-
-
-def _whole(value: object, where: str) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise UserError(Fault("not a count", where, value, "a whole number above 0"))

@@ -1,0 +1,104 @@
+"""What a run learned, adapted to one task.
+
+Adapted       generate(prompts), score(examples), loss(examples), save_pretrained(folder)
+check_count   whether a number is one of things
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from innerloop.artifacts.card import AdaptedTo
+from innerloop.data.encoder import Examples, Form, Prompt
+from innerloop.errors import Fault, UserError
+from innerloop.evaluation.generation import generate
+from innerloop.evaluation.kshot import score_examples, training_loss
+from innerloop.numerics.tensors import TensorSet
+
+if TYPE_CHECKING:
+    from innerloop.runs.learned import Learned
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """Values (1, ...) of one task, and the support loss before each inner step.
+
+    to    what they were adapted to, where they were
+
+    >>> adapted = learned.adapt(examples, steps=3)
+    >>> len(adapted.losses), adapted.losses[-1] < adapted.losses[0]
+    (3, True)
+    """
+
+    learned: "Learned"
+    values: TensorSet
+    losses: tuple[float, ...]
+    form: Form | None = "prompt"
+    to: AdaptedTo | None = None
+
+    def __repr__(self) -> str:
+        losses = " -> ".join(f"{loss:.3f}" for loss in self.losses[:: max(len(self.losses) - 1, 1)]) or "unknown"
+        return (
+            f"Adapted(steps={len(self.losses)}, support loss {losses}, {len(self.values)} tensors, of {self.learned!r})"
+        )
+
+    def generate(self, prompts: Sequence[Prompt], *, max_new_tokens: int = 32) -> list[str]:
+        """Greedy answers, each up to what ends one, in the form of the examples that were adapted to.
+
+        >>> answers = adapted.generate(["eve 3:", "eve +4:"], max_new_tokens=8)
+        >>> len(answers)
+        2
+
+        prompts  texts: a user's turn after conversations, a question after questions, else a prompt as it stands;
+                 records without their answers; or conversations, lists of messages
+        Raises UserError for anything else, a single text included, and for a prompt without a token.
+        """
+        check_count(max_new_tokens, "max_new_tokens")
+        starts = self.learned.encoder.starts(prompts, self.form)
+        if not starts:
+            return []
+        tokens, openings, ends = zip(*starts, strict=True)
+        options = {"ends": ends, "openings": openings, "max_new_tokens": max_new_tokens}
+        with self.learned.space.installed(self.values) as model:
+            return generate(model, self.learned.model.tokenizer, tokens, **options)
+
+    def score(self, examples: Examples, *, columns: Mapping[str, str] | None = None) -> tuple[float, float]:
+        """(mean nats per answer token, share of answers that greedy decoding gives exactly). Examples weigh alike.
+
+        >>> nats, exact = adapted.score(examples)
+        >>> nats > 0, 0 <= exact <= 1
+        (True, True)
+
+        columns  as of `Learned.adapt`
+        """
+        examined = self.learned.encoded(examples, columns=columns)
+        found = score_examples(self.learned.space, self.values, [examined])
+        return float(found.nats.mean()), float(found.exact.float().mean())
+
+    def loss(self, examples: Examples, *, columns: Mapping[str, str] | None = None) -> float:
+        """What the inner steps lower: mean nats per scored token of all examples, what ends an answer included.
+
+        >>> adapted.loss(examples) < learned.unadapted.loss(examples)
+        True
+
+        columns  as of `Learned.adapt`
+        """
+        examined = self.learned.encoded(examples, columns=columns)
+        return float(training_loss(self.learned.space, self.values, [examined]))
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """A PEFT adapter folder, or a Hugging Face model folder where all parameters were trained.
+
+        >>> adapted.save_pretrained("adapters/acme")
+        >>> [path.name for path in Path("adapters/acme").glob("*.safetensors")]
+        ['adapter_model.safetensors']
+        """
+        values = {name: value[0] for name, value in self.values.items()}
+        self.learned.save(Path(folder), values, holds="task", adapted=self.to)
+
+
+def check_count(value: object, where: str) -> None:
+    """Raises UserError for anything but a whole number above 0."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise UserError(Fault("not a count", where, value, "a whole number above 0"))
