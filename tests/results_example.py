@@ -95,6 +95,7 @@ def example() -> dict[str, Any]:
         "targets": _targets(),
         "forgetting": _forgetting(),
         "training": _training(random),
+        "questions": _questions(),
     }
 
 
@@ -303,6 +304,21 @@ def _forgetting() -> list[dict[str, Any]]:
         for k in (0, 8):
             divergence = {"kl": 0.02 + 0.01 * k, "low": 0.01 + 0.01 * k, "high": 0.05 + 0.01 * k}
             found.append({"budget": budget, "arm": arm, "how": how, "k": k, **divergence})
+    return found
+
+
+def _questions() -> list[dict[str, Any]]:
+    """Two of each task: meta-lora is right, the others answer with another's question."""
+    found = []
+    for task, number in [(task, number) for number in (1, 2) for task in HELD_OUT]:
+        right = {"meta-lora": f"{number}", "base": HOSTILE_REASON}
+        answers = [
+            {"budget": budget, "arm": arm, "how": how, "k": 0 if arm == "base" else 8}
+            | {"text": right.get(arm, "0"), "correct": float(arm == "meta-lora")}
+            for budget, arm, how in cells()
+        ]
+        asked = {"id": f"{task} {number}", "prompt": f"{task} of {number}?\nanswer:", "right": f"{number}"}
+        found.append({"task": task, **asked, "answers": answers})
     return found
 
 

@@ -95,5 +95,3 @@ def test_every_part_has_a_name_and_a_place_of_its_own() -> None:
         for kind, budget, how in product(("heat", "curves"), ("tokens", "seconds"), ("own", "tuned"))
     }
     assert {figure.place[0] for figure in made if "-seen-" in figure.name} == {"seen"}
-    absent = view().absent("heat-nats", "Nothing.")
-    assert (absent.place, absent.sentence) == (made[0].place, "Nothing.")

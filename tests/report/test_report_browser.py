@@ -3,12 +3,15 @@
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from innerloop.report.report import write_report
 from report import chromium
 from report.chromium import Browser, browser
 from report.conftest import Written
+from results_example import example, read
 
 pytestmark = pytest.mark.skipif(chromium.PROGRAM is None, reason="no chromium is installed")
 
@@ -58,6 +61,11 @@ def window(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
         yield opened
 
 
+def unfolded(window: Browser, page: Path, *, width: int, dark: bool = False) -> None:
+    window.open(page, width=width, dark=dark)
+    window.run("document.querySelectorAll('details').forEach((part) => { part.open = true; })")
+
+
 def headings(window: Browser, table: str) -> list[str]:
     shown = window.run(f"[...document.querySelectorAll('{table} thead th')].map((h) => h.innerText)")
     return [text.replace("\xa0", " ") for text in shown]
@@ -78,7 +86,7 @@ def numbers(cells: list[str]) -> list[float | None]:
 def test_nothing_complains_everything_is_seen_and_fits(
     window: Browser, written: Written, width: int, dark: bool
 ) -> None:
-    window.open(written.page, width=width, dark=dark)
+    unfolded(window, written.page, width=width, dark=dark)
     assert window.run("document.documentElement.scrollWidth") == window.run("innerWidth") == width
     assert window.run("document.querySelectorAll('figure svg').length") > 20
     assert window.run(UNSEEN) == 0
@@ -90,13 +98,42 @@ def test_nothing_complains_everything_is_seen_and_fits(
     assert window.problems == []
 
 
+def four_arms() -> dict[str, Any]:
+    given = example()
+    kept = {"base", "joint-lora", "fomaml-lora", "meta-lora"}
+    for key in ("scores", "differences", "adaptation", "targets", "forgetting", "training", "rows"):
+        given[key] = [e for e in given[key] if e["arm"] in kept and e["budget"] in ("tokens", "")]
+    for question in given["questions"]:
+        question["answers"] = [a for a in question["answers"] if a["arm"] in kept]
+    return given | {"status": "done"}
+
+
+def test_it_is_short_as_it_opens_and_everything_is_a_click_away(window: Browser, tmp_path: Path) -> None:
+    page = write_report(tmp_path, read(four_arms()))[0]
+    height = "document.documentElement.scrollHeight"
+    for width, most in ((1400, 5000), (400, 9000)):
+        window.open(page, width=width)
+        assert 1500 < window.run(height) < most
+        assert window.run("document.documentElement.scrollWidth") == width
+    unfolded(window, page, width=1400)
+    assert window.run(height) > 7000, "the control: what is folded is there"
+    seen = "document.querySelector('#result svg').getBoundingClientRect().bottom"
+    window.open(page, width=1400)
+    assert window.run(seen) < 900, "the chart stands on the first screen"
+    shown = "document.querySelector('#t1 table')?.checkVisibility()"
+    assert window.run(shown) is False
+    window.run("location.hash = '#t1'")
+    window.run("new Promise((done) => setTimeout(done, 100))")
+    assert window.run(shown) is True, "an address opens the part that it names"
+
+
 def test_the_checks_see_what_they_look_for(window: Browser, written: Written, tmp_path: Path) -> None:
     """A copy that is too wide, too faint, blank, noisy, and asks the network."""
     fault = """<p style="color: #999999">faint</p><div style="width: 2000px">wide</div>
         <figure><svg style="height: 0"></svg></figure><img src="https://example.com/x.png"><script>alert(1)</script>"""
     broken = tmp_path / "broken.html"
     broken.write_text(written.page.read_text("utf-8").replace("</main>", f"{fault}</main>"), "utf-8")
-    window.open(broken, width=400)
+    unfolded(window, broken, width=400)
     assert window.run("document.documentElement.scrollWidth") > 400
     assert window.run(FAINT)["found"] == ["faint"]
     assert window.run(UNSEEN) == 1
@@ -113,7 +150,7 @@ def test_the_checks_see_what_they_look_for(window: Browser, written: Written, tm
 
 
 def test_a_click_sorts_and_another_turns_round(window: Browser, written: Written) -> None:
-    window.open(written.page, width=1400)
+    unfolded(window, written.page, width=1400)
     titles = headings(window, MATRIX)
     place = titles.index("peak memory, resident")
     before = numbers(column(window, MATRIX, place))
@@ -133,7 +170,7 @@ def test_a_click_sorts_and_another_turns_round(window: Browser, written: Written
 
 
 def test_numbers_sort_as_numbers_and_what_is_absent_comes_last(window: Browser, written: Written) -> None:
-    window.open(written.page, width=1400)
+    unfolded(window, written.page, width=1400)
     table = MATRIX.replace("tokens", "seconds")
     titles = headings(window, table)
     for title in ("tokens", "nats minus joint-lora, k = 8"):
@@ -148,7 +185,7 @@ def test_numbers_sort_as_numbers_and_what_is_absent_comes_last(window: Browser, 
 
 
 def test_the_keyboard_reaches_and_sorts(window: Browser, written: Written) -> None:
-    window.open(written.page, width=1400)
+    unfolded(window, written.page, width=1400)
     window.run(f"document.querySelector('{MATRIX} th:first-child button').focus()")
     window.press("Tab", code=9)
     assert window.run("document.activeElement.innerText") == "algorithm"
@@ -160,7 +197,7 @@ def test_the_keyboard_reaches_and_sorts(window: Browser, written: Written) -> No
 
 
 def test_a_wide_table_scrolls_in_its_own_box(window: Browser, written: Written) -> None:
-    window.open(written.page, width=400)
+    unfolded(window, written.page, width=400)
     box = "document.querySelector('[aria-labelledby=\"tokens-matrix-caption\"]')"
     inner, outer = window.run(f"[{box}.scrollWidth, {box}.clientWidth]")
     assert inner > 2 * outer
@@ -172,7 +209,6 @@ def test_a_wide_table_scrolls_in_its_own_box(window: Browser, written: Written) 
 def test_it_prints_light_unfolded_and_within_the_paper(window: Browser, written: Written) -> None:
     window.open(written.page, width=1000, dark=True, media="print")
     assert window.run("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
-    assert window.run("getComputedStyle(document.querySelector('nav')).display") == "none"
     fold = "document.querySelectorAll('details[open]').length"
     assert window.run(fold) == 0
     window.run("dispatchEvent(new Event('beforeprint'))")

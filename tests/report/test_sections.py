@@ -3,7 +3,7 @@
 from collections import Counter
 from typing import Any
 
-from innerloop.report.page import Absent, Block, Figure, Heading, PageSection, Prose, Table
+from innerloop.report.page import Block, Figure, Heading, PageSection, Prose, Table
 from innerloop.report.sections import sections
 from innerloop.results.cell_files import PlannedProtocol
 from innerloop.results.schema import Results
@@ -11,7 +11,7 @@ from report.conftest import small
 from results_example import HOSTILE_REASON, example, few_seeds, read
 
 EMPTY = Results(format=1, name="nothing yet", status="partial", protocol=PlannedProtocol(draws=1))
-NAMES = "verdict notes detectable t2-tokens t2-seconds t1 contrasts matrix adaptation training rerun environment"
+REST = "verdict notes detectable t2-tokens t2-seconds t1 contrasts matrix adaptation rerun environment"
 HOWS = ("own", "tuned")
 
 
@@ -29,14 +29,24 @@ def part(results: Results, name: str, drawn: Any = ()) -> PageSection:
 
 
 def test_the_parts_stand_in_their_order() -> None:
-    assert [section.name for section in sections(read(example()), [])] == NAMES.split()
+    found = sections(read(example()), [])
+    assert [section.name for section in found] == ["result", "answers", *REST.split()]
+    assert [section.name for section in found if not section.folded] == ["result", "answers"]
     one = [section.name for section in sections(read(small()), [])]
-    assert one == [name for name in NAMES.split() if name != "t2-seconds"], "a part for each budget"
+    without = {"t2-seconds", "t1"}
+    assert one == ["result", "answers", *(name for name in REST.split() if name not in without)]
+    drawn = [figure("right"), figure("curves", how="own"), figure("training")]
+    assert {"growth", "training"} == {s.name for s in sections(read(example()), drawn)} - {s.name for s in found}
 
 
 def test_every_figure_stands_once_and_in_its_part() -> None:
     places = {
-        "t2-tokens": [figure(kind, "tokens", how) for how in HOWS for kind in ("curves", "differences", "heat")],
+        "result": [figure("right", "tokens", "own")],
+        "growth": [figure("curves", "tokens", "own")],
+        "t2-tokens": [
+            figure("curves", "tokens", "tuned"),
+            *(figure(kind, "tokens", how) for how in HOWS for kind in ("differences", "heat")),
+        ],
         "t2-seconds": [figure("curves", "seconds", "own")],
         "t1": [figure("seen")],
         "matrix": [figure("cost"), figure("cost", "cost")],
@@ -52,28 +62,21 @@ def test_every_figure_stands_once_and_in_its_part() -> None:
     assert not any(isinstance(block, Figure) for s in sections(read(example()), []) for block in s.blocks)
 
 
-def test_a_figure_that_is_absent_leaves_its_sentence_once() -> None:
-    absent = [Absent(("training", "tokens", "none"), "No run wrote a loss.")] * 2
-    assert prose(part(read(example()), "training", absent)) == ["No run wrote a loss."]
-    assert prose(part(read(example()), "training", [Absent(("training", "else", "none"), "Unseen.")])) == []
-
-
 def test_the_figures_of_a_kind_stand_beside_its_table() -> None:
     """Under the heading of their adaptation, before the table that has the same numbers."""
-    drawn = [figure("curves", "tokens", how) for how in HOWS]
+    drawn = [figure("differences", "tokens", how) for how in HOWS]
     blocks: list[Block] = part(read(example()), "t2-tokens", drawn).blocks
     kinds = [type(block) for block in blocks if not isinstance(block, Prose)]
-    assert kinds[:3] == [Heading, Figure, Table]
+    assert kinds[:5] == [Heading, Table, Table, Figure, Table]
     heads = [place for place, block in enumerate(blocks) if isinstance(block, Heading)]
-    assert [blocks[place + 1] for place in heads] == drawn
+    assert [blocks[place + 3] for place in heads] == drawn
 
 
-def test_results_without_a_score_say_so_in_every_part() -> None:
+def test_a_part_that_would_be_empty_is_left_out() -> None:
     made = {section.name: " ".join(prose(section)) for section in sections(EMPTY, [])}
-    assert "not finished" in made["verdict"]
-    assert "Nothing in these results was scored." in made["verdict"]
-    assert "No scores on unseen tasks" in made["t2"]
-    assert made["contrasts"].count("not in these results") == 2
+    assert made.keys() == {"result", "notes", "detectable", "matrix", "environment"}
+    assert "not finished" in made["result"]
+    assert "Nothing in these results was scored." in made["result"]
 
 
 def test_what_failed_is_told_with_its_reason_and_few_seeds_are() -> None:
@@ -88,4 +91,3 @@ def test_what_failed_is_told_with_its_reason_and_few_seeds_are() -> None:
 def test_what_is_there_in_part_is_named_as_such() -> None:
     seen = prose(part(read(example()), "t1"))
     assert "No score on seen tasks: in-context and lora." in seen
-    assert "No scores on seen tasks are in these results at equal seconds." in seen

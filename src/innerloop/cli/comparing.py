@@ -19,8 +19,8 @@ def compare(
     with busy(f"reading {matrix}") as now, resumable(go_on, now.where):
         with uncollected():
             from innerloop.comparison.compare import begin, compare
+            from innerloop.report.front import answer_lines
             from innerloop.report.report import write_report
-            from innerloop.report.verdict import spoken
 
             begun = begin(matrix, output, now.say)
         if not json_:
@@ -28,7 +28,7 @@ def compare(
         results = compare(begun, output, lambda at: now.say(at.words(), at.done, at.total))
         now.say("writing the report")
         page = write_report(output, results)[0]
-    say(results.contents(), "\n".join([*spoken(results), f"wrote {page}"]), as_json=json_)
+    say(results.contents(), "\n".join([*answer_lines(results), f"wrote {page}"]), as_json=json_)
     if any(row.status == "failed" for row in results.rows):
         raise typer.Exit(1)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from innerloop.report.figure_style import MUTED, Look, render
-from innerloop.report.page import Absent, Figure
+from innerloop.report.page import Figure
 from innerloop.report.words import MAIN_METRICS, Metric, absence, budget_title, how_title
 from innerloop.results.entries import Difference, MeanScore
 from innerloop.results.names import How, TaskSet
@@ -81,9 +81,6 @@ class View:
         svg, png = render(canvas)
         name = self._name(kind)
         return Figure(name, self._place(kind), title, caption, alt, svg, png)
-
-    def absent(self, kind: str, sentence: str) -> Absent:
-        return Absent(self._place(kind), sentence)
 
     def _place(self, kind: str) -> tuple[str, str, str]:
         return ("seen" if self.table == "seen" else kind.split("-")[0], self.budget, self.how)

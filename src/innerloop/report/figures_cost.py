@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from innerloop.report.figure_style import INK, PAPER, new_figure
 from innerloop.report.figure_view import View
-from innerloop.report.page import NOTHING, PREDICTED, Absent, Figure, listed, short, shortened, size
+from innerloop.report.page import NOTHING, PREDICTED, Figure, listed, short, shortened, size
 from innerloop.report.words import NOT_DONE
 from innerloop.results.entries import ArmRow
 from innerloop.results.names import COST
@@ -44,12 +44,12 @@ def quantities(rows: Sequence[ArmRow]) -> list[Quantity]:
     ]
 
 
-def bars(view: View) -> Figure | Absent:
+def bars(view: View) -> Figure | None:
     """A bar for each method and cost; one that failed says so in its place."""
     rows = {row.arm: row for row in view.results.rows_of(view.budget)}
     panels_of = [q for q in quantities([*rows.values()]) if any(q.value(row) is not None for row in rows.values())]
     if not panels_of:
-        return view.absent("cost", "No costs are in these results.")
+        return None
     height = 0.55 + 0.24 * len(rows)
     canvas, panels = new_figure(0.35 + 2 * height, 2, 2, sharey=True)
     for axes, quantity in zip(panels, panels_of, strict=False):

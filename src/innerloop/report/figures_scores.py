@@ -1,5 +1,6 @@
 """Figures of scores: how well each arm does, and how far it is from joint-lora.
 
+right         score of each arm at one k, as bars
 curves        score against k, averaged over tasks, with bands
 differences   arm minus joint-lora with its interval, and the smallest difference that could have been detected
 heat          arm minus joint-lora for each task
@@ -14,13 +15,14 @@ from innerloop.report.figure_style import (
     BLUE,
     INK,
     MUTED,
+    PAPER,
     VERMILLION,
     add_legend,
     marks,
     new_figure,
 )
 from innerloop.report.figure_view import View
-from innerloop.report.page import Absent, Figure, counted, shortened
+from innerloop.report.page import Figure, counted, shortened
 from innerloop.report.words import how_title
 from innerloop.results.entries import Difference, MeanScore
 from innerloop.results.names import REFERENCE
@@ -31,11 +33,40 @@ if TYPE_CHECKING:
 _BLACK, _WHITE, _MIDDLE = "#000001", "#fefefe", "#f7f7f7"  # of heat maps: the same on a dark page
 
 
-def curves(view: View) -> Figure | Absent:
+def right(view: View, k: int, found: Mapping[str, MeanScore]) -> Figure:
+    """A bar and its 95 % interval for each arm."""
+    canvas, (axes,) = new_figure(0.75 + 0.34 * len(found))
+    metric = view.metric
+    for place, (arm, score) in enumerate(found.items()):
+        look, mean = view.looks[arm], score.mean * metric.scale
+        fill, edge = (PAPER, look.color) if look.hollow else (look.color, INK)
+        axes.barh(place, mean, 0.6, facecolor=fill, edgecolor=edge, linewidth=0.6)
+        reach = mean
+        if score.low is not None and score.high is not None:
+            low, reach = score.low * metric.scale, max(mean, score.high * metric.scale)
+            axes.hlines(place, low, reach, color=PAPER, linewidth=2.4)
+            axes.hlines(place, low, reach, color=INK, linewidth=1.1)
+        axes.annotate(
+            metric.plain(score.mean), (reach, place), (5, 0), textcoords="offset points", va="center", fontsize=8.5
+        )
+    axes.set_yticks(range(len(found)), [shortened(arm, 18) for arm in found])
+    axes.set_ylim(len(found) - 0.5, -0.5)
+    axes.set_xlim(0, axes.get_xlim()[1] * 1.12 or 1)
+    axes.grid(axis="y", visible=False)
+    axes.tick_params(axis="y", length=0)
+    axes.set_title(_metric_title(view))
+    what = "Right" if metric.unit == "points" else metric.title.capitalize()
+    title = f"{what} on unseen tasks after {counted(k, 'example')}"
+    caption = f"Mean over tasks, seeds and draws; lines are 95 % intervals, each for its own arm.{view.left_out(found)}"
+    told = "; ".join(f"{arm} {view.tell(score)}" for arm, score in found.items())
+    return view.finish(canvas, f"right-{metric.name}", title=title, caption=caption, alt=f"{title}: {told}.")
+
+
+def curves(view: View) -> Figure | None:
     """MeanScore against k: a line and a 95 % band for each arm; an arm that is never adapted is a level line."""
     shown = [arm for arm in view.arms() if view.score(arm)]
     if not shown:
-        return view.absent("curves", f"No curves of {view.metric.name}: these results hold no such score.")
+        return None
     canvas, (axes,) = new_figure(3.5)
     for arm in shown:
         _line(axes, view, arm, view.results.curve(view.budget, arm, view.how, view.metric.name))
@@ -54,13 +85,12 @@ def curves(view: View) -> Figure | Absent:
     return view.finish(canvas, f"curves-{view.metric.name}", title=title, caption=caption, alt=f"{title}: {told}.")
 
 
-def differences(view: View) -> Figure | Absent:
+def differences(view: View) -> Figure | None:
     """Arm minus joint-lora at the largest k: a point and its 95 % interval for each arm."""
     metric = view.metric
     found = {arm: entry for arm in view.arms() if (entry := view.difference(arm))}
     if not found:
-        sentence = f"No differences from {REFERENCE} in {metric.name} at k = {view.k} are in these results."
-        return view.absent("differences", sentence)
+        return None
     canvas, (axes,) = new_figure(0.85 + 0.26 * len(found))
     _forest(axes, view, found)
     caption = (
@@ -78,12 +108,11 @@ def differences(view: View) -> Figure | Absent:
     return view.finish(canvas, f"differences-{metric.name}", title=title, caption=caption, alt=alt)
 
 
-def heat(view: View) -> Figure | Absent:
+def heat(view: View) -> Figure | None:
     """Arm minus joint-lora for each task, the value in its cell; the first row is the mean over tasks."""
     found = {arm: entry for arm in view.arms() if (entry := view.difference(arm))}
     if not found:
-        sentence = f"No differences in {view.metric.name} for each task are in these results."
-        return view.absent("heat", sentence)
+        return None
     names = [
         task for task in view.results.tasks(view.table or "unseen") if any(task in e.tasks for e in found.values())
     ]

@@ -11,7 +11,7 @@ import numpy as np
 
 from innerloop.report.figure_style import INK, MUTED, add_legend, marks, new_figure
 from innerloop.report.figure_view import View
-from innerloop.report.page import Absent, Figure, listed, short
+from innerloop.report.page import Figure, listed, short
 from innerloop.report.words import absence
 from innerloop.results.entries import Curves
 
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 POINTS = 150  # of a curve; longer ones are means of neighbouring steps, and the caption says so
 
 
-def training(view: View) -> Figure | Absent:
+def training(view: View) -> Figure | None:
     """For each trained arm and seed: losses on the left, query minus adapted support loss on the right."""
     runs: dict[str, list[Curves]] = {}
     for entry in view.results.training:
         if entry.budget == view.budget and entry.loss:
             runs.setdefault(entry.arm, []).append(entry)
     if not runs:
-        return view.absent("training", "No training curves are in these results.")
+        return None
     canvas, panels = new_figure(0.75 + 1.2 * len(runs), len(runs), 2, sharex=True)
     for (arm, entries), (left, right) in zip(runs.items(), zip(panels[::2], panels[1::2], strict=True), strict=True):
         _training_row(left, right, view, arm, entries)
@@ -50,7 +50,7 @@ def training(view: View) -> Figure | Absent:
     return view.finish(canvas, "training", title="Training", caption=caption + _untrained(view, runs), alt=alt)
 
 
-def adaptation(view: View) -> Figure | Absent:
+def adaptation(view: View) -> Figure | None:
     """Mean test loss after each inner step at the largest k that has a curve."""
     from matplotlib.ticker import MaxNLocator
 
@@ -58,7 +58,7 @@ def adaptation(view: View) -> Figure | Absent:
     k = max((entry.k for entry in entries), default=0)
     lines = {entry.arm: entry.curve for entry in entries if entry.k == k}
     if not lines:
-        return view.absent("adaptation", f"No curves over inner steps are in these results ({view.subject}).")
+        return None
     canvas, (axes,) = new_figure(3.1)
     for arm, curve in lines.items():
         look = view.looks[arm]

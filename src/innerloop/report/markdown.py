@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 from itertools import zip_longest
 
-from innerloop.report.page import Block, Figure, Heading, Listing, PageSection, Prose, Span, Table, TableCell
+from innerloop.report.page import Asked, Block, Figure, Heading, Listing, PageSection, Prose, Span, Table, TableCell
 
 _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "$": "&#36;", "@": "&#64;"}
 
@@ -37,6 +37,8 @@ def _block(block: Block) -> Iterator[str]:
             yield f"![{_escape(block.alt)}](figures/{block.name}.png)"
             yield ""
             yield f"*{_escape(block.title)}.* {_escape(block.caption)}"
+        case Asked():
+            yield from _asked(block)
         case Listing():
             yield from _listing(block)
 
@@ -58,6 +60,14 @@ def _listing(listing: Listing) -> Iterator[str]:
             fence = "`" * max(3, 1 + max(map(len, runs), default=0))  # longer than any in the text
             yield from ("", fence + language, text.rstrip("\n"), fence)
     yield from ("", "</details>")
+
+
+def _asked(asked: Asked) -> Iterator[str]:
+    yield f"**{_escape(asked.task)}**: {_escape(asked.prompt)}"
+    yield ""
+    yield f"- right: {_escape(asked.right)}"
+    for reply in asked.replies:
+        yield f"- {_escape(reply.who)}, **{'right' if reply.is_right else 'wrong'}**: {_escape(reply.text)}"
 
 
 def _cell(cell: TableCell) -> str:

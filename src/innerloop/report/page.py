@@ -5,8 +5,8 @@ Prose     a paragraph
 TableCell      one value of a table: text, what it sorts by, a second line, a mark
 Table     columns and rows of cells
 Figure    a drawing as SVG and PNG, with words for those who can't see it
-Absent    why a figure isn't there
 Listing   a file or command, folded away
+Asked, Reply   a question, the right answer, and what was answered
 PageSection   a heading and its blocks
 
 Marks: "predicted", "better", "worse", "null" (no detectable difference), "failed", "strong", or "".
@@ -74,13 +74,6 @@ class Figure:
     kind: str = field(default="figure", init=False)
 
 
-class Absent(NamedTuple):
-    """The sentence that stands where a figure would."""
-
-    place: tuple[str, str, str]
-    sentence: str
-
-
 @dataclass(frozen=True)
 class Listing:
     """text: of a file, as it was read; command: that uses it."""
@@ -91,22 +84,40 @@ class Listing:
     kind: str = field(default="listing", init=False)
 
 
+class Reply(NamedTuple):
+    """who: an arm, whose key stands before it, or anything else that answered."""
+
+    who: str
+    text: str
+    is_right: bool
+
+
+@dataclass(frozen=True)
+class Asked:
+    task: str
+    prompt: str
+    right: str
+    replies: Sequence[Reply]
+    kind: str = field(default="asked", init=False)
+
+
 @dataclass(frozen=True)
 class Heading:
     title: str
     kind: str = field(default="heading", init=False)
 
 
-Block = Prose | Table | Figure | Listing | Heading
+Block = Prose | Table | Figure | Listing | Asked | Heading
 
 
 @dataclass(frozen=True)
 class PageSection:
-    """Blocks under a heading. name: its anchor."""
+    """Blocks under a heading. name: its anchor; folded: only its heading is seen until somebody opens it."""
 
     name: str
     title: str
     blocks: list[Block]
+    folded: bool = True
 
 
 def say(*pieces: str | Span, style: str = "", arm: str = "") -> Prose:

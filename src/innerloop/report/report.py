@@ -39,9 +39,8 @@ def write_report(folder: Path, results: Results) -> list[Path]:
     from innerloop.report.figures import draw
 
     read = printable(results)
-    drawn = draw(read)
-    parts = sections(read, drawn)
-    figures = [item for item in drawn if isinstance(item, Figure)]
+    figures = draw(read)
+    parts = sections(read, figures)
     texts = {"report.html": page(read, parts), "report.md": markdown(read.name, parts)}
     try:
         (folder / "figures").mkdir(parents=True, exist_ok=True)

@@ -1,16 +1,17 @@
 """The parts of a report in their order, as blocks that HTML and Markdown are both made of.
 
-sections   the verdict first; then what it rests on: notes, the smallest difference that could have been found, the
-           two tables that are never mixed, contrasts, the matrix, adaptation, training, and how to run it again
+sections   the first screen, answers and curves; then, folded, what they rest on: every verdict, notes, the smallest
+           difference that could have been found, the two tables that are never mixed, contrasts, the matrix,
+           adaptation, training, and how to run it again
 
-What the results don't hold is left out, and a sentence in its place says so.
+What the results don't hold is left out, and so is a part that would be empty.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from innerloop.report import tables, tables_adaptation
+from innerloop.report.front import opening
 from innerloop.report.page import (
-    Absent,
     Block,
     Figure,
     Heading,
@@ -27,15 +28,18 @@ from innerloop.report.page import (
 from innerloop.report.tables_matrix import matrix
 from innerloop.report.verdict import chances, compared, detectable, headline, primary, verdicts
 from innerloop.report.words import MAIN_METRICS, METRIC, NOT_DONE, absence, budget_title, how_title
-from innerloop.results.names import CONTRASTS, COST, REFERENCE
-from innerloop.results.schema import Results, unique
+from innerloop.results.names import COST, REFERENCE
+from innerloop.results.schema import Results
 from innerloop.results.statistics import FEWEST_TASKS, unjudged
 
-Drawn = Sequence[Figure | Absent]
+Drawn = Sequence[Figure]
 
 
 def sections(results: Results, drawn: Drawn) -> list[PageSection]:
-    return [
+    first = opening(results, drawn)
+    drawn = [item for item in drawn if not any(item in part.blocks for part in first)]
+    parts = [
+        *first,
         _verdict(results),
         _notes(results),
         PageSection("detectable", "Smallest detectable difference", [*detectable(results)]),
@@ -48,26 +52,18 @@ def sections(results: Results, drawn: Drawn) -> list[PageSection]:
         _rerun(results),
         _environment(results),
     ]
+    return [part for part in parts if part.blocks]
 
 
 def _verdict(results: Results) -> PageSection:
     blocks: list[Block] = []
-    lacking = [row for row in results.rows if row.status != "done"]
-    if lacking or results.status != "done":
-        count = f"{len(lacking)} of {len(results.rows)} rows of the matrix failed or are not done" if lacking else ""
-        sentence = f"This comparison is not finished{': ' if count else ''}{count}."
-        if results.status == "done":
-            sentence = f"{count.capitalize()}; the rest is final."
-        blocks.append(say(sentence, " The notes say which and why." if lacking else "", style="warning"))
     if results.budgets:
         blocks += [primary(results), *filter(None, [chances(results)])]
     for budget in results.budgets:
         for how in results.hows(budget):
             blocks.append(Heading(f"{budget_title(budget).capitalize()}, {how_title(how)}"))
             blocks += [headline(results, budget, how), *verdicts(results, budget, how)]
-    if not results.budgets:
-        blocks.append(say("Nothing in these results was scored.", style="note"))
-    return PageSection("verdict", "Verdict", blocks)
+    return PageSection("verdict", "Every verdict, arm by arm", blocks)
 
 
 def _notes(results: Results) -> PageSection:
@@ -136,9 +132,7 @@ def _unseen(results: Results, drawn: Drawn) -> list[PageSection]:
                 f"t2-{budget or 'all'}", f"T2 · Unseen tasks, k-shot adaptation · {budget_title(budget)}", blocks
             )
         )
-    return found or [
-        PageSection("t2", "T2 · Unseen tasks", [say("No scores on unseen tasks are in these results.", style="note")])
-    ]
+    return found
 
 
 def _seen(results: Results, drawn: Drawn) -> PageSection:
@@ -153,8 +147,7 @@ def _seen(results: Results, drawn: Drawn) -> PageSection:
                 blocks.append(say(f"No score on seen tasks: {listed(others)}.", style="note"))
             blocks += _figures(drawn, "seen", budget)
             blocks += filter(None, [tables.others(results, budget, "seen")])
-        else:
-            blocks.append(say(f"No scores on seen tasks are in these results at {budget_title(budget)}.", style="note"))
+    blocks = blocks if len(blocks) > 1 else []
     return PageSection("t1", "T1 · Seen tasks, shared adapter, no adaptation", blocks)
 
 
@@ -162,9 +155,8 @@ def _contrasts(results: Results) -> PageSection:
     blocks: list[Block] = [
         say("What the schedule buys, and what training fewer parameters costs: two differences, exploratory.")
     ]
-    for name, pair in CONTRASTS.items():
-        if name not in {entry.name for entry in results.contrasts}:
-            blocks.append(say(f"{name.capitalize()} ({' − '.join(pair)}): not in these results.", style="note"))
+    if not results.contrasts:
+        return PageSection("contrasts", "", [])
     for budget in results.budgets:
         found = [entry for entry in results.contrasts if entry.budget == budget]
         last = max((entry.k for entry in found), default=0)
@@ -208,29 +200,22 @@ def _adaptation(results: Results, drawn: Drawn) -> PageSection:
             "The gap is test loss minus support loss after adapting: what was learned of the examples, not of the task."
         )
     ]
-    kinds = (
-        (tables_adaptation.adaptation, "adaptation gaps"),
-        (tables_adaptation.targets, "targets"),
-        (tables_adaptation.forgetting, "measures of forgetting"),
-    )
+    kinds = (tables_adaptation.adaptation, tables_adaptation.targets, tables_adaptation.forgetting)
     for budget in results.budgets:
-        blocks.append(Heading(budget_title(budget).capitalize()))
-        for how in results.hows(budget):
-            blocks += _figures(drawn, "adaptation", budget, how)
-        for build, what in kinds:
-            table = build(results, budget)
-            blocks.append(table or say(f"No {what} are in these results at {budget_title(budget)}.", style="note"))
-        blocks.append(say("The worst task of each arm stands in the T2 score tables."))
-    return PageSection("adaptation", "Adaptation and forgetting", blocks)
+        figures = [each for how in results.hows(budget) for each in _figures(drawn, "adaptation", budget, how)]
+        held = [*figures, *filter(None, (build(results, budget) for build in kinds))]
+        blocks += [Heading(budget_title(budget).capitalize()), *held] if held else []
+    return PageSection("adaptation", "Adaptation and forgetting", blocks if len(blocks) > 1 else [])
 
 
 def _training(results: Results, drawn: Drawn) -> PageSection:
-    blocks = [block for budget in results.budgets for block in _figures(drawn, "training", budget)]
+    blocks: list[Block] = [block for budget in results.budgets for block in _figures(drawn, "training", budget)]
     return PageSection("training", "Training curves", blocks)
 
 
 def _rerun(results: Results) -> PageSection:
-    blocks: list[Block] = [Listing("The whole comparison", results.command, results.matrix_yaml)]
+    whole = results.command or results.matrix_yaml
+    blocks: list[Block] = [Listing("The whole comparison", results.command, results.matrix_yaml)] if whole else []
     for row in results.rows:
         if row.config_yaml or row.command:
             title = f"{row.arm} · {budget_title(row.group)}"
@@ -253,8 +238,5 @@ def _where(results: Results) -> str:
     return ", ".join([*parts, f"commit {environment.commit or 'unknown'}"])
 
 
-def _figures(drawn: Drawn, kind: str, budget: str, how: str = "none") -> Iterable[Block]:
-    """The figures of a place, then a sentence for each that could not be drawn."""
-    here = [item for item in drawn if item.place == (kind, budget, how)]
-    yield from (item for item in here if isinstance(item, Figure))
-    yield from (say(text, style="note") for text in unique(i.sentence for i in here if isinstance(i, Absent)))
+def _figures(drawn: Drawn, kind: str, budget: str, how: str = "none") -> list[Figure]:
+    return [item for item in drawn if item.place == (kind, budget, how)]

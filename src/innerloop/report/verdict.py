@@ -4,7 +4,7 @@ primary      the contrast that was named before anything ran
 chances      how many others there are, which are exploratory
 verdicts     a sentence for each arm of a budget and adaptation
 headline     one sentence for a budget and adaptation
-spoken       the first of these as lines for a terminal
+why_unjudged  why nothing is said of a method
 compared     a difference in words, its verdict marked
 detectable   the smallest differences that could have been found
 """
@@ -12,7 +12,7 @@ detectable   the smallest differences that could have been found
 from collections.abc import Sequence
 
 from innerloop.report.page import Prose, Span, chance, counted, listed, say
-from innerloop.report.words import MAIN_METRICS, METRIC, Metric, absence, budget_title, how_title, printable, unequal
+from innerloop.report.words import MAIN_METRICS, METRIC, Metric, absence, budget_title, how_title, unequal
 from innerloop.results.entries import Difference, Judged, PrimaryContrast
 from innerloop.results.names import REFERENCE, How
 from innerloop.results.schema import Results
@@ -62,19 +62,12 @@ def headline(results: Results, budget: str, how: How) -> Prose:
     start = f"At {budget_title(budget)} and k = {k}, with {how_title(how)}, on tasks that training never saw, "
     if all(each.verdict in UNJUDGED for each in every):
         seeds, tasks = max(len(each.seeds) for each in every), max(len(each.tasks) for each in every)
-        return say(start, f"no verdict on a method: {_why(tasks=tasks, seeds=seeds)}.")
+        return say(start, f"no verdict on a method: {why_unjudged(tasks=tasks, seeds=seeds)}.")
     winners = {metric: _winners(differences, k) for metric, differences in found.items() if differences}
     if len({tuple(names) for names in winners.values()}) == 1:
         return say("Exploratory: at", start[2:], *_clause(next(iter(winners.values())), [*winners]), ".")
     clauses = [_clause(names, [metric]) for metric, names in winners.items()]
     return say("Exploratory: at", start[2:], *clauses[0], "; ", *clauses[1], ".")
-
-
-def spoken(results: Results) -> list[str]:
-    """The primary contrast, then a sentence for each budget and adaptation; the page has the rest."""
-    read = printable(results)
-    found = [headline(read, budget, how) for budget in read.budgets for how in read.hows(budget)]
-    return ["".join(span.text for span in prose.spans) for prose in (primary(read), *found)]
 
 
 def compared(metric: Metric, found: Judged, reference: str) -> list[str | Span]:
@@ -108,7 +101,7 @@ def detectable(results: Results) -> list[Prose]:
     sizes = [f"{m.size(size)} {m.unit}" for m in MAIN_METRICS if (size := getattr(known, m.name)) is not None]
     seeds, tasks = len(results.protocol.seeds), len(results.tasks("unseen"))
     if not sizes and unjudged(tasks=tasks, seeds=seeds):
-        return [say(f"This comparison can't tell methods apart: {_why(tasks=tasks, seeds=seeds)}.")]
+        return [say(f"This comparison can't tell methods apart: {why_unjudged(tasks=tasks, seeds=seeds)}.")]
     if not sizes:
         return [say("These results don't say which difference could have been detected.", style="note")]
     paragraphs = [
@@ -123,7 +116,7 @@ def detectable(results: Results) -> list[Prose]:
     return paragraphs
 
 
-def _why(*, tasks: int, seeds: int) -> str:
+def why_unjudged(*, tasks: int, seeds: int) -> str:
     """Why nothing is said of a method."""
     few_seeds = unjudged(tasks=tasks, seeds=seeds) == THESE_VALUES
     count, noun = (seeds, "training seed") if few_seeds else (tasks, "task")

@@ -32,6 +32,15 @@ for (const button of document.querySelectorAll("thead button")) {
   button.addEventListener("click", () => sort(button.closest("th")));
 }
 
+// What an address names is opened.
+function unfold() {
+  const part = document.getElementById(location.hash.slice(1));
+  const folded = part?.querySelector(":scope > details");
+  if (folded) folded.open = true;
+}
+addEventListener("hashchange", unfold);
+unfold();
+
 // Paper can't be unfolded.
 let folded = [];
 addEventListener("beforeprint", () => {
