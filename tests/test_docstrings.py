@@ -14,6 +14,7 @@ import pytest
 
 import innerloop
 from innerloop import Adapted, Learned, MetaTrainer, MetaTrainingArguments, load_config, load_run
+from innerloop.comparison.eval import evaluate, protocol_of
 from innerloop.data.tasks import Example, Task
 from innerloop.engine.parts import make_space, make_trainer
 from innerloop.engine.session import prepare
@@ -48,10 +49,8 @@ def shared(world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[d
         small = {"method": "meta-lora", "max_steps": 2, "tasks_per_step": 2}
         done, other = (MetaTrainingArguments(output_dir=f"runs/{name}", **small) for name in ("done", "other"))
         trainer = MetaTrainer(model, done, train_dataset=TASKS, held_out=["dee"], tokenizer=tokenizer)
-        trainer.train()
-        trainer.evaluate(k=[0, 4], draws=2)
-        (results,) = folder.rglob("results.json")
-        results.rename("results.json")
+        protocol = protocol_of(trainer.config, k=[0, 4], draws=2)
+        evaluate(trainer.train(), protocol, lambda *_: None).results.write(Path("results.json"))
         learned = load_run("runs/done")
         session = prepare(load_config("run.yaml"), model=world.model)
         ((_, batches),) = session.streams()

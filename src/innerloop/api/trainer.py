@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Any
 from innerloop.api.arguments import MetaTrainingArguments
 from innerloop.api.callbacks import Callbacks
 from innerloop.api.models import given_model
-from innerloop.api.tasks import TASK, GivenTasks, given_tasks
-from innerloop.comparison.eval import evaluate, protocol_of
 from innerloop.config.loading import RunConfig, load_config
 from innerloop.config.output_dir import read_manifest
 from innerloop.data.examples import read_tasks
+from innerloop.data.given import TASK, GivenTasks, given_tasks
 from innerloop.data.sampler import fitting_sizes, prompts_of
 from innerloop.engine.dtypes import of_dtype
 from innerloop.engine.groundwork import Groundwork, groundwork
@@ -25,10 +24,10 @@ from innerloop.learning.methods import METHODS
 from innerloop.loading.shapes import skeleton
 from innerloop.planning import budget
 from innerloop.planning.devices import chosen
-from innerloop.results.schema import Results
 from innerloop.runs import meta_train as runs
 from innerloop.runs.again import done_before
 from innerloop.runs.checkpoint import newest
+from innerloop.runs.evaluating import Evaluation
 from innerloop.runs.learned import Learned
 
 if TYPE_CHECKING:
@@ -72,7 +71,7 @@ class MetaTrainer:
         task_column: str = TASK,
         callbacks: "Sequence[TrainerCallback]" = (),
     ) -> None:
-        self.args = args
+        self.args, self.task_column = args, task_column
         name, self.model = given_model(model, processing_class or tokenizer)
         tasks = given_tasks(train_dataset, task_column=task_column, held_out=held_out)
         if eval_dataset is not None:
@@ -157,18 +156,19 @@ class MetaTrainer:
         faults.raise_if_any()
         return True
 
-    def evaluate(self, *, k: Sequence[int] = (0, 8), draws: int = 5) -> Results:
-        """The held-out tasks' scores with k examples each, as `innerloop eval` gives them.
+    def evaluate(self, tasks: Any = None, *, k: Sequence[int] = (0, 8), draws: int = 5) -> Evaluation:
+        """How well what was learned adapts to k examples of each task, as `Learned.evaluate` has it.
 
-        >>> results = trainer.evaluate(k=[0, 4], draws=2)
-        >>> sorted({score.k for score in results.scores})
-        [0, 4]
+        >>> print(trainer.evaluate(k=[0, 4], draws=2))
+        1 tasks, ...
+        k     exact answers                 nats per answer token
+        0     ...
+        4     ...
 
-        Raises UserError before `train`, and where no task is held out or one has fewer than k examples.
+        tasks   by default those that were held out
+        Raises UserError before `train`, and as `Learned.evaluate`.
         """
-        learned = self.learned
-        protocol = protocol_of(learned.config, k=k, draws=draws)
-        return evaluate(learned, protocol, lambda *_: None).results
+        return self.learned.evaluate(tasks, k=k, draws=draws, task_column=self.task_column)
 
     @property
     def learned(self) -> Learned:

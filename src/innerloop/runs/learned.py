@@ -3,11 +3,11 @@
 Learned         a trained initialization: adapt(examples), save_pretrained(folder)
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import inf
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -18,8 +18,10 @@ from innerloop.artifacts.export import export_adapter, export_model, reload_logi
 from innerloop.config.loading import RunConfig
 from innerloop.data.encoder import Encoder, Examples, form_of
 from innerloop.data.encoding import EncodedTask
+from innerloop.data.given import TASK, given_tasks, task_examples
 from innerloop.data.tasks import Task
 from innerloop.data.token_ids import Encoded
+from innerloop.engine.groundwork import Say, groundwork
 from innerloop.engine.inspection import check_tokens
 from innerloop.engine.last_round import LastRound
 from innerloop.engine.sources import encoder_of
@@ -31,6 +33,7 @@ from innerloop.loading.models import LoadedModel
 from innerloop.numerics.rounding import seeded
 from innerloop.numerics.tensors import per_task
 from innerloop.runs.adapted import Adapted, check_count
+from innerloop.runs.evaluating import Evaluation, check_enough, evaluation
 from innerloop.spaces.space import ParameterSpace
 
 
@@ -127,6 +130,42 @@ class Learned:
         losses = tuple(reached.losses.mean(1).tolist())
         to = AdaptedTo(len(task.pool), inner.optimizer.said, losses)
         return Adapted(self, reached.values, losses, form_of(task.task.pool), to)
+
+    def evaluate(
+        self,
+        tasks: Any = None,
+        *,
+        k: Sequence[int] = (0, 8),
+        draws: int = 5,
+        test: int | None = None,
+        task_column: str = TASK,
+        say: Say = lambda *_: None,
+    ) -> Evaluation:
+        """How well it adapts to k examples of each task, by the task's test examples.
+
+        >>> found = learned.evaluate({"gus": examples, "hal": examples}, k=[0, 2], draws=1)
+        >>> found["eval_exact"] == found.k[2].exact.mean, sorted(found.k[2].tasks)
+        (True, ['gus', 'hal'])
+
+        tasks        a mapping of names to records, or a Dataset or DatasetDict with a column of tasks; by default the
+                     tasks that the run held out, with the test examples that they have there
+        draws        of the k examples, of which scores are means
+        test         test examples of each of `tasks`; by default half of the smallest's, or what the largest k leaves
+        task_column  of a Dataset
+        say          told of the progress
+        Raises UserError for tasks that can't be read or have too few examples, with all of them.
+        """
+        check_count(draws, "draws")
+        if tasks is None:
+            encoded = groundwork(self.config, model=self.model, say=say).held_out
+            if not encoded:
+                raise UserError(Fault("this run held no task out", "tasks", expected="tasks to score"))
+        else:
+            given = given_tasks(tasks, task_column=task_column)
+            encoded = self.encoder.tasks(task_examples(given, self.encoder, most=max(k, default=0), test=test))
+            check_tokens(encoded, self.model)
+        check_enough(encoded, k)
+        return evaluation(self.space, self.inner, encoded, k=k, draws=draws, seed=self.config.seed, say=say)
 
     def encoded(self, examples: Examples, *, columns: Mapping[str, str] | None = None) -> list[Encoded]:
         """Fitted to tasks.max_length as in training. Raises UserError where none fits.
