@@ -69,3 +69,13 @@ def test_what_is_no_folder_and_no_run_is_refused(tmp_path: Path) -> None:
         list_runs(tmp_path / "gone")
     with pytest.raises(UserError, match=r"no manifest\.json here"):
         differences(tmp_path, tmp_path)
+
+
+def test_an_evaluation_is_no_step(two: tuple[Path, Path], tmp_path: Path) -> None:
+    for name in ("manifest.json", "metrics.jsonl"):
+        (tmp_path / name).write_bytes((two[0] / name).read_bytes())
+    (before,) = list_runs(tmp_path)
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 2, "eval": {"nats": 1.5, "tasks": {}}}\n')
+    (after,) = list_runs(tmp_path)
+    assert (after.step, after.loss) == (before.step, before.loss)

@@ -96,3 +96,11 @@ def test_a_key_is_within_its_sections() -> None:
     assert within("a.b", "a.b")
     assert not within("a.bc", "a.b")
     assert not within("a", "a.b")
+
+
+def test_an_evaluation_has_as_many_examples_as_a_step() -> None:
+    tasks = {"suite": "math-science", "validation": ["lcm"], "support": 5}
+    config = load_config(minimal("joint-lora", tasks=tasks, evaluate={"every": 5}))
+    assert config.evaluate is not None
+    assert (config.evaluate.k, config.evaluate.metric, config.evaluate.export) == (5, "nats", "best")
+    assert config.evaluate.patience is None

@@ -117,6 +117,8 @@ def test_a_changed_value_of_every_key_shows_in_the_resolved_config(key: str) -> 
         before["memory"] = {"trunk_cache": True}
     if key in ("memory.lean", "memory.offload"):
         before |= {"model": {"name": "m", "dtype": "bfloat16"}, "method": {"name": "fomaml"}}
+    if key.startswith("evaluate."):
+        before |= {"tasks": {"suite": "math-science", "validation": ["lcm"]}, "evaluate": {"every": 1}}
     after = load_config(before, [f"{key}={json.dumps(OTHER[key])}"])
     assert get(after.resolved(), key) == OTHER[key]
     assert get(load_config(before).resolved(), key) != OTHER[key]

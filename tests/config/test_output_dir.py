@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from innerloop.config.output_dir import empty_folder, read_manifest
+from innerloop.config.output_dir import empty_folder, read_lines, read_manifest
 from innerloop.errors import UserError
 from innerloop.files import LOCK
 from innerloop.runs.journal import Journal
@@ -49,3 +49,11 @@ def test_a_folder_that_cannot_be_made_is_the_users_error(tmp_path: Path) -> None
         with pytest.raises(UserError, match="output_dir: no folder for a run"):
             empty_folder(folder)
     assert files_of(tmp_path) == {"file": b"mine"}
+
+
+def test_lines_of_steps_and_of_evaluations_are_told_apart_and_half_a_line_is_left_out() -> None:
+    step, evaluation = '{"step": 2, "loss": 1.5}', '{"step": 2, "eval": {"nats": 1.5}}'
+    found = read_lines(f"{step}\n{evaluation}\n{step[:-3]}")
+    assert found.steps == [{"step": 2, "loss": 1.5}]
+    assert found.evaluations == [{"step": 2, "eval": {"nats": 1.5}}]
+    assert read_lines("") == ([], [])

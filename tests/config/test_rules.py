@@ -4,6 +4,8 @@ from typing import Any
 
 import pytest
 
+from config_examples import faults_of, minimal
+from innerloop.config.loading import load_config
 from innerloop.config.rules import conflicts, lora_sibling, unread
 from innerloop.learning.methods import METHODS
 
@@ -26,6 +28,7 @@ VALUES: dict[str, Any] = {
     "memory.lean": False,
     "memory.offload": False,
     "model.dtype": "float32",
+    "evaluate.every": 5,
 }
 
 
@@ -39,6 +42,7 @@ def test_what_a_method_does_not_read_follows_from_its_row(method: str) -> None:
     expected = {"tasks.columns", "tasks.verifier", "memory.trunk_cache_gb"}
     expected |= set() if row.space.reads_lora else {"method.lora", "method.inner.optimizer.loraplus_lr_ratio"}
     expected |= set() if row.rule.reads_query else {"tasks.query"}
+    expected |= {"evaluate"} if row.one_task else set()
     expected |= {f"method.{option}" for option in ("inner", "keep_task_adapters") if option not in row.rule.options()}
     assert unread_keys(**{"method.name": method}) == expected
 
@@ -140,3 +144,17 @@ def test_a_trunk_needs_layers_below_it() -> None:
     assert "first layer" in next(conflicts({**cached, "method.lora.layers": [0, 3]})).problem
     assert not list(conflicts({**cached, "method.lora.layers": [1, 3]}))
     assert not list(conflicts(cached))
+
+
+def test_validation_during_training_needs_its_tasks_and_one_initialization() -> None:
+    validated = {"suite": "math-science", "validation": ["lcm"]}
+    evaluate = {"evaluate": {"every": 5}}
+    assert load_config(minimal("meta-lora", tasks=validated, **evaluate)).evaluate is not None
+    assert load_config(minimal("meta-lora", tasks=validated)).evaluate is None
+    (fault,) = faults_of(minimal("meta-lora", **evaluate))
+    assert fault.startswith("evaluate: read only with tasks to validate on")
+    assert "tasks.validation" in fault
+    (fault,) = faults_of(minimal("lora", tasks=validated, **evaluate))
+    assert '"lora" trains one adapter for each task' in fault
+    (fault,) = faults_of(minimal("meta-lora", tasks=validated, evaluate={"k": 3}))
+    assert "evaluate.every" in fault

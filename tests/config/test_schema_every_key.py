@@ -34,6 +34,8 @@ SGD = {f"{OUTER}.name": "sgd", f"{OUTER}.lr": 0.1}
 SUITE = {"tasks.suite": "hidden-rules", "tasks.instances": 1, "tasks.folder": ABSENT}
 SHORT = {"tasks.examples_per_task": 8, "tasks.held_out": [], "tasks.max_length": 2000, "outer.steps": 1}
 
+RISING = {f"{OUTER}.lr": 0.3, "outer.clip": None, "outer.warmup": 6, "evaluate.every": 2}  # step 2 is the best
+
 RUNS: dict[str, tuple[str, dict[str, Any]]] = {
     "meta-lora": ("meta-lora", {**STEPS, **ADAMW}),
     "fomaml-lora": ("fomaml-lora", STEPS),
@@ -43,6 +45,7 @@ RUNS: dict[str, tuple[str, dict[str, Any]]] = {
     "suite": ("joint-lora", {**SUITE, **SHORT}),
     "truncated": ("joint-lora", {"tasks.max_length": 12, "tasks.on_too_long": "truncate"}),
     "clipped": ("joint-lora", {**SGD, "outer.clip": 0.01}),
+    "validated": ("fomaml-lora", {**STEPS, **RISING, "outer.steps": 6, "tasks.validation": [NAMES[0]]}),
 }
 
 
@@ -119,6 +122,11 @@ CHANGES: dict[str, Change] = {
     "memory.offload": of("memory.offload", run="all of bfloat16"),
     "save.every": of("save.every"),
     "save.keep": of("save.keep"),
+    "evaluate.every": Change(3, run="validated", shows="files"),
+    "evaluate.k": Change(0, run="validated", shows="files"),
+    "evaluate.metric": of("evaluate.metric", run="validated", shows="files"),
+    "evaluate.patience": of("evaluate.patience", run="validated", shows="files"),
+    "evaluate.export": of("evaluate.export", run="validated"),
     "report_to": of("report_to", shows="files"),
     "seed": of("seed"),
     "output_dir": Change("elsewhere"),

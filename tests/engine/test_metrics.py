@@ -1,8 +1,10 @@
-"""A line of metrics.jsonl from what a step gave."""
+"""A line of metrics.jsonl from what a step, or an evaluation, gave."""
+
+import json
 
 import torch
 
-from innerloop.engine.metrics import Metrics, metrics_of
+from innerloop.engine.metrics import Evaluation, Metrics, metrics_of
 from innerloop.engine.non_finite import Round
 
 
@@ -12,3 +14,13 @@ def test_losses_are_means_over_tasks_before_the_first_and_the_last_inner_step() 
     assert metrics_of(found, step=7, tokens=(10, 12), skipped=("c",)) == Metrics(7, 2.0, 3.0, 1.5, 0.5, 10, 12, ("c",))
     without = metrics_of(found._replace(support=None), step=7, tokens=(10, 12), skipped=())
     assert (without.support_loss_first, without.support_loss_last) == (None, None)
+
+
+def test_an_evaluation_comes_back_from_its_line_and_shows_what_is_a_number() -> None:
+    nats = Evaluation(5, 1.5, {"a": {"nats": 1.0}, "b": {"nats": 2.0}})
+    both = Evaluation(5, None, {"a": {"nats": None, "exact": 0.5}}, exact=0.5)
+    for found in (nats, both):
+        assert Evaluation.of_line(json.loads(json.dumps(found.line()))) == found
+    assert nats.line()["eval"].keys() == {"nats", "tasks"}
+    assert both.line()["eval"].keys() == {"nats", "exact", "tasks"}
+    assert (nats.numbers(), both.numbers()) == ({"eval/nats": 1.5}, {"eval/exact": 0.5})

@@ -15,7 +15,9 @@ from innerloop.data.encoding import EncodedTask
 from innerloop.data.token_ids import Encoded
 from innerloop.engine.session import Session, prepare
 from innerloop.evaluation.kshot import (
+    Chunk,
     TaskScore,
+    adapt,
     adapt_and_score,
     choose,
     draw_support,
@@ -116,6 +118,22 @@ def test_one_adaptation_gives_the_scores_after_each_number_of_steps(session: Ses
     assert nats_of(found[0]) != pytest.approx(nats_of(found[1]), rel=1e-3)
     assert nats_of(found[1]) != pytest.approx(nats_of(found[3]), rel=1e-3)
     assert same(space.shared, shared)
+
+
+def test_smaller_forwards_give_the_same(session: Session, space: ParameterSpace) -> None:
+    tasks, supports = session.train, supports_of(session.train)
+
+    def nats(tokens: int | None) -> list[float]:
+        found: list[TaskScore] = []
+
+        def look(taken: int, values: TensorSet, chunk: Chunk) -> None:
+            if taken == INNER.steps:
+                found.extend(score(space, values, chunk.tasks, tokens=tokens))
+
+        adapt(space, INNER, supports, tasks, look=look, tokens=tokens)
+        return nats_of(found)
+
+    assert nats(1) == pytest.approx(nats(None), rel=1e-4)
 
 
 def test_more_steps_than_the_inner_loop_has_are_taken_and_no_others(session: Session, space: ParameterSpace) -> None:

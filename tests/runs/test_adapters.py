@@ -22,7 +22,8 @@ def session_of(world: World, method: str, folder: Path, **changes: Any) -> Sessi
 def opened(session: Session, **told: Any) -> MetaRun:
     folder = session.config.output_dir
     folder.mkdir()
-    return MetaRun(session, Journal(folder, {}), **{"start": None} | told)
+    about = {"config": session.config.resolved(), "model": {}}
+    return MetaRun(session, Journal(folder, about), **{"start": None} | told)
 
 
 def test_fit_takes_the_steps_that_are_left_and_reports_each(world: World) -> None:

@@ -37,8 +37,11 @@ def test_what_is_behind_is_there_from_the_start(tmp_path: Path) -> None:
         first.record(step=step)
     again = Journal(tmp_path, {}, metrics="".join(first.metrics.splitlines(keepends=True)[:2]))
     assert lines(tmp_path) == [{"step": 1}, {"step": 2}]
+    assert again.steps == 2
+    again.record(step=2, eval={"nats": 1.5})
     again.record(step=3, loss=0.5)
-    assert lines(tmp_path)[2:] == [{"step": 3, "loss": 0.5}]
+    assert lines(tmp_path)[2:] == [{"step": 2, "eval": {"nats": 1.5}}, {"step": 3, "loss": 0.5}]
+    assert again.steps == 3, "of outer steps"
 
 
 @settings(max_examples=15, deadline=None)

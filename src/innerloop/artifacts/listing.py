@@ -129,7 +129,7 @@ def _of(folder: Path) -> Listed:
 
 
 def _last(metrics: Path) -> dict[str, Any]:
-    """The last whole line; {} where there is none."""
+    """The last whole line of a step; {} where there is none."""
     try:
         with metrics.open("rb") as file:
             file.seek(max(0, metrics.stat().st_size - TAIL_BYTES))
@@ -141,6 +141,6 @@ def _last(metrics: Path) -> dict[str, Any]:
             found = json.loads(line)
         except ValueError:
             continue
-        if isinstance(found, dict):
+        if isinstance(found, dict) and "eval" not in found:
             return found
     return {}

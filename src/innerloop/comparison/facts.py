@@ -11,14 +11,14 @@ from typing import Any
 
 from innerloop.comparison.matrix import IN_CONTEXT
 from innerloop.config.loading import load_config
-from innerloop.config.output_dir import METRICS
+from innerloop.config.output_dir import METRICS, read_lines
 from innerloop.files import MANIFEST
 from innerloop.results.cell_files import Spent, Training
 
 
 def run_facts(output: Path) -> dict[str, Any]:
     said = json.loads((output / MANIFEST).read_text())
-    lines = [json.loads(line) for line in (output / METRICS).read_text().splitlines()]
+    lines = read_lines((output / METRICS).read_text()).steps
     config, plan, seconds = load_config(said["config"]), said["plan"], said["timing"]["seconds"]
     row, method = config.method.row, config.method.build()
     inner = config.method.inner.steps * method.passes_per_step if config.method.inner else 0

@@ -44,6 +44,7 @@ def defaults(given: Mapping[str, Any]) -> dict[str, Any]:
         "method.inner.clip": inner.clip,
         "method.inner.batch_size": given.get("tasks.support", DEFAULTS["tasks.support"]),
         **{f"method.{option.name}": option.default for rule in (*rules, row.rule) for option in own_options(rule)},
+        "evaluate.k": given.get("tasks.support", DEFAULTS["tasks.support"]),
         "outer.tasks_per_step": 1 if row.one_task else 4,
         "memory.trunk_cache_gb": 16,
         **_optimizer("method.inner.optimizer", inner, given),

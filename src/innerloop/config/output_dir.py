@@ -2,13 +2,14 @@
 
 occupied, empty_folder    whether a new run can have a folder, and that folder
 read_manifest   what an earlier start said in it
+METRICS, Lines, read_lines   what was measured: a line for each outer step, and for each evaluation between them
 """
 
 import json
 import os
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from innerloop.errors import Fault, Faults, UserError
 from innerloop.files import LOCK, MANIFEST, is_leftover, make_folder
@@ -64,3 +65,19 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
 
 
 METRICS = "metrics.jsonl"
+
+
+class Lines(NamedTuple):
+    """steps: of the outer steps; evaluations: of validation tasks, each with its own under `eval`."""
+
+    steps: list[dict[str, Any]]
+    evaluations: list[dict[str, Any]]
+
+
+def read_lines(text: str) -> Lines:
+    """The text of a run's metrics.jsonl. A last line that was not written to its end is left out."""
+    found = Lines([], [])
+    for line in text.split("\n")[:-1]:
+        said = json.loads(line)
+        (found.evaluations if "eval" in said else found.steps).append(said)
+    return found

@@ -23,6 +23,7 @@ INNER_OPTIMIZER = "method.inner.optimizer.name"
 A_FORWARD, A_STEP, TRUNK_CACHE = "memory.tasks_per_forward", "outer.tasks_per_step", "memory.trunk_cache"
 LEAN, OFFLOAD, DTYPE = "memory.lean", "memory.offload", "model.dtype"
 SUPPORT, QUERY, EXAMPLES = "tasks.support", "tasks.query", "tasks.examples_per_task"
+EVALUATE, EVALUATE_EVERY, VALIDATION = "evaluate", "evaluate.every", "tasks.validation"
 
 
 class Objection(NamedTuple):
@@ -56,6 +57,7 @@ def unread(values: Values) -> Iterator[Objection]:
         yield _without("tasks.verifier", "tasks.folder", "a folder")
     if values.get("tasks.suite") not in SIZED:
         yield _without("tasks.instances", "tasks.suite", f"the suite {' or '.join(SIZED)}")
+    yield from _unread_without_validation(values)
     if values.get(TRUNK_CACHE) is not True:
         keys = ("memory.trunk_cache_gb", TRUNK_CACHE)
         yield Objection(keys, f"read only with {TRUNK_CACHE}: true", f"leave it out, or true in {TRUNK_CACHE}")
@@ -86,6 +88,18 @@ def _unread_by_method(name: str) -> Iterator[Objection]:
         lora = f"{right}, which reads method.lora.r and the rest"
         yield Objection(("method.lora", METHOD), problem, f"{lora}; or leave it out")
         yield Objection((LORAPLUS, METHOD), problem, f"{right}; or leave it out")
+
+
+def _unread_without_validation(values: Values) -> Iterator[Objection]:
+    name = values.get(METHOD)
+    if name in METHODS and METHODS[name].one_task:
+        problem = f'"{name}" trains one adapter for each task: there is no initialization to adapt to others'
+        yield Objection((EVALUATE, METHOD), problem, "leave it out, or a method that shares one initialization")
+    elif not values.get(VALIDATION):
+        yield _without(EVALUATE, VALIDATION, "tasks to validate on")
+    elif EVALUATE_EVERY not in values:
+        right = f"a number of steps in {EVALUATE_EVERY}; or leave it out"
+        yield Objection((EVALUATE, EVALUATE_EVERY), f"read only with {EVALUATE_EVERY}", right)
 
 
 def _source_conflicts(values: Values) -> Iterator[Objection]:

@@ -33,7 +33,7 @@ from innerloop.trackers import TRACKERS
 
 BROKEN_METHODS = install()
 VERIFIER_NAMES = verifier_names()
-NULLABLE = {"tasks.examples_per_task", "method.inner.clip", "outer.clip"}
+NULLABLE = {"tasks.examples_per_task", "method.inner.clip", "outer.clip", "evaluate.patience"}
 OPTIMIZERS: dict[str, type[Optimizer]] = {"sgd": Sgd, "adamw": AdamW}
 ABSENT: Any = object()
 
@@ -252,6 +252,16 @@ class SaveSection(Section):
     keep: int = _count(2)
 
 
+class EvaluateSection(Section):
+    """Validation tasks during training: how often, how, and what follows from it."""
+
+    every: int = _count()
+    k: int = _key(means="whole number, 0 or above", ge=0)
+    metric: Literal["nats", "exact"] = _key("nats", means="nats or exact")
+    patience: int | None = _count(None, means="whole number above 0, or null")
+    export: Literal["best", "last"] = _key("best", means="best or last")
+
+
 class RunConfig(Section):
     """Made by `load_config`, which also checks what goes together."""
 
@@ -261,6 +271,7 @@ class RunConfig(Section):
     outer: OuterSection
     memory: MemorySection
     save: SaveSection
+    evaluate: EvaluateSection | None = None
     report_to: Annotated[tuple[TrackerName, ...], _Tuple, AfterValidator(_different)] = _key(
         (), means=f"list of different ones of {', '.join(TRACKERS)}"
     )

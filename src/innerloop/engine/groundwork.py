@@ -25,7 +25,14 @@ from innerloop.data.tasks import Task
 from innerloop.data.token_ids import Encoded
 from innerloop.data.verifiers import unreadable
 from innerloop.engine.inspection import check_tokens, warnings_of
-from innerloop.engine.sources import check_sizes, encoder_of, on_a_day, placeholder_tasks, read_run_tasks
+from innerloop.engine.sources import (
+    check_sizes,
+    check_validation,
+    encoder_of,
+    on_a_day,
+    placeholder_tasks,
+    read_run_tasks,
+)
 from innerloop.errors import Fault, Faults
 from innerloop.loading.architecture import check_rotation, longest_alone, too_long_to_batch
 from innerloop.loading.models import LoadedModel, check_weights, load_tokenizer
@@ -148,6 +155,8 @@ class _Look:
         if roles and self.sound(*_SIZES):
             groups = [[task.task for task in group] for group in every] if every else list(roles)
             check_sizes(self.config, groups[2] if self._one_task else groups[0], self.faults)
+        if every and not self.assumed and self.sound("evaluate"):
+            check_validation(self.config, every[1], self.faults)
         if every is None or roles is None or self.bare is None:
             return None
         read = roles._replace(train=[]) if self._one_task else roles

@@ -1,10 +1,12 @@
-"""What one outer step measured, a line of metrics.jsonl.
+"""What is measured during training, a line of metrics.jsonl each: outer steps, and evaluations between them.
 
-Metrics      loss, gradient norm, tokens
+Metrics      of a step: loss, gradient norm, tokens
 metrics_of   a step's Round -> Metrics
+Evaluation   of validation tasks: nats, and the share of right answers
 """
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from innerloop.engine.non_finite import Round
 
@@ -46,3 +48,29 @@ def metrics_of(found: Round, *, step: int, tokens: tuple[int, int], skipped: tup
         computed_tokens=tokens[1],
         skipped=skipped,
     )
+
+
+class Evaluation(NamedTuple):
+    """After `step` outer steps: nats per answer token and, where answers are generated, the share that is right.
+
+    Each is a mean over tasks, whose own numbers are beside it; None stands for one that isn't finite.
+    """
+
+    step: int
+    nats: float | None
+    tasks: Mapping[str, Mapping[str, float | None]]
+    exact: float | None = None
+
+    def line(self) -> dict[str, Any]:
+        """Without `exact` where nothing was generated."""
+        exact = {"exact": self.exact} if any("exact" in task for task in self.tasks.values()) else {}
+        return {"step": self.step, "eval": {"nats": self.nats, **exact, "tasks": self.tasks}}
+
+    @classmethod
+    def of_line(cls, line: Mapping[str, Any]) -> "Evaluation":
+        return cls(step=line["step"], **line["eval"])
+
+    def numbers(self, prefix: str = "eval/") -> dict[str, float]:
+        """What a plot can show of it, by name."""
+        values = {"nats": self.nats, "exact": self.exact}
+        return {f"{prefix}{name}": value for name, value in values.items() if value is not None}

@@ -2,11 +2,13 @@
 
 make_space       a space at its starting values
 make_trainer     what takes outer steps on it
+own_adaptation   a run's own inner loop, for examples of a task that it hasn't seen
 lowest_trained   the lowest trained layer: outputs of those below are computed once per example
 companies_of     which examples go through those layers together
 """
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -17,6 +19,7 @@ from innerloop.data.tasks import token_key
 from innerloop.engine.hidden_states import HiddenStates
 from innerloop.engine.schedules import rate_of
 from innerloop.engine.trainer import Trainer
+from innerloop.learning.inner_loop import InnerLoop
 from innerloop.loading.architecture import decoder_layers
 from innerloop.spaces.kinds import SpaceOptions
 from innerloop.spaces.lora import chosen_layers
@@ -82,6 +85,19 @@ def make_trainer(config: RunConfig, space: ParameterSpace, *, tasks_per_forward:
         rate_of=rate_of(config.outer.schedule, warmup=config.outer.warmup, steps=config.outer.steps),
         ema=config.outer.ema,
     )
+
+
+def own_adaptation(config: RunConfig) -> InnerLoop:
+    """The run's inner loop, or the default of its kind of space.
+
+    >>> own_adaptation(load_config("run.yaml")).steps
+    2
+    """
+    section = config.method.inner
+    if section is None:
+        return config.method.row.adaptation
+    whole = section.batch_size >= config.tasks.support  # of any number of examples, then
+    return replace(section.build(), batch_size=None if whole else section.batch_size)
 
 
 def lowest_trained(config: RunConfig, model: Any) -> int:

@@ -5,6 +5,7 @@ placeholder_tasks     a suite's tasks with nothing in them, where only their num
 encoder_of, on_a_day  how they are read, and what day it is then
 examples_a_round      support and query examples that a step draws of a task
 check_sizes           whether the tasks fill a step
+check_validation      whether validation tasks can be evaluated during training
 """
 
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from innerloop.config.loading import RunConfig
 from innerloop.data.encoder import Encoder
+from innerloop.data.encoding import EncodedTask
 from innerloop.data.examples import read_tasks
 from innerloop.data.sampler import prompts_of
 from innerloop.data.suites import build_suite, suite_task_names
@@ -107,3 +109,15 @@ def check_sizes(config: RunConfig, train: Sequence[Task], faults: Faults) -> Non
     if config.outer.tasks_per_step > len(train):
         right = f"at most {len(train)}, the tasks to train on"
         faults.add("more tasks than there are", "outer.tasks_per_step", config.outer.tasks_per_step, right)
+
+
+def check_validation(config: RunConfig, validation: Sequence[EncodedTask], faults: Faults) -> None:
+    """Adds a fault for each task that is to be evaluated during training and is too small for that."""
+    if config.evaluate is None:
+        return
+    for task in validation:
+        if len(task.pool) < config.evaluate.k:
+            right = f"at most {len(task.pool)}, the examples of {task.task.name}"
+            faults.add("more examples than a task has", "evaluate.k", config.evaluate.k, right)
+        if not task.test:
+            faults.add("no test example is left", f"task {task.task.name}", expected="more examples, or other tasks")

@@ -87,15 +87,17 @@ def adapted(
     inner: InnerLoop,
     support: Sequence[Sequence[Encoded]],
     *,
+    tokens: int | None = None,
     before_step: Callable[[TensorSet, Batch], None] | None = None,
 ) -> Reached:
     """K steps from the shared values on T tasks' support: what `Learned.adapt`, eval and compare all do.
 
-    The step's examples are `inner_batches`'; they go through the model in parts that a token budget bounds.
+    tokens  of a forward with its gradient at most; None: the device's `tokens_per_forward`
+    The step's examples are `inner_batches`'; they go through the model in parts that these tokens bound.
     """
     options = {"steps": max(inner.steps, 1), "batch_size": inner.batch_size, "packed": packs(space.model)}
     batches = inner_batches(support, **options)
-    bounded = InParts(space, tokens=tokens_per_forward(space.device))
+    bounded = InParts(space, tokens=tokens or tokens_per_forward(space.device))
     return inner.adapt(bounded, per_task(space.shared, len(support)), batches, before_step=before_step)
 
 
@@ -106,10 +108,14 @@ def adapt(
     tasks: Sequence[EncodedTask],
     *,
     look: Look,
+    tokens: int | None = None,
     on_pass: OnPass = _ignore,
 ) -> None:
-    """Every task on its own from the shared values; `look` sees the values before each step and after the last."""
-    for chunk in _chunks(space, supports, tasks):
+    """Every task on its own from the shared values; `look` sees the values before each step and after the last.
+
+    tokens   as of `adapted`
+    """
+    for chunk in _chunks(space, supports, tasks, tokens=tokens or tokens_per_forward(space.device)):
         taken = 0
         if not chunk.support[0]:  # k = 0
             look(0, per_task(space.shared, len(chunk.tasks)), chunk)
@@ -121,7 +127,7 @@ def adapt(
             taken += 1
             on_pass(batch.token_count)
 
-        reached = adapted(space, inner, chunk.support, before_step=before_step)
+        reached = adapted(space, inner, chunk.support, tokens=tokens, before_step=before_step)
         look(taken, reached.values, chunk)
 
 
@@ -150,10 +156,14 @@ def score(
     values: Mapping[str, Tensor],
     tasks: Sequence[EncodedTask],
     *,
+    tokens: int | None = None,
     on_pass: OnPass = _ignore,
 ) -> list[TaskScore]:
-    """Every task's test examples under its own values (T, ...); correct = greedy decoding gives the answer."""
-    found = score_examples(space, values, [task.test for task in tasks])
+    """Every task's test examples under its own values (T, ...); correct = greedy decoding gives the answer.
+
+    tokens   as of `adapted`: of a forward without a gradient several times as many
+    """
+    found = score_examples(space, values, [task.test for task in tasks], tokens=tokens)
     on_pass(_tokens([example for task in tasks for example in task.test]))
     rows = zip(tasks, found.nats.tolist(), found.stop_nats.tolist(), found.exact.float().tolist(), strict=True)
     return [
@@ -162,11 +172,17 @@ def score(
     ]
 
 
-def score_examples(space: ParameterSpace, values: Mapping[str, Tensor], examples: Sequence[Sequence[Encoded]]) -> Score:
+def score_examples(
+    space: ParameterSpace,
+    values: Mapping[str, Tensor],
+    examples: Sequence[Sequence[Encoded]],
+    *,
+    tokens: int | None = None,
+) -> Score:
     """(T, B) scores of T lists of B examples, each under its own values (T, ...), in parts of bounded size."""
     assert isinstance(space.loss, AnswerLoss)
     batch = collate(examples, packed=packs(space.model))
-    most = NO_GRADIENT * tokens_per_forward(space.device)
+    most = NO_GRADIENT * (tokens or tokens_per_forward(space.device))
     with space.installed(values):
         parts = [space.loss.score(part.to(space.device)) for part in batch.parts(most)]
     return Score(*(torch.cat(part, dim=1) for part in zip(*parts, strict=True)))
@@ -211,14 +227,14 @@ def mean_correct(scores: Sequence[TaskScore]) -> float:
 
 
 def _chunks(
-    space: ParameterSpace, supports: Sequence[Sequence[Encoded]], tasks: Sequence[EncodedTask]
+    space: ParameterSpace, supports: Sequence[Sequence[Encoded]], tasks: Sequence[EncodedTask], *, tokens: int
 ) -> Iterator[Chunk]:
-    """Neighbours with equally many support and test examples, as many as the space and a token budget admit."""
+    """Neighbours with equally many support and test examples, as many as the space and so many tokens admit."""
     pairs = list(zip(tasks, supports, strict=True))
     for _, group in groupby(pairs, key=lambda pair: (len(pair[0].test), len(pair[1]))):
         members = list(group)
         most = max(_tokens(support) + _tokens(task.test) // NO_GRADIENT for task, support in members)
-        size = max(1, tokens_per_forward(space.device) // most)
+        size = max(1, tokens // most)
         size = min(size, space.limit or size)
         for first in range(0, len(members), size):
             part = members[first : first + size]

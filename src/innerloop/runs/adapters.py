@@ -4,6 +4,7 @@ MetaRun      run() trains and exports all of them; save() keeps where they are
 fill_trunk   has the hidden states below a cut before the first step
 fit          runs outer steps
 OnStep       called after each: (the adapter's name, its metrics) -> Ask, or None for nothing
+OnEvaluation called after each evaluation on validation tasks -> Ask, or None for nothing
 Forecasting  predicts a run's cost and measures its first step: planning.forecaster has one
 """
 
@@ -17,11 +18,12 @@ from typing import Any, NamedTuple, Protocol, cast
 from safetensors.torch import save
 
 from innerloop.artifacts.finished import damaged
+from innerloop.config.output_dir import read_lines
 from innerloop.engine.groundwork import Say
 from innerloop.engine.last_round import LastRound
-from innerloop.engine.metrics import Metrics
+from innerloop.engine.metrics import Evaluation, Metrics
 from innerloop.engine.session import Session
-from innerloop.engine.stopping import raise_if_stopped
+from innerloop.engine.stopping import held, raise_if_stopped
 from innerloop.engine.task_batches import TaskBatches
 from innerloop.engine.trainer import Trainer
 from innerloop.errors import RunError
@@ -31,18 +33,24 @@ from innerloop.numerics.tensors import TensorSet
 from innerloop.runs.checkpoint import Checkpoints, Saved, fill, require_room, size_of
 from innerloop.runs.journal import Journal
 from innerloop.runs.learned import Learned
+from innerloop.runs.validation import Validation
 from innerloop.spaces.loss import AnswerLoss
 from innerloop.trackers import Told
 
 
 class Ask(NamedTuple):
-    """What who is told of a step may ask for: that the run ends here, with what it learned; a checkpoint now."""
+    """What who is told of a step or an evaluation may ask for.
+
+    stop, save, evaluate: that the run ends here, with what it learned; a checkpoint now; an evaluation now.
+    """
 
     stop: bool = False
     save: bool = False
+    evaluate: bool = False
 
 
 OnStep = Callable[[str, Metrics], Ask | None]
+OnEvaluation = Callable[[Evaluation], Ask | None]
 
 
 class Forecasting(Protocol):
@@ -72,15 +80,17 @@ class MetaRun:
         start: Saved | None,
         forecaster: Forecasting | None = None,
         on_step: OnStep | None = None,
+        on_evaluation: OnEvaluation | None = None,
         say: Say | None = None,
         report: Told | None = None,
     ) -> None:
         self.session, self.journal, self.forecaster = session, journal, forecaster
-        self.on_step, self.say, self.report = on_step, say, report
+        self.on_step, self.on_evaluation, self.say, self.report = on_step, on_evaluation, say, report
         self.folder, self.save_every = session.config.output_dir, session.config.save.every
         self.checkpoints = Checkpoints(self.folder, keep=session.config.save.keep)
         self.adapter, self.trainer = 0, cast(Trainer | None, None)
-        self.enough = False  # somebody who is told of the steps asked for no more of them
+        self.asked = Ask()  # by somebody who is told of the steps
+        self.validation = _validation(session, start)
         self.counts = {"tokens": 0, "computed_tokens": 0, "skipped_tasks": 0}
         self.weights: dict[str, str] = {}
         self.host: dict[str, Any] = {}
@@ -93,6 +103,11 @@ class MetaRun:
             self._before = facts["timing"]["seconds"]
 
     @property
+    def enough(self) -> bool:
+        """Whether no more steps are taken, although there are more."""
+        return self.asked.stop or (self.validation is not None and self.validation.gives_up)
+
+    @property
     def seconds(self) -> float:
         return round(self._before + time.perf_counter() - self._started, 3)
 
@@ -100,9 +115,13 @@ class MetaRun:
         """What a manifest says at the end, and a checkpoint on the way."""
         peaks, before = peak_memory(), self.host.get("peak_bytes", {})
         most = {kind: max(size, before.get(kind, 0)) for kind, size in peaks.items()}
+        steps, ended = self.trainer.steps if self.trainer else 0, {}
+        if self.enough and steps < self.session.config.outer.steps:
+            ended = {"stopped_after": steps, "stopped_by": "a callback" if self.asked.stop else "evaluate.patience"}
         return {
             **self.counts,
-            **({"stopped_after": self.trainer.steps} if self.enough and self.trainer else {}),
+            **ended,
+            **({"validation": self.validation.facts(steps)} if self.validation else {}),
             "weights": self.weights,
             "host": {**self.host, "peak_bytes": most},
             "timing": {"seconds": self.seconds},
@@ -120,15 +139,19 @@ class MetaRun:
             self.trainer = trainer = self.session.trainer(space, batches)
             self._fill(trainer)
             exports = (len(streams) - self.adapter) * size_of(space.shared)
-            require_room(self.folder, (self.checkpoints.keep + 1) * size_of(trainer.tensors) + exports)
+            best = size_of(trainer.learned_values) if self.validation and self.validation.keeps_best else 0
+            require_room(self.folder, (self.checkpoints.keep + 1) * (size_of(trainer.tensors) + best) + exports)
             fill_trunk(trainer, batches, self.session.config.outer.steps, say=self.say)
+            self._validate()  # the untrained start
             if self.forecaster and "measured" not in self.host and not trainer.steps:
                 with self.forecaster.first_step(self.session, trainer) as taken:
                     fit(trainer, batches, 1, name=name, on_step=self._record)
                 self.host["measured"] = taken
             last = self.session.config.outer.steps
-            fit(trainer, batches, last, name=name, on_step=self._record, enough=lambda: self.enough)
-            reached = space.at(trainer.learned_values)
+            fit(trainer, batches, last, name=name, on_step=self._record, enough=self._is_enough)
+            self._validate(now=True)
+            values = trainer.learned_values
+            reached = space.at(self.validation.chosen(values) if self.validation else values)
             learned = Learned(self.session.config, self.session.model, reached, self.folder, trainer.last_round)
             self._export(learned, name)
             if self.enough:
@@ -140,13 +163,13 @@ class MetaRun:
     def save(self) -> None:
         """A checkpoint of where the trainer is; nothing before the first step."""
         trainer, last, metrics = self.trainer, LastRound(), self.journal.metrics
-        if trainer is None or not metrics:
+        if trainer is None or not self.journal.steps:
             return
-        if trainer.steps == self.session.config.outer.steps:
-            last = trainer.last_round  # is exported, and no later process can make it again
+        if self.validation or trainer.steps == self.session.config.outer.steps:
+            last = trainer.last_round  # is exported where this step is the last, and no later process can make it again
         counters = {"adapter": self.adapter, "steps": trainer.steps, "query_ids": last.query_ids}
-        state = Saved(metrics.count("\n"), trainer.tensors | last.tensors, counters | self.facts(), metrics)
-        self.checkpoints.save(state)
+        tensors = trainer.tensors | last.tensors | (self.validation.tensors if self.validation else {})
+        self.checkpoints.save(Saved(self.journal.steps, tensors, counters | self.facts(), metrics))
 
     def _fill(self, trainer: Trainer) -> None:
         """The first trainer of a run that goes on starts where the run was; its state is let go of then."""
@@ -154,7 +177,8 @@ class MetaRun:
         if start is None:
             return
         round_ = {name: value for name, value in start.tensors.items() if name.startswith(LastRound.PLACES)}
-        rest: TensorSet = {name: value for name, value in start.tensors.items() if name not in round_}
+        others = (*LastRound.PLACES, Validation.PLACE)
+        rest: TensorSet = {name: value for name, value in start.tensors.items() if not name.startswith(others)}
         fill(trainer.tensors, rest, self.folder)
         trainer.last_round = LastRound.from_tensors(round_, start.facts["query_ids"])
         trainer.go_on_from(start.facts["steps"])
@@ -170,17 +194,52 @@ class MetaRun:
         if trainer.steps % self.save_every == 0 or trainer.steps == last:
             self.save()
         if self.report:
-            self.report(self.journal.metrics.count("\n"), metrics.numbers(f"{name}/" if name else ""))
-        asked = self.on_step(name, metrics) if self.on_step else None
-        if asked and asked.save:
+            self.report(self.journal.steps, metrics.numbers(f"{name}/" if name else ""))
+        self._heed(self.on_step(name, metrics) if self.on_step else None)
+
+    def _heed(self, asked: Ask | None) -> None:
+        asked = asked or Ask()
+        self.asked = asked._replace(stop=asked.stop or self.asked.stop)
+        if asked.save:
             self.save()
-        self.enough = bool(asked and asked.stop)
+
+    def _is_enough(self) -> bool:
+        """Between two steps, where an evaluation may have its turn."""
+        self._validate(now=self.asked.evaluate)
+        return self.enough
+
+    def _validate(self, *, now: bool = False) -> None:
+        """Evaluates the values at hand where that is due, or asked for `now` and not done yet."""
+        trainer, validation = self.trainer, self.validation
+        assert trainer is not None
+        if validation is None or not validation.is_due(trainer.steps, asked=now):
+            return
+        values = trainer.learned_values
+        found = validation.evaluate(trainer.space.at(values), step=trainer.steps)
+        with held():  # what is kept and what is said about it go together
+            validation.keep(found, values)
+            self.journal.record(**found.line(), timing={"seconds": self.seconds})
+        if self.report:
+            self.report(found.step, found.numbers())
+        if self.on_evaluation:
+            self._heed(self.on_evaluation(found))
 
     def _export(self, learned: Learned, name: str) -> None:
         target = self.folder / "adapters" / file_name(name) if name else learned.exported
         learned.save_pretrained(target)
         files = sorted(target.glob("*.safetensors"))
         self.weights |= {path.relative_to(self.folder).as_posix(): file_digest(path) for path in files}
+
+
+def _validation(session: Session, start: Saved | None) -> Validation | None:
+    """With what came out of it before, where the run goes on."""
+    settings = session.config.evaluate
+    if settings is None:
+        return None
+    lines = read_lines(start.metrics).evaluations if start else []
+    tensors = start.tensors if start else {}
+    best = {name: value for name, value in tensors.items() if name.startswith(Validation.PLACE)}
+    return Validation(session, settings, history=[Evaluation.of_line(line) for line in lines], tensors=best)
 
 
 def _keep_last_round(learned: Learned) -> None:

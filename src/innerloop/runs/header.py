@@ -4,6 +4,7 @@ Header      what a run is going to do: printed, and written to the manifest
 header_of   session -> Header
 """
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -20,7 +21,7 @@ from innerloop.spaces.space import Trained
 class Header:
     """What a run is going to do.
 
-    algorithm, faster, inner, outer   in words
+    algorithm, faster, inner, outer, validation   in words
     dtype                 of a forward pass
     examples_per_task     of the smallest pool
     adapters              trained one after the other
@@ -38,6 +39,7 @@ class Header:
     faster: str | None
     inner: str | None
     outer: str
+    validation: str | None
     trained: Trained
     tasks: int
     examples_per_task: int
@@ -73,6 +75,7 @@ class Header:
             *([f"inner    {self.inner}"] if self.inner else []),
             f"outer    {self.outer}",
             f"steps    {self.steps}; {self.tokens_per_step:,} tokens in the first one",
+            *([f"evaluate {self.validation}"] if self.validation else []),
         ]
         if self.adapters > 1:
             lines.append(f"adapters {self.adapters}, one per task, trained one after the other")
@@ -100,6 +103,7 @@ def header_of(session: Session) -> Header:
         faster=faster(config.model.dtype, session.device.type),
         inner=inner_in_words(config),
         outer=outer_in_words(config),
+        validation=validation_in_words(config, len(session.validation)),
         trained=trained,
         tasks=len(session.train),
         examples_per_task=min(len(task.pool) for task in session.train),
@@ -136,3 +140,18 @@ def inner_in_words(config: RunConfig) -> str | None:
     each = inner.batch_size if inner.batch_size < config.tasks.support else f"all {config.tasks.support}"
     steps = "1 step" if inner.steps == 1 else f"{inner.steps} steps"
     return f"{steps} on {each} support examples, {inner.build().optimizer.said}"
+
+
+def validation_in_words(config: RunConfig, tasks: int) -> str | None:
+    """What is evaluated during training, how often, and what follows; None where nothing is."""
+    asked = config.evaluate
+    if asked is None:
+        return None
+    times = 1 + math.ceil(config.outer.steps / asked.every)
+    some = "1 validation task" if tasks == 1 else f"{tasks} validation tasks"
+    by = "right answers, then nats" if asked.metric == "exact" else "nats"
+    patience = f"; ends after {asked.patience} evaluations without a better one" if asked.patience else ""
+    return (
+        f"{some} after {asked.k} examples each, at the start and every {asked.every} steps: {times} times{patience}; "
+        f"the {asked.export} values are exported" + f", the best by {by}" * (asked.export == "best")
+    )

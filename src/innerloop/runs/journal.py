@@ -1,4 +1,4 @@
-"""What a run writes about itself: manifest.json (what it is) and metrics.jsonl (what happened, one line per step).
+"""What a run writes about itself: manifest.json (what it is) and metrics.jsonl (what was measured, line by line).
 
 Journal       one run's two files
 """
@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from innerloop.config.output_dir import METRICS
+from innerloop.config.output_dir import METRICS, read_lines
 from innerloop.files import MANIFEST, write_text
 
 
@@ -17,19 +17,21 @@ class Journal:
 
     Two equal runs have equal manifests and metrics, those parts aside that say `host` or `timing`.
 
-    metrics: the lines of the steps that are behind.
+    metrics: the lines of what is behind; steps: how many of them are of outer steps.
     """
 
     def __init__(self, folder: Path, manifest: Mapping[str, Any], *, metrics: str = "") -> None:
         self.folder, self.metrics = folder, metrics
+        self.steps = len(read_lines(metrics).steps)
         self._manifest: dict[str, Any] = {"status": "running", **manifest}
         self._write_manifest()
         write_text(folder / METRICS, metrics)
         self._file = (folder / METRICS).open("a", encoding="utf-8")
 
     def record(self, **values: Any) -> None:
-        """One line of metrics.jsonl."""
+        """One line of metrics.jsonl: of a step, or with `eval` of an evaluation."""
         line = json.dumps(values) + "\n"
+        self.steps += "eval" not in values
         self.metrics += line
         self._file.write(line)
         self._file.flush()

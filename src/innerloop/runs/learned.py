@@ -24,6 +24,7 @@ from innerloop.data.token_ids import Encoded
 from innerloop.engine.groundwork import Say, groundwork
 from innerloop.engine.inspection import check_tokens
 from innerloop.engine.last_round import LastRound
+from innerloop.engine.parts import own_adaptation
 from innerloop.engine.sources import encoder_of
 from innerloop.errors import Fault, Faults, UserError
 from innerloop.evaluation.cross_validation import choose_steps, fold_fault
@@ -61,11 +62,7 @@ class Learned:
         >>> learned.inner.optimizer.said
         'adamw at lr 0.003, betas 0.9 and 0.99, eps 1e-08, unclipped'
         """
-        section = self.config.method.inner
-        if section is None:
-            return self.config.method.row.adaptation
-        whole = section.batch_size >= self.config.tasks.support  # of any number of examples, then
-        return replace(section.build(), batch_size=None if whole else section.batch_size)
+        return own_adaptation(self.config)
 
     @property
     def exported(self) -> Path:

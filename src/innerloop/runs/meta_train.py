@@ -22,7 +22,7 @@ from innerloop.errors import Fault, Faults, ResumableError, RunError, UserError,
 from innerloop.files import locked, remove_leftovers, write_text
 from innerloop.loading.models import LoadedModel
 from innerloop.machine import environment
-from innerloop.runs.adapters import Forecasting, MetaRun, OnStep
+from innerloop.runs.adapters import Forecasting, MetaRun, OnEvaluation, OnStep
 from innerloop.runs.checkpoint import Checkpoints, Found, newest
 from innerloop.runs.header import Header, header_of
 from innerloop.runs.journal import Journal
@@ -43,6 +43,7 @@ def meta_train(
     on_header: Callable[[Header], None] | None = None,
     on_resume: Callable[[Earlier], None] | None = None,
     on_step: OnStep | None = None,
+    on_evaluation: OnEvaluation | None = None,
     on_stage: Say | None = None,
     forecaster: Forecasting | None = None,
 ) -> Learned:
@@ -55,6 +56,7 @@ def meta_train(
     on_header     called before the first step, with what the run is going to do
     on_resume     called before on_header, with the earlier start that is continued
     on_step       called after each step, with its metrics
+    on_evaluation called after each evaluation on the validation tasks, where the config asks for them
     on_stage      called before the first step with the name of each stage, and its progress
     forecaster    a planning.forecaster.Forecaster. If given, memory and time are predicted first and passed to it; the
                   first step is then measured, and both go to the manifest
@@ -92,8 +94,8 @@ def meta_train(
             said = _said(session, header, expected, before)
             measures = forecaster if "forecast" in said else None
             report = stack.enter_context(reporting(settings.report_to, folder, settings.flat()))
-            told = {"forecaster": measures, "on_step": on_step, "say": on_stage, "report": report}
-            run = _opened(session, said, before, **told)
+            told = {"on_step": on_step, "on_evaluation": on_evaluation, "say": on_stage, "report": report}
+            run = _opened(session, said, before, forecaster=measures, **told)
             return _finished(run)
         except DISK as error:
             raise _refused(folder, error) from error
