@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from innerloop.runs.journal import Journal
+from innerloop.errors import UserError
+from innerloop.runs.journal import Journal, read_metrics
 from small_runs import files_of, manifest_of
 
 
@@ -53,3 +54,16 @@ def test_every_record_is_one_line(tmp_path_factory: pytest.TempPathFactory, reco
         journal.record(**record)
     journal.finish("done")
     assert lines(folder) == records
+
+
+def test_lines_of_measurements_are_read_back(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="can't be read"):
+        read_metrics(tmp_path)
+    journal = Journal(tmp_path, {"config": {}, "model": {}})
+    journal.record(step=1, loss=2.5)
+    journal.record(step=2, loss=float("nan"))
+    assert [line["step"] for line in read_metrics(tmp_path)] == [1, 2]
+    for wrong in ("{", "[1]", "nan", "[" * 10_000):
+        (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n' + wrong)
+        with pytest.raises(UserError, match=r"metrics\.jsonl:2: not a line"):
+            read_metrics(tmp_path)

@@ -1,6 +1,6 @@
 """What a run learned, adapted to one task.
 
-Adapted       generate(prompts), score(examples), loss(examples), save_pretrained(folder)
+Adapted       generate, score, loss; save_pretrained, peft_model, push_to_hub
 check_count   whether a number is one of things
 """
 
@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from innerloop.artifacts.card import AdaptedTo
+from innerloop.artifacts.hub import push_to_hub
+from innerloop.artifacts.peft_model import peft_model
 from innerloop.data.encoder import Examples, Form, Prompt
 from innerloop.errors import Fault, UserError
 from innerloop.evaluation.generation import generate
@@ -17,6 +19,8 @@ from innerloop.evaluation.kshot import score_examples, training_loss
 from innerloop.numerics.tensors import TensorSet
 
 if TYPE_CHECKING:
+    from peft import PeftModel
+
     from innerloop.runs.learned import Learned
 
 
@@ -96,6 +100,25 @@ class Adapted:
         """
         values = {name: value[0] for name, value in self.values.items()}
         self.learned.save(Path(folder), values, holds="task", adapted=self.to)
+
+    def peft_model(self) -> "PeftModel":
+        """As a model of PEFT's, for transformers' pipelines, TRL and others. Raises UserError for a whole model.
+
+        >>> adapted.peft_model().peft_config["default"].peft_type.value
+        'LORA'
+        """
+        return peft_model(self.learned.config, self.learned.model, self.save_pretrained)
+
+    def push_to_hub(self, repo_id: str, *, private: bool | None = None, token: str | None = None) -> str:
+        """Uploads what `save_pretrained` writes, model card included, and says where it is.
+
+        >>> adapted.push_to_hub("no name")
+        Traceback (most recent call last):
+        innerloop.errors.UserError: repo_id: not the name of a repository...
+
+        private, token  as of `artifacts.hub.push_to_hub`, the only place that sends anything
+        """
+        return push_to_hub(repo_id, self.save_pretrained, private=private, token=token)
 
 
 def check_count(value: object, where: str) -> None:

@@ -1,6 +1,7 @@
 """What a run writes about itself: manifest.json (what it is) and metrics.jsonl (what was measured, line by line).
 
-Journal       one run's two files
+Journal        one run's two files
+read_metrics   the lines of metrics.jsonl
 """
 
 import json
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from innerloop.config.output_dir import METRICS, read_lines
+from innerloop.errors import Fault, UserError
 from innerloop.files import MANIFEST, write_text
 
 
@@ -48,3 +50,22 @@ class Journal:
 
     def _write_manifest(self) -> None:
         write_text(self.folder / MANIFEST, json.dumps(self._manifest, indent=2) + "\n")
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """Raises UserError where there is no such file, and with the first line that is none."""
+    path = folder / METRICS
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(Fault(f"can't be read: {error}", str(path), expected="as the run wrote it")) from error
+    found = list[dict[str, Any]]()
+    for number, line in enumerate(lines, 1):
+        try:
+            said = json.loads(line)
+        except (ValueError, RecursionError):
+            said = None
+        if not isinstance(said, dict):
+            raise UserError(Fault("not a line of measurements", f"{path}:{number}", line[:80], "a JSON object"))
+        found.append(said)
+    return found

@@ -1,13 +1,13 @@
 """What a run learned: adapt it to a new task, save.
 
-Learned         a trained initialization: adapt(examples), save_pretrained(folder)
+Learned   adapt, evaluate, history; save_pretrained, peft_model, push_to_hub
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import inf
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
@@ -15,6 +15,8 @@ from torch import Tensor
 from innerloop.artifacts.card import AdaptedTo, Card, Holds, base_id, card
 from innerloop.artifacts.card_facts import card_facts
 from innerloop.artifacts.export import export_adapter, export_model, reload_logits, write_card
+from innerloop.artifacts.hub import push_to_hub
+from innerloop.artifacts.peft_model import peft_model
 from innerloop.config.loading import RunConfig
 from innerloop.data.encoder import Encoder, Examples, form_of
 from innerloop.data.encoding import EncodedTask
@@ -35,7 +37,14 @@ from innerloop.numerics.rounding import seeded
 from innerloop.numerics.tensors import per_task
 from innerloop.runs.adapted import Adapted, check_count
 from innerloop.runs.evaluating import Evaluation, check_enough, evaluation
+from innerloop.runs.journal import read_metrics
 from innerloop.spaces.space import ParameterSpace
+
+if TYPE_CHECKING:
+    pass
+
+if TYPE_CHECKING:
+    from peft import PeftModel
 
 
 @dataclass(frozen=True)
@@ -189,6 +198,32 @@ class Learned:
         >>> learned.save_pretrained("adapters/initial")
         """
         self.save(Path(folder), self.space.shared)
+
+    def peft_model(self) -> "PeftModel":
+        """The initialization as a model of PEFT's. Raises UserError where all parameters were trained.
+
+        >>> learned.peft_model().active_adapter
+        'default'
+        """
+        return peft_model(self.config, self.model, self.save_pretrained)
+
+    def push_to_hub(self, repo_id: str, *, private: bool | None = None, token: str | None = None) -> str:
+        """Uploads what `save_pretrained` writes, as `Adapted.push_to_hub` does.
+
+        >>> learned.push_to_hub("no name")
+        Traceback (most recent call last):
+        innerloop.errors.UserError: repo_id: not the name of a repository...
+        """
+        return push_to_hub(repo_id, self.save_pretrained, private=private, token=token)
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """What was measured of each step, for pandas.DataFrame. Raises UserError where it can't be read any more.
+
+        >>> [line["step"] for line in learned.history]
+        [1, 2]
+        """
+        return read_metrics(self.folder)
 
     def save(
         self,
