@@ -3,7 +3,8 @@
     python benchmarks/same_bits.py [COMMIT]     HEAD by default, against the tree as it stands
 
 Each side is a process of its own over its own sources, on the same tiny models. What is compared: every trained
-tensor, every line of metrics.jsonl but its timing, and what an adaptation scores and writes. Exit 1 where any differ.
+tensor, every number of metrics.jsonl that both sides write, timings aside, and what an adaptation scores and writes.
+Exit 1 where any differ.
 """
 
 import argparse
@@ -139,6 +140,9 @@ def main() -> int:
             subprocess.run(["git", "-C", str(ROOT), "worktree", "remove", "--force", str(place / "parent")], check=True)
     differ = 0
     for name in RUNS:
+        both = sides[0][name]["steps"][0].keys() & sides[1][name]["steps"][0].keys()
+        for side in sides:
+            side[name]["steps"] = [{key: step[key] for key in both} for step in side[name]["steps"]]
         same = sides[0][name] == sides[1][name]
         differ += not same
         print(f"{name:<32}{'same' if same else 'DIFFERS'}")

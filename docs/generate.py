@@ -77,10 +77,43 @@ SYMBOLS = """\
 
 {legend}
 
-K is `method.inner.steps`, and n is `outer.tasks_per_step`. Passes are counted for one outer step. One gradient is one
-forward and backward pass of a task's examples; with LoRA several tasks share a pass. A Hessian-vector product
-does the arithmetic of about three gradients where all parameters are trained, of about two with LoRA. It needs
-attention in plain operators, whose memory grows with the square of the length.
+K is `method.inner.steps`, and n is `outer.tasks_per_step`. Where `method.inner.steps` is a list, each outer step draws
+its K from it, a pure function of the seed and the step's number. Passes are counted for one outer step. One gradient is
+one forward and backward pass of a task's examples; with LoRA several tasks share a pass. A Hessian-vector product does
+the arithmetic of about three gradients where all parameters are trained, of about two with LoRA. It needs attention in
+plain operators, whose memory grows with the square of the length.
+"""
+
+START = """\
+## Inner loops that leave a good start
+
+A start that is trained for K steps of one rate alone may be worse than the base model at any other K. These options are
+all off by default, and each is read only by the methods whose gradient it changes:
+
+- **A drawn number of steps**, `method.inner.steps: [0, 1, 3, 5]`: each outer step draws its K. With K = 0 the gradient
+  is that of the query loss at theta. Adapting takes the largest.
+- **A warm-up of the inner rate**, `method.inner.warmup`: over so many outer steps the rate of every inner step rises
+  from a tenth of `method.inner.optimizer.lr` to all of it, on a line.
+- **An anchor**, `method.inner.anchor: a`: the support loss at theta counts, too, on the batch of the first inner step.
+  Nothing is added where an outer step draws K = 0.
+
+  ```text
+  g = mean_i [ query term + a * grad L(theta; S_i) ]
+  ```
+
+  Passes: n gradients more.
+- **A multi-step loss**, `method.inner.multi_step: m`: the query loss after every inner step counts, as in MAML++
+  (Antoniou et al. 2019, arXiv:1810.09502, section 4), here with a linear course to zero. At outer step s (from 0), r is
+  max(0, 1 - s / m):
+
+  ```text
+  g = mean_i sum_k w_k J_ik^T grad L(phi_ik; Q_i)     w_k = r / K for k < K,  w_K = 1 - r (K - 1) / K
+  ```
+
+  First-order methods take J as the identity, `maml` and `maml-lora` have it exactly. Passes: n * (K - 1) gradients more
+  in the first m outer steps, which count in `metrics.jsonl`, in `plan` and against a budget of tokens.
+- **Fresh minibatches**, `method.inner.batch_size` below `tasks.support`: each inner step reads the next examples of the
+  support, in turn.
 """
 
 DIFFERENCE = """\
@@ -116,6 +149,10 @@ CHOICE = """\
    and an update has many factorizations.
 5. **Adapt with the optimizer that you trained with.** `innerloop adapt` uses the run's own number of steps, optimizer
    and learning rate, because the initialization was trained for these.
+6. **A start for one inner loop alone, or a start that is good.** With a fixed number of steps, training may move the
+   start to where exactly so many steps lead to a good place; then it is worse than the base model without any step, or
+   with another rate. `method.inner.steps: [0, 1, 3, 5]` draws the number for each outer step, 0 among them, and the
+   start has to be good under all of them.
 """
 
 
@@ -167,7 +204,7 @@ def methods_page() -> str:
     symbols = SYMBOLS.format(legend=_found(r"Legend: (.*?)\n\n", methods.__doc__))
     rules = [_rule_section(rule) for rule in dict.fromkeys(row.rule for row in METHODS.values())]
     difference = DIFFERENCE.format(table=_differences("fomaml-lora", "meta-lora"))
-    return "\n".join([INTRO, _table(header, rows), counted, symbols, *rules, difference, CHOICE])
+    return "\n".join([INTRO, _table(header, rows), counted, symbols, *rules, START, difference, CHOICE])
 
 
 def cli_page() -> str:

@@ -25,7 +25,8 @@ from innerloop.data.tasks import Batch
 from innerloop.engine.non_finite import mean_of
 from innerloop.engine.trainer import Trainer
 from innerloop.learning.inner_loop import InnerLoop
-from innerloop.learning.methods import METHODS, Fomaml, query_gradient
+from innerloop.learning.methods import METHODS, Fomaml
+from innerloop.learning.passes import query_gradient
 from innerloop.numerics.optimizers import AdamW, Sgd
 from innerloop.numerics.tensors import TensorSet, per_task, zeros_like
 from innerloop.spaces.lora import LoraSettings, LoraSpace, fresh_lora

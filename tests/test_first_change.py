@@ -31,7 +31,7 @@ def changed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     method, naive, suite, verifier = blocks()
     library = place / "src" / "innerloop"
     rules = library / "learning" / "methods.py"
-    inserted(rules, "def query_gradient(", f"{method}\n\n")
+    inserted(rules, "class Option(", f"{method}\n\n")
     inserted(rules, '    "joint-lora": Row(', '    "half-lora": Row(Half, LORA, "half at the start"),\n')
     source = rules.read_text()
     if "zeros_like" not in source.split("class ")[0]:

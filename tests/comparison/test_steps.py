@@ -3,22 +3,26 @@
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from helpers import untouched
 from innerloop.comparison import steps as module
-from innerloop.comparison.steps import TIMED, budget_steps, timed_steps
+from innerloop.comparison.steps import LOOKED_AT, TIMED, budget_steps, timed_steps
 from innerloop.config.loading import load_config
+from innerloop.engine.metrics import Metrics
 from innerloop.engine.session import Session, prepare
+from innerloop.engine.trainer import Trainer
 from record_files import write
 from small_runs import World, records, settings
 
+DRAWN = {"method.inner.steps": [0, 1, 4]}
 METHODS = ("lora", "joint-lora", "fomaml-lora", "reptile-lora", "maml-lora", "fomaml")
 
 
-def session_of(world: World, method: str) -> Session:
-    return prepare(load_config(settings(world, method, Path("unused"))), model=world.model)
+def session_of(world: World, method: str, **changes: Any) -> Session:
+    return prepare(load_config(settings(world, method, Path("unused"), changes)), model=world.model)
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +64,35 @@ def test_steps_stay_within_the_budget_and_one_more_would_not(session: Session, b
         for amount in (enough, (enough + more) // 2, more - 1):
             assert budget_steps(session, budget, amount) == steps
     assert budget_steps(session, budget, spent(session, 1)[place] - 1) == 0
+
+
+def test_a_step_costs_the_inner_steps_that_it_drew(uneven: World) -> None:
+    """Each takes 0, 1 or 4 of them; the control: as many as the most each time."""
+    drawn = session_of(uneven, "fomaml-lora", **DRAWN)
+    most = session_of(uneven, "fomaml-lora", **{"method.inner.steps": 4})
+    for steps in (1, 4, 9):
+        tokens = spent(drawn, steps)[0]
+        assert budget_steps(drawn, "tokens", tokens) == steps
+        assert budget_steps(drawn, "tokens", tokens - 1) == steps - 1
+    assert budget_steps(most, "tokens", tokens) < steps
+
+
+def test_seconds_of_drawn_inner_steps_are_those_of_their_passes(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second a pass, whichever numbers of inner steps the timed steps drew."""
+    session, now = session_of(world, "fomaml-lora", **DRAWN), [0.0]
+    original = Trainer.step
+
+    def step(self: Trainer, *args: Any, **options: Any) -> Metrics:
+        metrics = original(self, *args, **options)
+        now[0] += metrics.passes
+        return metrics
+
+    monkeypatch.setattr(Trainer, "step", step)
+    monkeypatch.setattr(module.time, "perf_counter", lambda: now[0])
+    (_, batches), *_ = session.streams()
+    looked_at = [2 * (len(batches[number].support) + 1) for number in range(LOOKED_AT)]
+    assert {2, 4, 10} == set(looked_at)
+    assert timed_steps(session, 1000) == int(1000 / (sum(looked_at) / LOOKED_AT))
 
 
 def test_the_adapters_of_std_lora_share_the_budget(uneven: World) -> None:

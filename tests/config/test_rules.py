@@ -18,6 +18,7 @@ VALUES: dict[str, Any] = {
     "tasks.validation": ["a"],
     "tasks.held_out": ["b"],
     "method.name": "fomaml-lora",
+    "method.inner.steps": 3,
     "method.inner.batch_size": 4,
     "method.inner.optimizer.name": "adamw",
     "method.lora.layers": "last-2",
@@ -43,6 +44,8 @@ def test_what_a_method_does_not_read_follows_from_its_row(method: str) -> None:
     expected |= set() if row.space.reads_lora else {"method.lora", "method.inner.optimizer.loraplus_lr_ratio"}
     expected |= set() if row.rule.reads_query else {"tasks.query"}
     expected |= {"evaluate"} if row.one_task else set()
+    if "inner" in row.rule.options() and not row.rule.takes:
+        expected |= {"method.inner.anchor", "method.inner.multi_step"}
     expected |= {f"method.{option}" for option in ("inner", "keep_task_adapters") if option not in row.rule.options()}
     assert unread_keys(**{"method.name": method}) == expected
 
@@ -96,6 +99,7 @@ def test_values_that_go_together() -> None:
         ("tasks.support", 5, "larger than the pool"),
         ("tasks.query", 7, "larger than the pool"),
         ("method.inner.batch_size", 5, "support"),
+        ("method.inner.steps", (0,), "no step"),
         ("tasks.suite", None, "no tasks"),
         ("tasks.folder", "x", "not from both"),
         ("tasks.examples_per_task", None, "no end"),
@@ -120,6 +124,9 @@ def test_each_conflict_is_found_by_its_own_value(key: str, value: Any, words: st
         ("meta-lora", "memory.offload", True, "little to save"),
         ("fomaml", "memory.offload", True, ""),
         ("reptile", "tasks.query", None, ""),
+        ("reptile", "method.inner.steps", (0, 3), "none teach nothing"),
+        ("reptile", "method.inner.steps", (1, 3), ""),
+        ("fomaml", "method.inner.steps", (0, 3), ""),
     ],
 )
 def test_conflicts_with_the_method(method: str, key: str, value: Any, words: str) -> None:

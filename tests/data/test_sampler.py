@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from innerloop.data.sampler import TaskStream, prompts_of
+from innerloop.data.sampler import TaskStream, drawn_steps, prompts_of
 from innerloop.data.tasks import Example
 
 
@@ -34,6 +34,21 @@ def test_a_draw_has_different_tasks_and_disjoint_examples(tasks: TaskStream, ste
         assert len({*support, *query}) == tasks.support + tasks.query
         assert all(0 <= position < tasks.pools[task] for position in (*support, *query))
     assert tasks.draw(step) == draw
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(0, 40), min_size=1, unique=True), st.integers(0, 2**32 - 1), st.integers(0, 10**12))
+def test_a_drawn_number_of_steps_is_one_of_the_choices(choices: list[int], seed: int, step: int) -> None:
+    assert drawn_steps(choices, seed=seed, step=step) in choices
+    assert drawn_steps(choices, seed=seed, step=step) == drawn_steps(tuple(choices), seed=seed, step=step)
+
+
+def test_every_number_of_steps_is_drawn_as_often() -> None:
+    drawn = [drawn_steps([0, 1, 3, 10], seed=7, step=step) for step in range(2000)]
+    assert all(440 <= count <= 560 for count in Counter(drawn).values()), Counter(drawn)
+    assert drawn != [drawn_steps([0, 1, 3, 10], seed=8, step=step) for step in range(2000)]
+    alike = sum(here == before for here, before in zip(drawn[1:], drawn, strict=False))
+    assert 440 <= alike <= 560, "no step depends on the one before"
 
 
 @settings(max_examples=30, deadline=None)

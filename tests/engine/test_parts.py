@@ -10,6 +10,7 @@ from innerloop.config.loading import load_config
 from innerloop.engine.hidden_states import HiddenStates
 from innerloop.engine.parts import lowest_trained, make_space, make_trainer
 from innerloop.engine.session import prepare
+from innerloop.learning.methods import Fomaml
 from innerloop.numerics.optimizers import AdamW8bit
 from innerloop.spaces.loss import AnswerLoss
 from small_runs import World, settings
@@ -52,6 +53,14 @@ def test_the_trainer_has_what_the_config_says() -> None:
     lora = load_config(minimal("fomaml-lora"))
     trainer = make_trainer(lora, make_space(lora, tiny_model("llama")), tasks_per_forward=3)
     assert (trainer.tasks_per_forward, trainer.skip_non_finite) == (3, False)
+
+
+@pytest.mark.parametrize(("warmup", "steps"), [("0.25", 2), ("5", 5), ("0", 0)])
+def test_a_share_of_the_inner_warm_up_is_one_of_the_runs_outer_steps(warmup: str, steps: int) -> None:
+    config = load_config(minimal("fomaml-lora"), [f"method.inner.warmup={warmup}", "outer.steps=8"])
+    trainer = make_trainer(config, make_space(config, tiny_model("llama")))
+    assert isinstance(trainer.method, Fomaml)
+    assert trainer.method.inner.warmup == steps
 
 
 def test_a_cut_is_made_where_there_is_something_below_it() -> None:

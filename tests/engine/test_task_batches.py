@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from innerloop.config.loading import load_config
+from innerloop.data.sampler import drawn_steps
 from innerloop.engine.session import prepare
 from innerloop.engine.task_batches import TaskBatches
 from small_runs import World, settings
@@ -33,6 +34,22 @@ def test_the_keys_that_are_drawn_are_those_of_the_batch(world: World, method: st
 def test_steps_are_drawn_in_the_order_that_is_asked_for(world: World) -> None:
     batches = batches_of(world, "fomaml-lora")
     assert list(batches.drawn([4, 1])) == [*batches.drawn([4]), *batches.drawn([1])]
+
+
+def test_each_outer_step_draws_its_number_of_inner_steps(world: World) -> None:
+    choices = [0, 1, 3]
+    batches = batches_of(world, "fomaml-lora", **{"method.inner.steps": choices})
+    plain = batches_of(world, "fomaml-lora", **{"method.inner.steps": 3})
+    counts = [len(batches[step].support) for step in range(12)]
+    assert set(counts) == set(choices)
+    assert counts == [drawn_steps(choices, seed=batches.seed, step=step) for step in range(12)]
+    for step in range(12):
+        read, fixed = batches[step], plain[step]
+        assert (read.step, read.names, len(fixed.support)) == (step, fixed.names, 3)
+        pairs = zip(read.batches[::-1], [fixed.query, *fixed.support], strict=False)
+        assert all(one.example_ids == other.example_ids for one, other in pairs if other), "the same examples"
+    assert len(batches.largest.support) == 3
+    assert batches.largest.names == batches[0].names
 
 
 def test_batches_lie_packed_only_where_that_is_asked_for(world: World) -> None:

@@ -250,7 +250,7 @@ def test_a_task_that_is_not_finite_is_skipped_when_asked(name: str, side: str, n
     metrics, expected = trainer.step(batch), others.step(batch.select(0, TASKS - 1))
     assert metrics.skipped == (batch.names[-1],)
     assert same(trainer.space.shared, others.space.shared)
-    counts = {"tokens": metrics.tokens, "computed_tokens": metrics.computed_tokens}
+    counts = {name: getattr(metrics, name) for name in ("tokens", "computed_tokens", "passes")}
     assert metrics == expected._replace(skipped=metrics.skipped, **counts)
     assert metrics.tokens > expected.tokens, "the round that was thrown away went through the model"
     assert (trainer.steps, trainer._state.steps) == (1, 1)
@@ -443,6 +443,56 @@ def test_tokens_are_those_that_went_through_the_model(name: str, tasks_per_forwa
     if METHODS[name].rule is Maml:
         once = sum(each.token_count for each in tasks.batches)
         assert metrics.tokens > 1.5 * once, "the control: each batch counted once"
+
+
+@pytest.mark.parametrize("name", ["fomaml-lora", "maml", "reptile"])
+def test_an_outer_step_takes_as_many_inner_steps_as_it_drew(name: str) -> None:
+    """1, 3 and 2 of at most 3, each the naive method's with so many."""
+    rule = METHODS[name].rule(inner=InnerLoop(steps=3, optimizer=Sgd(lr=0.2)))  # pyright: ignore[reportCallIssue]
+    drawn = [(steps, Tasks(tasks=2, steps=steps, seed=steps)) for steps in (1, 3, 2)]
+
+    def trained_on(batches: list[TaskBatch]) -> tuple[Trainer, list[Metrics]]:
+        trainer = Trainer(SPACES[METHODS[name].space.name](tiny_model("llama", layers=2)), rule, Sgd(lr=0.1))
+        return trainer, [trainer.step(batch) for batch in batches]
+
+    trainer, found = trained_on([tasks.batch for _, tasks in drawn])
+    start, _ = trained_on([])
+    model = reference_model(start.space, start.space.shared)
+    optimizer = torch.optim.SGD(naive.trainable(model).values(), lr=0.1)
+    for steps, tasks in drawn:
+        naive.train(name, model, [tasks.each], naive.Inner(steps, lr=0.2), optimizer, clip=1e9)
+    expected = own_names(naive.trainable(model))
+    assert close(trainer.space.shared, expected)
+    assert [each.inner_steps for each in found] == [1, 3, 2]
+    inner, query = (2 if name == "maml" else 1), (0 if name == "reptile" else 1)
+    assert [each.passes for each in found] == [2 * (steps * inner + query) for steps in (1, 3, 2)]
+    other, _ = trained_on([tasks.batch._replace(support=tasks.batch.support[:1]) for _, tasks in drawn])
+    assert not close(other.space.shared, expected, 1e-3), "the control: one step each time"
+
+
+@pytest.mark.parametrize("name", ["fomaml-lora", "maml-lora", "reptile"])
+def test_the_inner_rate_of_a_warm_up_is_that_of_its_outer_step(name: str) -> None:
+    """Law 4 over time: the naive method with another rate in each round; the control: the whole rate in all."""
+    rule = METHODS[name].rule(inner=InnerLoop(steps=STEPS, optimizer=INNER, warmup=2))  # pyright: ignore[reportCallIssue]
+    trainer = Trainer(SPACES[METHODS[name].space.name](tiny_model("llama", layers=2)), rule, Sgd(lr=0.1))
+    model = reference_model(trainer.space, trainer.space.shared)
+    optimizer = torch.optim.SGD(naive.trainable(model).values(), lr=0.1)
+    for tasks, share in zip(rounds(), (0.1, 0.55, 1.0), strict=True):
+        inner = naive.Inner(STEPS, share * INNER.lr, INNER.clip)
+        naive.train(name, model, [tasks.each], inner, optimizer, clip=1e9)
+    batches = [tasks.batch._replace(step=step) for step, tasks in enumerate(rounds())]
+    expected = own_names(naive.trainable(model))
+    assert close(trained(trainer, batches), expected)
+    assert not close(trained(build(name, outer=Sgd(lr=0.1)), batches), expected, 1e-3)
+
+
+def test_without_an_inner_step_it_is_joint_training_on_the_query() -> None:
+    """K = 0: bit for bit, and there is no support loss to tell."""
+    trainer, joint = build("fomaml-lora"), build("joint-lora")
+    for tasks in rounds():
+        none, plain = (each.step(tasks.batch._replace(support=[])) for each in (trainer, joint))
+        assert none == plain._replace(inner_steps=0)
+    assert same(trainer.space.shared, joint.space.shared)
 
 
 def test_with_a_trunk_tokens_are_those_of_the_trained_layers() -> None:

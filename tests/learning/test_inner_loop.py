@@ -102,6 +102,32 @@ def test_no_step_gives_the_start(kind: str) -> None:
     assert all(v.data_ptr() != space.shared[n].data_ptr() for n, v in adapted.values.items())
 
 
+def test_the_rate_rises_from_a_tenth_over_the_outer_steps_of_a_warm_up() -> None:
+    tasks, loop = Tasks(tasks=2, steps=STEPS).batch, InnerLoop(steps=STEPS, optimizer=Sgd(lr=0.2), warmup=4)
+    rates = [loop.at(tasks._replace(step=step)).optimizer.lr for step in range(6)]
+    assert rates == pytest.approx([0.02, 0.065, 0.11, 0.155, 0.2, 0.2])
+    early = loop.at(tasks._replace(step=1))
+    assert early.at(tasks._replace(step=1)) == early, "once is enough"
+    assert loop.optimizer.lr == 0.2, "at use the rate is whole"
+
+
+def test_the_query_loss_of_every_step_counts_less_and_less() -> None:
+    tasks, loop = Tasks(tasks=2, steps=STEPS).batch, InnerLoop(steps=STEPS, optimizer=Sgd(lr=0.2), multi_step=4)
+    weights = [loop.at(tasks._replace(step=step)).weights for step in (0, 2, 4, 9)]
+    each, half = [1 / 3] * 3, [1 / 6, 1 / 6, 2 / 3]
+    assert [pytest.approx(row) for row in (each, half, [0, 0, 1], [0, 0, 1])] == weights
+    assert loop.at(tasks._replace(step=2)).at(tasks._replace(step=2)).weights == weights[1]
+    assert loop.weights == [0, 0, 1], "at use"
+    assert loop.at(tasks._replace(support=[])).weights == [1], "no step at all: the query loss at theta"
+    assert loop.at(tasks._replace(support=tasks.support[:1])).weights == [1]
+
+
+def test_an_outer_step_has_as_many_inner_steps_as_batches() -> None:
+    tasks, loop = Tasks(tasks=2, steps=STEPS).batch, InnerLoop(steps=STEPS, optimizer=Sgd(lr=0.2))
+    assert [loop.at(tasks._replace(support=tasks.support[:count])).steps for count in range(4)] == [0, 1, 2, 3]
+    assert loop.at(tasks) == loop
+
+
 def test_moments_do_not_leak_from_one_adaptation_into_the_next() -> None:
     space, tasks = build("lora")
     loop = InnerLoop(steps=STEPS, optimizer=OPTIMIZERS["adamw"])

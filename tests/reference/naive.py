@@ -27,13 +27,18 @@ Task = tuple[list[Examples], Examples]
 
 @dataclass
 class Inner:
-    """ratio: how much faster B learns than A; adamw: what torch.optim.AdamW takes beside lr, None: SGD."""
+    """ratio: how much faster B learns than A; adamw: what torch.optim.AdamW takes beside lr, None: SGD.
+
+    weights: of the query loss after each step, None: the last alone; anchor: of the support loss before any.
+    """
 
     steps: int
     lr: float
     clip: float | None = None
     ratio: float = 1.0
     adamw: dict[str, object] | None = None
+    weights: list[float] | None = None
+    anchor: float = 0.0
 
     def rate(self, name: str) -> float:
         return self.lr * self.ratio if "lora_B" in name else self.lr
@@ -93,7 +98,17 @@ def adapt(model: nn.Module, support: list[Examples], inner: Inner) -> nn.Module:
 
 
 def fomaml(model: nn.Module, task: Task, inner: Inner) -> Values:
-    return gradient(adapt(model, task[0], inner), task[1])
+    """Each query gradient is taken at its own copy, after so many steps from the start."""
+    support, query = task
+    weights = inner.weights or [0.0] * (inner.steps - 1) + [1.0]
+    taken = [gradient(adapt(model, support[: k + 1], inner), query) for k in range(len(weights))]
+    return total(
+        [*zip(weights, taken, strict=True), *((inner.anchor, gradient(model, support[0])),) * (inner.anchor > 0)]
+    )
+
+
+def total(parts: list[tuple[float, Values]]) -> Values:
+    return {name: sum(weight * grads[name] for weight, grads in parts) for name in parts[0][1]}  # pyright: ignore
 
 
 def reptile(model: nn.Module, task: Task, inner: Inner) -> Values:
@@ -108,20 +123,26 @@ def joint(model: nn.Module, task: Task, inner: Inner) -> Values:
 def maml(model: nn.Module, task: Task, inner: Inner) -> Values:
     """The whole inner loop stays in one graph, and the query loss is differentiated through it."""
     start = values = trainable(model)
+    weights = inner.weights or [0.0] * (inner.steps - 1) + [1.0]
+    whole = inner.anchor * loss(model, task[0][0], start) if inner.anchor else torch.zeros(())
     with sdpa_kernel(SDPBackend.MATH):
-        for examples in task[0][: inner.steps]:
+        for examples, weight in zip(task[0], weights, strict=False):
             nats = loss(model, examples, values)
             grads = torch.autograd.grad(nats, list(values.values()), create_graph=True)
             norm = torch.stack([(g**2).sum() for g in grads]).sum().sqrt()
             factor = 1.0 if inner.clip is None else (inner.clip / (norm + 1e-6)).clamp(max=1.0)
             step = {name: inner.rate(name) * factor * g for name, g in zip(values, grads, strict=True)}
             values = {name: value - step[name] for name, value in values.items()}
-        grads = torch.autograd.grad(loss(model, task[1], values), list(start.values()))
+            if weight:
+                whole = whole + weight * loss(model, task[1], values)
+        grads = torch.autograd.grad(whole, list(start.values()))
     return dict(zip(start, grads, strict=True))
 
 
 def meta_lora(model: nn.Module, tasks: list[Task], inner: Inner) -> Values:
     """Stage 1 adapts every task and keeps it; stage 2 averages the query gradients at the kept ones."""
+    if inner.weights or inner.anchor:
+        return mean([fomaml(model, task, inner) for task in tasks])
     adapted = [adapt(model, support, inner) for support, _ in tasks]
     return mean([gradient(kept, query) for kept, (_, query) in zip(adapted, tasks, strict=True)])
 

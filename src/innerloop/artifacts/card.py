@@ -181,7 +181,7 @@ def _training(about: Card) -> Iterator[str]:
     yield f"- outer loop: {outer.steps} steps on {outer.tasks_per_step} tasks each, {outer.build_optimizer().said}"
     yield f"- of a task in a step: {tasks.support} support{query} examples"
     if inner is not None:
-        yield f"- inner loop: {inner.steps} steps, {inner.build().optimizer.said}"
+        yield f"- inner loop: {inner.said_steps}, {inner.build().optimizer.said}"
     if lora is not None:
         layers = lora.layers if isinstance(lora.layers, str) else ", ".join(map(str, lora.layers))
         yield f"- LoRA: r {lora.r}, lora_alpha {lora.lora_alpha:g}, layers {layers}"
@@ -236,7 +236,7 @@ def _cost(facts: CardFacts) -> Iterator[str]:
 def _limits(about: Card) -> Iterator[str]:
     inner = about.config.method.inner
     if about.is_start:
-        how = f"{inner.steps} steps of {inner.build().optimizer.said}" if inner else "a few steps"
+        how = f"{inner.most} steps of {inner.build().optimizer.said}" if inner else "a few steps"
         yield f"- It is made to be adapted first, by {how}, on a handful of a new task's examples."
     else:
         yield "- It is of one task, and nothing is known of it on others."

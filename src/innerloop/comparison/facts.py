@@ -20,8 +20,7 @@ def run_facts(output: Path) -> dict[str, Any]:
     said = json.loads((output / MANIFEST).read_text())
     lines = read_lines((output / METRICS).read_text()).steps
     config, plan, seconds = load_config(said["config"]), said["plan"], said["timing"]["seconds"]
-    row, method = config.method.row, config.method.build()
-    inner = config.method.inner.steps * method.passes_per_step if config.method.inner else 0
+    row = config.method.row
     folder = output / ("adapters" if row.one_task else row.space.exported)
     return {
         "algorithm": plan["algorithm"],
@@ -30,7 +29,7 @@ def run_facts(output: Path) -> dict[str, Any]:
         "percent": plan["trained"]["percent"],
         "examples_per_task": plan["examples_per_task"],
         "tasks": plan["tasks"],
-        "passes": len(lines) * plan["tasks_per_step"] * (inner + row.rule.reads_query),
+        "passes": sum(line["passes"] for line in lines),
         "steps": plan["steps"],
         "tokens": said["tokens"],
         "seconds": seconds,

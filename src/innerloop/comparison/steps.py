@@ -16,6 +16,7 @@ from innerloop.engine.task_batches import TaskBatches
 from innerloop.learning.methods import Method
 
 TIMED = 3
+LOOKED_AT = 64  # steps whose passes are counted
 
 
 def budget_steps(session: Session, budget: str, amount: float) -> int:
@@ -28,15 +29,20 @@ def budget_steps(session: Session, budget: str, amount: float) -> int:
 
 
 def timed_steps(session: Session, seconds: float) -> int:
-    """At least 1. The first step warms up; the run itself starts from a fresh space, so its numbers don't change."""
+    """At least 1. The first step warms up; the run itself starts from a fresh space, so its numbers don't change.
+
+    A pass is timed, since steps may draw different numbers of inner steps; a step has as many as the first ones' mean.
+    """
     _, batches = session.streams()[0]
     trainer = session.trainer(session.space(), batches)
     taken: list[float] = []
     for step in range(TIMED + 1):
         started = time.perf_counter()
-        trainer.step(batches[step])
-        taken.append(time.perf_counter() - started)
-    return max(1, int(seconds / len(session.streams()) / statistics.median(taken[1:])))
+        passes = trainer.step(batches[step]).passes
+        taken.append((time.perf_counter() - started) / passes)
+    each = [batch.tasks for step in range(LOOKED_AT) for batch in trainer.method.forwards(batches[step])]
+    a_step = statistics.median(taken[1:]) * sum(each) / LOOKED_AT
+    return max(1, int(seconds / len(session.streams()) / a_step))
 
 
 def _token_steps(method: Method, streams: Sequence[TaskBatches], tokens: float) -> int:

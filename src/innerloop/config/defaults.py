@@ -15,6 +15,7 @@ from innerloop import plugins
 from innerloop.config.rules import unread
 from innerloop.config.schema import BROKEN_METHODS, DEFAULTS, OPTIMIZERS, OptimizerSection
 from innerloop.data.suites import SUITES
+from innerloop.learning.inner_loop import InnerLoop
 from innerloop.learning.methods import METHODS, own_options
 from innerloop.numerics.optimizers import AdamW, Optimizer
 
@@ -42,6 +43,8 @@ def defaults(given: Mapping[str, Any]) -> dict[str, Any]:
         "tasks.query": 8,
         "method.inner.steps": steps,
         "method.inner.clip": inner.clip,
+        "method.inner.anchor": InnerLoop.anchor,
+        "method.inner.multi_step": InnerLoop.multi_step,
         "method.inner.batch_size": given.get("tasks.support", DEFAULTS["tasks.support"]),
         **{f"method.{option.name}": option.default for rule in (*rules, row.rule) for option in own_options(rule)},
         "evaluate.k": given.get("tasks.support", DEFAULTS["tasks.support"]),

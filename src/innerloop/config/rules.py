@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from innerloop.data.suites import SUITES
-from innerloop.learning.methods import METHODS
+from innerloop.learning.methods import METHODS, Method
 
 Values = Mapping[str, Any]
 
@@ -19,9 +19,11 @@ SIZED = [name for name, suite in SUITES.items() if suite.instances]  # suites wh
 METHOD = "method.name"
 OPTIMIZERS = ("method.inner.optimizer", "outer.optimizer")
 LORAPLUS = "method.inner.optimizer.loraplus_lr_ratio"
+STEPS = "method.inner.steps"
 INNER_OPTIMIZER = "method.inner.optimizer.name"
 A_FORWARD, A_STEP, TRUNK_CACHE = "memory.tasks_per_forward", "outer.tasks_per_step", "memory.trunk_cache"
 LEAN, OFFLOAD, DTYPE = "memory.lean", "memory.offload", "model.dtype"
+INNER_OPTIONS = frozenset[str]().union(*(row.rule.takes for row in METHODS.values()))
 SUPPORT, QUERY, EXAMPLES = "tasks.support", "tasks.query", "tasks.examples_per_task"
 EVALUATE, EVALUATE_EVERY, VALIDATION = "evaluate", "evaluate.every", "tasks.validation"
 
@@ -79,6 +81,11 @@ def _unread_by_method(name: str) -> Iterator[Objection]:
         problem = f'"{name}" has no inner loop' if option == "inner" else f'"{name}" does not read {option}'
         right = f"leave it out; it is read by {', '.join(readers)}"
         yield Objection((f"method.{option}", METHOD), problem, right)
+    unheeded = INNER_OPTIONS - row.rule.takes if "inner" in row.rule.options() else ()
+    for option in sorted(unheeded):
+        readers = [method for method, other in METHODS.items() if option in other.rule.takes]
+        right = f"leave it out; it is read by {', '.join(readers)}"
+        yield Objection((f"method.inner.{option}", METHOD), f'"{name}" does not read {option}', right)
     if not row.rule.reads_query:
         problem = f'"{name}" learns from the support set alone and reads no query examples'
         yield Objection((QUERY, METHOD), problem, "leave it out")
@@ -133,6 +140,7 @@ def _size_conflicts(values: Values) -> Iterator[Objection]:
 def _method_conflicts(values: Values) -> Iterator[Objection]:
     name = values[METHOD]
     row = METHODS[name]
+    yield from _steps_conflicts(values, row.rule)
     if row.rule.second_order and values.get(INNER_OPTIMIZER) == "adamw":
         problem = f'"{name}" differentiates through its inner steps, which have to be sgd'
         yield Objection((INNER_OPTIMIZER, METHOD), problem, "sgd")
@@ -149,6 +157,17 @@ def _method_conflicts(values: Values) -> Iterator[Objection]:
             yield Objection((key, METHOD), problem, "false, or a method that trains all parameters")
     elif values[LEAN]:
         yield from _lean_conflicts(values)
+
+
+def _steps_conflicts(values: Values, rule: type[Method]) -> Iterator[Objection]:
+    steps = values.get(STEPS)
+    if not isinstance(steps, Sequence):
+        return
+    if not any(steps):
+        yield Objection((STEPS,), "no step is ever taken", "a number above 0 among them")
+    elif rule.from_difference and 0 in steps:
+        problem = f'"{values[METHOD]}" learns from how far its inner steps went: none teach nothing'
+        yield Objection((STEPS, METHOD), problem, "numbers above 0")
 
 
 def _trunk_conflicts(values: Values) -> Iterator[Objection]:

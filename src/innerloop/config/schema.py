@@ -55,7 +55,7 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(names[:-1]) + f" or {names[-1]}"
 
 
-def _different(names: tuple[str, ...]) -> tuple[str, ...]:
+def _different(names: tuple[Any, ...]) -> tuple[Any, ...]:
     if len(set(names)) < len(names):
         raise ValueError("repeated")
     return names
@@ -100,6 +100,7 @@ _HubId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9_][\w.-]*$
 _Day = Annotated[str, Field(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$"), AfterValidator(_real_day)]
 _Layers = Annotated[str, Field(pattern=r"^(all|last-[1-9][0-9]*)$")]
 _LayerList = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1), _Tuple, AfterValidator(_different)]
+_StepList = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1), _Tuple, AfterValidator(_different)]
 TrackerName = Annotated[str, AfterValidator(_known_tracker)]
 _NAMES = "list of different names"
 
@@ -156,13 +157,38 @@ class InnerOptimizerSection(OptimizerSection):
 
 
 class InnerSection(Section):
-    steps: int = _count()
+    """choices: the numbers of steps that an outer step takes one of; most: the largest, which adapting takes."""
+
+    steps: Annotated[int, Field(gt=0)] | _StepList = _key(
+        means="whole number above 0, or list of different whole numbers, 0 or above"
+    )
     batch_size: int = _count()
     clip: float | None = _positive(means="number above 0, or null")
+    warmup: float = _key(0.0, means="whole number of steps, or a share of them below 1", ge=0)
+    anchor: float | None = _key(None, means="number, 0 or above", ge=0)
+    multi_step: int | None = _key(None, means="whole number, 0 or above", ge=0)
     optimizer: InnerOptimizerSection
 
+    @property
+    def choices(self) -> tuple[int, ...]:
+        return (self.steps,) if isinstance(self.steps, int) else self.steps
+
+    @property
+    def most(self) -> int:
+        return max(self.choices)
+
+    @property
+    def said_steps(self) -> str:
+        """In words."""
+        *others, last = map(str, self.choices)
+        one = "1 step" if last == "1" else f"{last} steps"
+        return f"{', '.join(others)} or {last} steps, drawn for each outer step" if others else one
+
     def build(self) -> InnerLoop:
-        return InnerLoop(steps=self.steps, optimizer=self.optimizer.build(clip=self.clip))
+        """What `warmup` is a share of, the run knows: `engine.parts`."""
+        heeded = {"anchor": self.anchor, "multi_step": self.multi_step}
+        given = {option: value for option, value in heeded.items() if value is not None}
+        return InnerLoop(steps=self.most, optimizer=self.optimizer.build(clip=self.clip), **given)
 
 
 class LoraSection(Section):

@@ -113,8 +113,7 @@ def with_masks(tasks: TaskBatch, *, seed: int, step: int) -> TaskBatch:
         seeds = (tuple(mask_seed(seed, step, name, inner_step, b) for b in examples) for name in tasks.names)
         return replace(batch, mask_seeds=tuple(seeds))
 
-    return TaskBatch(
-        names=tasks.names,
+    return tasks._replace(
         support=[seeded(batch, inner_step) for inner_step, batch in enumerate(tasks.support)],
         query=tasks.query and seeded(tasks.query, len(tasks.support)),
     )

@@ -5,6 +5,7 @@ Legend: n = tasks per step, P = examples in a task's pool.
 Draw         the tasks and the example positions of one outer step
 TaskStream   draw(step): every task equally often, every prompt of a pool in turn, support and query apart
 prompts_of   a pool's positions by prompt: what a draw takes one example of
+drawn_steps  how many inner steps an outer step takes
 fitting_sizes   support, query and test sizes that a task with so many prompts allows
 """
 
@@ -32,6 +33,11 @@ def prompts_of(pool: Sequence[Example]) -> list[list[int]]:
     for position, example in enumerate(pool):
         found.setdefault(example.prompt_key, []).append(position)
     return list(found.values())
+
+
+def drawn_steps(choices: Sequence[int], *, seed: int, step: int) -> int:
+    """One of the numbers of inner steps, each as likely as the others."""
+    return int(np.random.default_rng([seed, 2, step]).choice(choices)) if len(choices) > 1 else choices[0]
 
 
 class Sizes(NamedTuple):

@@ -268,11 +268,13 @@ class TaskBatch(NamedTuple):
 
     support  one batch per inner step: the same one K times, or fresh ones; empty for a method without inner loop
     query    None for a method that reads none (Reptile)
+    step     which outer step it is, from 0
     """
 
     names: tuple[str, ...]
     support: Sequence[Batch]
     query: Batch | None
+    step: int = 0
 
     def split(self, tasks_per_forward: int) -> "list[TaskBatch]":
         """Chunks of at most `tasks_per_forward` tasks; where one holds them all, this very batch."""
@@ -291,6 +293,7 @@ class TaskBatch(NamedTuple):
             names=self.names[first:last],
             support=[chosen[id(batch)] for batch in self.support],
             query=self.query and self.query.select(first, last),
+            step=self.step,
         )
 
     @property
@@ -301,4 +304,4 @@ class TaskBatch(NamedTuple):
     def to(self, device: torch.device | str) -> "TaskBatch":
         moved = {id(batch): batch.to(device) for batch in self.batches}
         query = self.query and moved[id(self.query)]
-        return TaskBatch(self.names, [moved[id(batch)] for batch in self.support], query)
+        return self._replace(support=[moved[id(batch)] for batch in self.support], query=query)

@@ -2,13 +2,27 @@
 
 Metrics      of a step: loss, gradient norm, tokens
 metrics_of   a step's Round -> Metrics
+Pass         what went through the model in a forward: pass_of a batch
 Evaluation   of validation tasks: nats, and the share of right answers
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from innerloop.data.tasks import Batch
 from innerloop.engine.non_finite import Round
+
+
+class Pass(NamedTuple):
+    """computed_tokens: with padding."""
+
+    tasks: int
+    tokens: int
+    computed_tokens: int
+
+
+def pass_of(batch: Batch) -> Pass:
+    return Pass(batch.tasks, batch.token_count, batch.computed_tokens)
 
 
 class Metrics(NamedTuple):
@@ -16,6 +30,7 @@ class Metrics(NamedTuple):
 
     tokens: of the examples, in every forward that was run, those for Hessian-vector products, for clipping, and of
     tasks that were left out again among them; computed_tokens: with the padding that went through the model;
+    inner_steps: taken on each task, where the method has any; passes: runs of one task's examples through the model;
     skipped: the tasks left out because a loss or gradient of theirs was not finite.
     """
 
@@ -26,6 +41,8 @@ class Metrics(NamedTuple):
     gradient_norm: float
     tokens: int
     computed_tokens: int
+    passes: int
+    inner_steps: int | None
     skipped: tuple[str, ...] = ()
 
     def numbers(self, prefix: str = "") -> dict[str, float]:
@@ -35,17 +52,19 @@ class Metrics(NamedTuple):
         return {f"{prefix}{name}": float(value) for name, value in values.items() if value is not None}
 
 
-def metrics_of(found: Round, *, step: int, tokens: tuple[int, int], skipped: tuple[str, ...]) -> Metrics:
-    """tokens: without padding and with it."""
-    support = found.support
+def metrics_of(found: Round, *, step: int, passes: Sequence[Pass], skipped: tuple[str, ...]) -> Metrics:
+    support, (count, tokens, computed_tokens) = found.support, map(sum, zip(*passes, strict=True))
+    first, last = (None, None) if support is None or not len(support) else (support[0], support[-1])
     return Metrics(
         step=step,
         loss=float(found.losses.mean()),
-        support_loss_first=None if support is None else float(support[0].mean()),
-        support_loss_last=None if support is None else float(support[-1].mean()),
+        support_loss_first=None if first is None else float(first.mean()),
+        support_loss_last=None if last is None else float(last.mean()),
         gradient_norm=float(found.gradient_norm),
-        tokens=tokens[0],
-        computed_tokens=tokens[1],
+        tokens=tokens,
+        computed_tokens=computed_tokens,
+        passes=count,
+        inner_steps=None if support is None else len(support),
         skipped=skipped,
     )
 

@@ -27,7 +27,8 @@ LOST = 100.0  # nats per token: a guess among all the tokens of a large vocabula
 
 
 class Round(NamedTuple):
-    """gradient: the mean over tasks (1, ...); losses (T,); support (K, T); broken: tasks with a loss not finite."""
+    """gradient: the mean over tasks (1, ...); losses (T,); support (K, T), None without an inner loop;
+    broken: tasks with a loss not finite."""
 
     gradient: TensorSet
     gradient_norm: Tensor
@@ -43,7 +44,7 @@ def mean_of(outcomes: Sequence[Outcome], names: list[str], total: TensorSet) -> 
     gradient = {name: value.div_(len(names)).unsqueeze(0) for name, value in total.items()}
     losses = torch.cat([outcome.loss for outcome in outcomes])
     supports = [outcome.support_loss for outcome in outcomes if outcome.support_loss is not None]
-    support = torch.cat(supports, dim=1) if supports and len(supports[0]) else None
+    support = torch.cat(supports, dim=1) if supports else None
     gradient_norm = norm(gradient)
     finite = torch.isfinite(losses)
     if support is not None:
@@ -68,7 +69,7 @@ def refusal(found: Round, broken: Sequence[str], *, step: int, inner: InnerLoop 
     if broken and not found.broken:
         what += f" of {', '.join(broken)}"
     said = f"step {step}: {what} is not a finite number; the shared values were left as after step {step - 1}."
-    if inner is not None and found.support is not None and found.broken:
+    if inner is not None and found.support is not None and len(found.support) and found.broken:
         rate, column = inner.optimizer.lr, found.support[:, found.names.index(found.broken[0])].tolist()
         course = ", ".join(f"{loss:.3g}" for loss in column)
         said += (

@@ -17,9 +17,10 @@ from innerloop.config.schema import RunConfig
 from innerloop.data.encoding import EncodedTask
 from innerloop.data.tasks import token_key
 from innerloop.engine.hidden_states import HiddenStates
-from innerloop.engine.schedules import rate_of
+from innerloop.engine.schedules import rate_of, warmup_steps
 from innerloop.engine.trainer import Trainer
 from innerloop.learning.inner_loop import InnerLoop
+from innerloop.learning.methods import Method
 from innerloop.loading.architecture import decoder_layers
 from innerloop.spaces.kinds import SpaceOptions
 from innerloop.spaces.lora import chosen_layers
@@ -77,7 +78,7 @@ def make_trainer(config: RunConfig, space: ParameterSpace, *, tasks_per_forward:
     """
     return Trainer(
         space,
-        config.method.build(),
+        _method(config),
         config.outer.build_optimizer(eight_bit=config.memory.lean),
         tasks_per_forward=tasks_per_forward,
         seed=config.seed,
@@ -98,6 +99,15 @@ def own_adaptation(config: RunConfig) -> InnerLoop:
         return config.method.row.adaptation
     whole = section.batch_size >= config.tasks.support  # of any number of examples, then
     return replace(section.build(), batch_size=None if whole else section.batch_size)
+
+
+def _method(config: RunConfig) -> Method:
+    """The rule, with its inner loop's warm-up in steps of this run."""
+    rule, inner = config.method.build(), config.method.inner
+    if inner is None or rule.loop is None or not inner.warmup:
+        return rule
+    loop = replace(rule.loop, warmup=warmup_steps(inner.warmup, config.outer.steps))
+    return replace(rule, inner=loop)  # pyright: ignore[reportUnknownVariableType, reportArgumentType]
 
 
 def lowest_trained(config: RunConfig, model: Any) -> int:

@@ -118,7 +118,7 @@ class Session:
         asked = self.config.memory.tasks_per_forward
         if asked != "auto":
             return asked
-        return tasks_that_fit(self.config, batches[0], self.device)
+        return tasks_that_fit(self.config, batches.largest, self.device)
 
     def settled(self) -> "Session":
         """With `memory.tasks_per_forward` a number, which a run writes down."""

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from innerloop.config.loading import RunConfig
 from innerloop.data.batches import task_batch, with_masks
 from innerloop.data.encoding import EncodedTask
-from innerloop.data.sampler import TaskStream, prompts_of
+from innerloop.data.sampler import TaskStream, drawn_steps, prompts_of
 from innerloop.data.tasks import TaskBatch, token_key
 from innerloop.engine.sources import examples_a_round
 
@@ -43,7 +43,16 @@ class TaskBatches:
                 yield tuple(keys[task][position] for position in (*support, *query))
 
     def __getitem__(self, step: int) -> TaskBatch:
-        steps, size = (self.inner.steps, self.inner.batch_size) if self.inner else (0, 0)
+        return self._batch(step, drawn_steps(self.inner.choices, seed=self.seed, step=step) if self.inner else 0)
+
+    @property
+    def largest(self) -> TaskBatch:
+        """The first step's tasks with as many inner steps as any step takes."""
+        return self._batch(0, self.inner.most if self.inner else 0)
+
+    def _batch(self, step: int, inner_steps: int) -> TaskBatch:
+        size = self.inner.batch_size if self.inner else 0
         draw = self.draws.draw(step)
-        batch = task_batch(self.pools, self.names, draw, inner_steps=steps, batch_size=size, **self.layout)
+        batch = task_batch(self.pools, self.names, draw, inner_steps=inner_steps, batch_size=size, **self.layout)
+        batch = batch._replace(step=step)
         return with_masks(batch, seed=self.seed, step=step) if self.dropout else batch

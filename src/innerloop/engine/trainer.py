@@ -15,7 +15,7 @@ import torch
 
 from innerloop.data.tasks import TaskBatch
 from innerloop.engine.last_round import LastRound
-from innerloop.engine.metrics import Metrics, metrics_of
+from innerloop.engine.metrics import Metrics, Pass, metrics_of, pass_of
 from innerloop.engine.non_finite import Divergence, Round, mean_of, refusal, without
 from innerloop.engine.schedules import RateOf
 from innerloop.engine.stopping import held
@@ -65,7 +65,7 @@ class Trainer:
         self.steps = 0
         self.last_round = LastRound()
         self.gradient = zeros_like(space.shared)
-        self._tokens = 0, 0  # that went through the model in the step at hand; with the padding
+        self._passes: list[Pass] = []  # of the step at hand
         # One state for all: the outer optimizer is the inner ones' class, with a task axis of length 1.
         self._shared = {name: value.unsqueeze(0) for name, value in space.shared.items()}  # views with a task axis of 1
         self._state = optimizer.init(self._shared)
@@ -90,7 +90,7 @@ class Trainer:
                     self.steps += 1
                     if self.ema is not None:
                         average_(self._average, self.space.shared, decay=self.ema, steps=self.steps)
-                    metrics = metrics_of(found, step=self.steps, tokens=self._tokens, skipped=skipped)
+                    metrics = metrics_of(found, step=self.steps, passes=self._passes, skipped=skipped)
                     if then:
                         then(metrics)
                 last = metrics.support_loss_last
@@ -121,7 +121,7 @@ class Trainer:
 
     def _round(self, tasks: TaskBatch) -> tuple[Round, tuple[str, ...]]:
         """The gradient of the tasks, which is finite, and the tasks that were left out for that."""
-        self._tokens = 0, 0
+        self._passes = []
         parts, skipped = [tasks], list[str]()
         while True:
             chunks = [chunk for part in parts for chunk in part.split(self.tasks_per_forward or len(part.names))]
@@ -146,12 +146,11 @@ class Trainer:
             # Views that can't be written: only the outer optimizer moves the shared values (docs/design/0001).
             start = per_task(self.space.shared, len(chunk.names))
             try:
-                outcome = self.method.outer_gradient(self.space, start, chunk.to(self.space.device), self.gradient)
+                method = self.method.at(chunk)
+                outcome = method.outer_gradient(self.space, start, chunk.to(self.space.device), self.gradient)
             except torch.OutOfMemoryError as error:
                 self._halve(len(chunk.names), error)
-            forwards, (tokens, computed) = self.method.forwards(chunk), self._tokens
-            tokens += sum(batch.token_count for batch in forwards)
-            self._tokens = tokens, computed + sum(batch.computed_tokens for batch in forwards)
+            self._passes += map(pass_of, self.method.forwards(chunk))
             if outcome.adapted is not None:
                 self.last_round.keep(chunk, outcome.adapted)
             outcomes.append(outcome._replace(adapted=None))

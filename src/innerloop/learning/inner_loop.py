@@ -1,19 +1,19 @@
 """Adaptation: a few optimizer steps on a task's support examples, the same object at training and at test time.
 
-Legend: T = tasks, K = inner steps.
+Legend: T = tasks, K = inner steps; phi_k = the values after k of them, Q = the query set.
 
 InnerLoop   K steps of an optimizer whose state is fresh for each task
 Reached     the adapted values (T, ...) and the support loss before each step (K, T)
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from innerloop.data.tasks import Batch
+from innerloop.data.tasks import Batch, TaskBatch
 from innerloop.numerics.optimizers import Optimizer
 from innerloop.numerics.tensors import TensorSet
 from innerloop.spaces.phases import phase
@@ -34,15 +34,40 @@ class InnerLoop:
     >>> tuple(reached.losses.shape)  # (K, T)
     (3, 2)
 
-    steps       K
+    steps       K, the largest where training draws it
     optimizer   its learning rate, clipping and moments are each task's own
     batch_size  examples of the support per step, for whoever makes the batches (`data.batches.inner_batches`);
                 None: all of them
+
+    In training alone, and of an outer step the number of which is known to `at`:
+    warmup      outer steps in which the learning rate rises from a tenth
+    anchor      weight of the loss at theta, on the batch of the first inner step, in the outer gradient
+    multi_step  outer steps in which the query loss after each inner step counts, with weights that end on the last
+    spread      how much of that is left: 1 = every step counts alike, 0 = the last alone
     """
 
     steps: int
     optimizer: Optimizer
     batch_size: int | None = None
+    warmup: int = 0
+    anchor: float = 0.0
+    multi_step: int = 0
+    spread: float = 0.0
+
+    def at(self, tasks: TaskBatch) -> "InnerLoop":
+        """As one outer step of training has it: with as many steps as that drew, a support batch for each."""
+        steps, optimizer, spread = min(self.steps, len(tasks.support)), self.optimizer, self.spread
+        if tasks.step < self.warmup:
+            optimizer = replace(optimizer, lr=optimizer.lr * (0.1 + 0.9 * tasks.step / self.warmup))
+        if self.multi_step:
+            spread = max(0.0, 1 - tasks.step / self.multi_step)
+        return replace(self, steps=steps, optimizer=optimizer, spread=spread, warmup=0, multi_step=0)
+
+    @property
+    def weights(self) -> list[float]:
+        """Of the query losses at phi_1 .. phi_K, together 1: MAML++'s (Antoniou et al. 2019, arXiv:1810.09502, 4)."""
+        earlier = [self.spread / max(self.steps, 1)] * (self.steps - 1)
+        return [*earlier, 1 - sum(earlier)]
 
     def adapt(
         self,
@@ -66,5 +91,5 @@ class InnerLoop:
                 before_step(values, batch)
             with phase("inner"):
                 losses.append(space.descend(values, state, batch, self.optimizer))
-        tasks = len(next(iter(values.values())))
-        return Reached(values, torch.stack(losses) if losses else torch.empty(0, tasks))
+        first = next(iter(values.values()))
+        return Reached(values, torch.stack(losses) if losses else first.new_empty(0, len(first)))

@@ -9,7 +9,6 @@ table and the rules' docstrings.
 
 Method    a rule: how tasks give a gradient of the shared values
 option    a field of a rule that a config may set: its default, and the values it takes
-query_gradient   the pass on the query sets, as a phase of its own
 METHODS   name -> Row. A method combines a rule (how tasks give a gradient) with a space (which tensors are trained).
           The command line, the config, the docs page and the laws' tests read this table: a new first-order method is
           about ten lines and one row.
@@ -17,19 +16,22 @@ METHODS   name -> Row. A method combines a rule (how tasks give a gradient) with
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar, Literal, NamedTuple, get_args, get_origin, get_type_hints
+from dataclasses import dataclass, field, fields, replace
+from functools import partial
+from typing import Any, ClassVar, Literal, NamedTuple, Self, cast, get_args, get_origin, get_type_hints
 
 from torch import Tensor
 
 from innerloop.data.tasks import Batch, TaskBatch
 from innerloop.learning.inner_loop import InnerLoop
+from innerloop.learning.passes import added_at, on_the_way, query_gradient, query_of
 from innerloop.learning.second_order import sweep
 from innerloop.numerics.optimizers import AdamW, Sgd
 from innerloop.numerics.tensors import TensorSet, accumulate, accumulate_difference, clone
 from innerloop.spaces.kinds import ALL_PARAMETERS, LORA, SpaceKind, Steps
-from innerloop.spaces.phases import phase
 from innerloop.spaces.space import ParameterSpace
+
+ON_THE_WAY = frozenset({"anchor", "multi_step"})
 
 
 class Outcome(NamedTuple):
@@ -62,11 +64,18 @@ class Method(ABC):
     reads_query      it needs query examples
     second_order     it differentiates through all inner steps, which have to be SGD's
     from_difference  its gradient is how far the inner steps moved the values
+    takes            the options of `InnerLoop` that change the gradient and that it heeds
     """
 
     reads_query: ClassVar[bool] = True
     second_order: ClassVar[bool] = False
     from_difference: ClassVar[bool] = False
+    takes: ClassVar[frozenset[str]] = frozenset()
+
+    @property
+    def loop(self) -> InnerLoop | None:
+        """Its inner loop, where it has one."""
+        return cast(InnerLoop | None, getattr(self, "inner", None))
 
     @property
     def keeps_adapted(self) -> bool:
@@ -78,11 +87,19 @@ class Method(ABC):
         """How often the examples of one inner step go through the model."""
         return 1
 
+    def at(self, tasks: TaskBatch) -> Self:
+        """The rule of one outer step: what changes over training is its inner loop's."""
+        return replace(self, inner=self.loop.at(tasks)) if self.loop else self  # pyright: ignore[reportUnknownVariableType, reportArgumentType]
+
     def forwards(self, tasks: TaskBatch) -> list[Batch]:
         """Every batch that goes through the model in one outer step on these tasks, as often as it does."""
-        count = self.passes_per_step if "inner" in self.options() else 0
-        inner = [batch for batch in tasks.support for _ in range(count)]
-        return [*inner, _query(tasks)] if self.reads_query else inner
+        if self.loop is None:
+            return [query_of(tasks)]
+        loop = self.loop.at(tasks)
+        inner = [batch for batch in tasks.support for _ in range(self.passes_per_step)]
+        anchor = list(tasks.support[:1]) if loop.anchor else []
+        queries = sum(weight > 0 for weight in loop.weights)
+        return [*inner, *anchor, *([query_of(tasks)] * queries if self.reads_query else [])]
 
     def tokens(self, tasks: TaskBatch) -> int:
         """Of the examples that go through the model in one outer step: every forward counted, padding left out."""
@@ -109,13 +126,14 @@ class Fomaml(Method):
     Passes: n * (K + 1) gradients.
     """
 
+    takes: ClassVar[frozenset[str]] = ON_THE_WAY
     inner: InnerLoop
 
     def outer_gradient(
         self, space: ParameterSpace, start: Mapping[str, Tensor], tasks: TaskBatch, into: TensorSet
     ) -> Outcome:
-        adapted = self.inner.adapt(space, start, tasks.support)
-        loss, _ = query_gradient(space, adapted.values, tasks, into=into)
+        adapted = self.inner.adapt(space, start, tasks.support, before_step=on_the_way(self.inner, space, tasks, into))
+        loss, _ = query_gradient(space, adapted.values, tasks, into=into, weight=self.inner.weights[-1])
         return Outcome(loss, adapted.losses)
 
 
@@ -130,6 +148,7 @@ class Maml(Method):
     """
 
     second_order: ClassVar[bool] = True
+    takes: ClassVar[frozenset[str]] = ON_THE_WAY
     inner: InnerLoop
 
     def __post_init__(self) -> None:
@@ -147,10 +166,11 @@ class Maml(Method):
         adapted = self.inner.adapt(
             space, start, tasks.support, before_step=lambda phi, batch: trajectory.append((clone(phi), batch))
         )
-        loss, gradient = query_gradient(space, adapted.values, tasks)
+        loss, gradient = query_gradient(space, adapted.values, tasks, weight=self.inner.weights[-1])
         assert gradient is not None
         assert isinstance(self.inner.optimizer, Sgd)
-        accumulate(into, sweep(space, trajectory, self.inner.optimizer, gradient))
+        beside = partial(added_at, self.inner, space, tasks)
+        accumulate(into, sweep(space, trajectory, self.inner.optimizer, gradient, beside=beside))
         return Outcome(loss, adapted.losses)
 
 
@@ -166,6 +186,7 @@ class MetaLora(Method):
     Passes: n * (K + 1) gradients.
     """
 
+    takes: ClassVar[frozenset[str]] = ON_THE_WAY
     inner: InnerLoop
     keep_task_adapters: bool = option(False)
 
@@ -176,8 +197,9 @@ class MetaLora(Method):
     def outer_gradient(
         self, space: ParameterSpace, start: Mapping[str, Tensor], tasks: TaskBatch, into: TensorSet
     ) -> Outcome:
-        adapted = self.inner.adapt(space, start, tasks.support)  # stage 1
-        loss, _ = query_gradient(space, adapted.values, tasks, into=into)  # stage 2
+        beside = on_the_way(self.inner, space, tasks, into)
+        adapted = self.inner.adapt(space, start, tasks.support, before_step=beside)  # stage 1
+        loss, _ = query_gradient(space, adapted.values, tasks, into=into, weight=self.inner.weights[-1])  # stage 2
         return Outcome(loss, adapted.losses, adapted.values if self.keep_task_adapters else None)
 
 
@@ -221,19 +243,6 @@ class Joint(Method):
     ) -> Outcome:
         loss, _ = query_gradient(space, start, tasks, into=into)
         return Outcome(loss)
-
-
-def query_gradient(
-    space: ParameterSpace, values: Mapping[str, Tensor], tasks: TaskBatch, *, into: TensorSet | None = None
-) -> tuple[Tensor, TensorSet | None]:
-    """`space.loss_and_gradient` of the query sets at `values` (T, ...)."""
-    with phase("query"):
-        return space.loss_and_gradient(values, _query(tasks), into=into)
-
-
-def _query(tasks: TaskBatch) -> Batch:
-    assert tasks.query is not None
-    return tasks.query
 
 
 class Option(NamedTuple):

@@ -2,16 +2,15 @@
 
 Legend: T = tasks, K = inner steps; phi_{k+1} = phi_k - u(g_k), g_k the support gradient at phi_k, H_k its Jacobian.
 
-sweep   v <- v - H_k D_k^T v for k = K-1 .. 0, D_k the Jacobian of u at g_k (rates, clipping)
+sweep   v <- v - H_k D_k^T v for k = K-1 .. 0, D_k the Jacobian of u at g_k (rates, clipping); `beside` adds to v at
+        phi_k what is a function of it, too
 
 The chain rule gives d phi_{k+1} / d phi_k = I - D_k H_k, and H_k is symmetric, so its transpose applied to v is
 v - H_k D_k^T v: one Hessian-vector product per step, memory flat in K but for the stored phi_k (MAML, Finn et al.
 2017, arXiv:1703.03400, section 2.2, differentiated step by step).
 """
 
-from collections.abc import Mapping, Sequence
-
-from torch import Tensor
+from collections.abc import Callable, Sequence
 
 from innerloop.data.tasks import Batch
 from innerloop.numerics.optimizers import Sgd
@@ -22,12 +21,14 @@ from innerloop.spaces.space import ParameterSpace
 
 def sweep(
     space: ParameterSpace,
-    trajectory: Sequence[tuple[Mapping[str, Tensor], Batch]],
+    trajectory: Sequence[tuple[TensorSet, Batch]],
     optimizer: Sgd,
     vector: TensorSet,
+    *,
+    beside: Callable[[int, TensorSet], TensorSet | None] | None = None,
 ) -> TensorSet:
     """J^T v (T, ...), J = d phi_K / d phi_0; trajectory: (phi_k, the batch of step k) for k = 0 .. K-1."""
-    for phi, batch in reversed(trajectory):
+    for k, (phi, batch) in reversed(list(enumerate(trajectory))):
         gradient = None
         if optimizer.clip is not None:  # clipping's Jacobian depends on the gradient it clipped
             with phase("query"):
@@ -36,4 +37,6 @@ def sweep(
         with phase("query"):
             product = space.hessian_vector_product(phi, batch, turned)
         vector = {name: value - product[name] for name, value in vector.items()}
+        if beside and (more := beside(k, phi)) is not None:
+            vector = {name: value + more[name] for name, value in vector.items()}
     return vector

@@ -63,12 +63,12 @@ class Forecaster:
 
 
 def seconds_of(session: Session, device: Device) -> float:
-    """The first step's tokens, as many for every step, at the device's rate, or at a CPU's where none is known.
+    """The first step's tokens at most, as many for every step, at the device's rate, or at a CPU's where none is known.
 
     Rough, and the same on every call: what LoRA saves, attention's products and padding are left out.
     """
     config, streams = session.config, session.streams()
     parameters = sum(parameter.numel() for parameter in session.model.model.parameters())
-    tokens = config.method.build().tokens(streams[0][1][0]) * config.outer.steps * len(streams)
+    tokens = config.method.build().tokens(streams[0][1].largest) * config.outer.steps * len(streams)
     rate = device.rate(config.model.dtype) or CPU_FLOAT32
     return FLOPS * parameters * tokens / rate.flops

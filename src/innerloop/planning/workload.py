@@ -37,13 +37,15 @@ STEPS_LOOKED_AT = 256
 @dataclass(frozen=True)
 class Workload:
     """shape: the model's config; encoded: tokens were counted, not assumed; adapters: trained one after the other;
-    steps: the batches that were looked at; pool: examples that training draws from."""
+    steps: the batches that were looked at; largest: the first one with as many inner steps as any takes;
+    pool: examples that training draws from."""
 
     session: Session
     shape: "PretrainedConfig"
     encoded: bool
     adapters: int
     steps: Sequence[TaskBatch]
+    largest: TaskBatch
     pool: int
 
     @property
@@ -103,13 +105,15 @@ class Workload:
     def tasks_per_forward(self, config: RunConfig, *, kind: str) -> int:
         """As the run would choose it on a device of this kind, "cpu" or "cuda"."""
         asked = config.memory.tasks_per_forward
-        return tasks_that_fit(config, self.steps[0], torch.device(kind)) if asked == "auto" else asked
+        return tasks_that_fit(config, self.largest, torch.device(kind)) if asked == "auto" else asked
 
     def largest_chunk(self, tasks_per_forward: int) -> TaskBatch:
-        """The tasks of the forward with the most tokens; among equals, with the most scored rows."""
+        """The tasks of the forward with the most tokens, of steps with the most inner steps; among equals, with the
+        most scored rows."""
 
-        def size(chunk: TaskBatch) -> tuple[int, int]:
-            return max((batch.computed_tokens, len(batch.scored_rows)) for batch in chunk.batches)
+        def size(chunk: TaskBatch) -> tuple[int, int, int]:
+            tokens, rows = max((batch.computed_tokens, len(batch.scored_rows)) for batch in chunk.batches)
+            return len(chunk.support), tokens, rows
 
         return max((chunk for step in self.steps for chunk in step.split(tasks_per_forward)), key=size)
 
@@ -134,14 +138,15 @@ def workload_of_session(session: Session, *, encoded: bool = True, even: bool | 
 
     encoded: its tokens were counted, not assumed; even: how its examples are packed, None = as the session does it.
     """
-    config = session.config
+    config, inner = session.config, session.config.method.inner
     layout = {"packed": packs(session.model.model), "even": session.even if even is None else even}
     groups = session.groups
-    count = min(config.outer.steps, max(1, STEPS_LOOKED_AT // len(groups))) if encoded else 1
+    alike = not encoded and (inner is None or len(inner.choices) == 1)  # every step has as many tokens
+    count = 1 if alike else min(config.outer.steps, max(1, STEPS_LOOKED_AT // len(groups)))
+    every = [TaskBatches(config, group, **layout) for group in groups[:STEPS_LOOKED_AT]]
     steps: list[TaskBatch] = []
-    for group in groups[:STEPS_LOOKED_AT]:
-        batches = TaskBatches(config, group, **layout)
+    for batches in every:
         steps += [batches[step] for step in range(count)]
     pool = sum(len(task.pool) for task in session.train)
     shape = session.model.model.config
-    return Workload(session, shape, encoded, adapters=len(groups), steps=steps, pool=pool)
+    return Workload(session, shape, encoded, adapters=len(groups), steps=steps, largest=every[0].largest, pool=pool)

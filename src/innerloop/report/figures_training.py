@@ -106,13 +106,15 @@ def _training_handles() -> list[Any]:
 
 
 def _thin(values: Any, length: int = 0) -> np.ndarray:
-    """At most POINTS means of neighbours, nan where there is no value; all nan, of `length`, for no values at all."""
+    """At most POINTS means of neighbours, nan where none has a value; all nan, of `length`, for no values at all."""
     numbers = np.array([np.nan if value is None else value for value in values or []], dtype=float)
     if not len(numbers):
         return np.full(length, np.nan)
     width = -(-len(numbers) // POINTS)
     starts = np.arange(0, len(numbers), width)
-    return np.add.reduceat(numbers, starts) / np.diff(np.append(starts, len(numbers)))
+    there = np.isfinite(numbers)
+    with np.errstate(invalid="ignore"):  # 0 of 0 is nan
+        return np.add.reduceat(np.where(there, numbers, 0.0), starts) / np.add.reduceat(there, starts, dtype=float)
 
 
 def _untrained(view: View, runs: Mapping[str, Any]) -> str:

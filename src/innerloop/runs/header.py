@@ -138,8 +138,15 @@ def inner_in_words(config: RunConfig) -> str | None:
     if inner is None:
         return None
     each = inner.batch_size if inner.batch_size < config.tasks.support else f"all {config.tasks.support}"
-    steps = "1 step" if inner.steps == 1 else f"{inner.steps} steps"
-    return f"{steps} on {each} support examples, {inner.build().optimizer.said}"
+    comma = "," if len(inner.choices) > 1 else ""
+    said = f"{inner.said_steps}{comma} on {each} support examples, {inner.build().optimizer.said}"
+    if warm := warmup_steps(inner.warmup, config.outer.steps):
+        said += f"; the rate rises from a tenth over {warm} outer steps"
+    if inner.anchor:
+        said += f"; the support loss at the start counts too, times {inner.anchor:g}"
+    if inner.multi_step:
+        said += f"; for {inner.multi_step} outer steps the query loss after every inner step counts, the last ever more"
+    return said
 
 
 def validation_in_words(config: RunConfig, tasks: int) -> str | None:
