@@ -4,7 +4,7 @@ import json
 
 import torch
 
-from innerloop.engine.metrics import Evaluation, Metrics, Pass, metrics_of
+from innerloop.engine.metrics import Metrics, Pass, ValidationScore, metrics_of
 from innerloop.engine.non_finite import Round
 
 
@@ -21,10 +21,8 @@ def test_losses_are_means_over_tasks_before_the_first_and_the_last_inner_step() 
 
 
 def test_an_evaluation_comes_back_from_its_line_and_shows_what_is_a_number() -> None:
-    nats = Evaluation(5, 1.5, {"a": {"nats": 1.0}, "b": {"nats": 2.0}})
-    both = Evaluation(5, None, {"a": {"nats": None, "exact": 0.5}}, exact=0.5)
-    for found in (nats, both):
-        assert Evaluation.of_line(json.loads(json.dumps(found.line()))) == found
-    assert nats.line()["eval"].keys() == {"nats", "tasks"}
-    assert both.line()["eval"].keys() == {"nats", "exact", "tasks"}
-    assert (nats.numbers(), both.numbers()) == ({"eval/nats": 1.5}, {"eval/exact": 0.5})
+    good = ValidationScore(5, 1.5, 0.5, {"a": {"nats": 1.0, "exact": 1.0}, "b": {"nats": 2.0, "exact": 0.0}})
+    lost = ValidationScore(5, None, 0.0, {"a": {"nats": None, "exact": 0.0}})
+    for found in (good, lost):
+        assert ValidationScore.of_line(json.loads(json.dumps(found.line()))) == found
+    assert (good.numbers(), lost.numbers("")) == ({"eval/nats": 1.5, "eval/exact": 0.5}, {"exact": 0.0})

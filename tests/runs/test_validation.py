@@ -13,7 +13,7 @@ import torch
 
 from helpers import same
 from innerloop.config.loading import load_config
-from innerloop.engine.metrics import Evaluation, Metrics
+from innerloop.engine.metrics import Metrics, ValidationScore
 from innerloop.engine.session import Session, prepare
 from innerloop.errors import UserError
 from innerloop.evaluation.kshot import draw_support, score
@@ -46,8 +46,8 @@ def lines_of(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-def evaluations_of(folder: Path) -> list[Evaluation]:
-    return [Evaluation.of_line(line) for line in lines_of(folder) if "eval" in line]
+def evaluations_of(folder: Path) -> list[ValidationScore]:
+    return [ValidationScore.of_line(line) for line in lines_of(folder) if "eval" in line]
 
 
 def validation_of(*nats: float | None, **changes: Any) -> Any:
@@ -58,7 +58,7 @@ def validation_of(*nats: float | None, **changes: Any) -> Any:
     config = load_config(tree)
     assert config.evaluate is not None
     found.settings, found.steps = config.evaluate, 7
-    found.history = [Evaluation(step, value, {}) for step, value in enumerate(nats)]
+    found.history = [ValidationScore(step, value, 0.0, {}) for step, value in enumerate(nats)]
     return found
 
 
@@ -69,7 +69,7 @@ def validation_of(*nats: float | None, **changes: Any) -> Any:
 def test_an_evaluation_is_the_run_s_own_adaptation_as_eval_measures_it(world: World, method: str) -> None:
     """Against `innerloop eval`'s own measurement of the same draw, and one task at a time."""
     changes = VALIDATED | {"tasks.validation": ["ada", "bob"], "outer.tasks_per_step": 1}
-    session = session_of(world, method, changes | {"evaluate.every": 1, "evaluate.k": 5, "evaluate.metric": "exact"})
+    session = session_of(world, method, changes | {"evaluate.every": 1, "evaluate.k": 5})
     config, space = session.config, session.space()
     assert config.evaluate is not None
     validation = Validation(session, config.evaluate)
@@ -94,7 +94,6 @@ def test_without_examples_the_values_are_scored_as_they_stand(world: World) -> N
     found = Validation(session, session.config.evaluate).evaluate(space, step=3)
     (bare,) = score(space, per_task(space.shared, 1), session.validation)
     assert (found.step, found.nats) == (3, pytest.approx(bare.mean_nats, rel=1e-5))
-    assert "exact" not in found.line()["eval"]
 
 
 def test_the_same_examples_are_drawn_each_time_and_the_model_s_random_state_is_left_alone(world: World) -> None:
@@ -127,7 +126,7 @@ def test_an_evaluation_takes_no_larger_forward_than_a_step(world: World) -> None
 def test_the_untrained_start_every_nth_step_and_the_last_one_are_evaluated_once() -> None:
     validation = validation_of()
     assert [step for step in range(8) if validation.is_due(step)] == [0, 2, 4, 6, 7]
-    validation.history = [Evaluation(4, 1.0, {})]
+    validation.history = [ValidationScore(4, 1.0, 0.0, {})]
     assert not validation.is_due(4)
     assert not validation.is_due(4, asked=True)
     assert validation.is_due(3, asked=True)
@@ -153,13 +152,13 @@ def test_the_first_of_the_best_is_the_best(
     assert validation.gives_up == ends
 
 
-def test_right_answers_come_before_nats_and_nats_decide_between_equals() -> None:
+def test_exact_answers_come_before_nats_and_nats_decide_between_equals() -> None:
     validation = validation_of(metric="exact")
     shares = [(0, 0.1, 3.0), (1, 0.5, 2.0), (2, 0.5, 1.5), (3, 0.4, 1.0)]
-    validation.history = [Evaluation(step, nats, {}, exact) for step, exact, nats in shares]
+    validation.history = [ValidationScore(step, nats, exact, {}) for step, exact, nats in shares]
     assert validation.best.step == 2
     by_nats = validation_of(metric="nats")
-    by_nats.history = [found._replace(exact=None) for found in validation.history]
+    by_nats.history = validation.history
     assert by_nats.best.step == 3
 
 
@@ -171,7 +170,7 @@ def test_the_best_values_are_exported_and_are_those_of_a_run_that_ends_there(wor
     said, found = manifest_of(tmp_path / "run")["validation"], evaluations_of(tmp_path / "run")
     assert [each.step for each in found] == [0, 2, 4, 6]
     best = min(found, key=lambda each: each.nats or 9e9)
-    assert (said["best_step"], said["exported_step"], said["best"]) == (best.step, best.step, {"nats": best.nats})
+    assert (said["best_step"], said["exported_step"], said["best"]) == (best.step, best.step, best.numbers(""))
     assert 0 < best.step < 6, "another rate is needed for this test"
 
     def stop(_: str, metrics: Metrics) -> Ask:
@@ -189,7 +188,7 @@ def test_the_best_values_are_exported_and_are_those_of_a_run_that_ends_there(wor
 def test_evaluations_change_no_number_of_the_training(method: str, world: World, tmp_path: Path) -> None:
     keep = {"method.keep_task_adapters": True, "method.lora.lora_dropout": 0.2} if method == "meta-lora" else {}
     lean = {"memory.lean": True, "model.dtype": "bfloat16"} if method == "fomaml" else {}
-    with_it = EVERY_2 | keep | lean | {"evaluate.export": "last", "evaluate.metric": "exact"}
+    with_it = EVERY_2 | keep | lean | {"evaluate.export": "last"}
     without = VALIDATED | keep | lean
     for name, changes in (("with", with_it), ("without", without)):
         meta_train(settings(world, method, tmp_path / name, changes))
@@ -218,7 +217,7 @@ def test_who_is_told_of_evaluations_may_end_the_run_and_who_is_told_of_steps_may
 ) -> None:
     told: list[int] = []
 
-    def on_evaluation(found: Evaluation) -> Ask:
+    def on_evaluation(found: ValidationScore) -> Ask:
         told.append(found.step)
         return Ask(stop=found.step == 3)
 
@@ -243,7 +242,7 @@ def kill_at(count: int) -> Any:
     """At the n-th evaluation, when it is done and before anything else is."""
     taken = iter(range(1, 100))
 
-    def on_evaluation(_: Evaluation) -> None:
+    def on_evaluation(_: ValidationScore) -> None:
         if next(taken) == count:
             raise Killed
 
@@ -280,18 +279,18 @@ def test_what_a_checkpoint_keeps_of_the_best_is_needed(
 
 
 def test_a_signal_in_an_evaluation_drops_it_and_the_run_goes_on_to_the_same(world: World, tmp_path: Path) -> None:
-    changes = EVERY_2 | {"evaluate.metric": "exact", "save.every": 100, "outer.steps": 4}
+    changes = EVERY_2 | {"save.every": 100, "outer.steps": 4}
     path = config_file(world, tmp_path, "fomaml-lora", changes)
     script = (
         "import os, signal, sys\n"
         "from innerloop.runs import validation\n"
-        "answers, calls = validation.answers, []\n"
+        "score, calls = validation.score, []\n"
         "def struck(*given, **named):\n"
         "    calls.append(1)\n"
         "    if len(calls) == 2:\n"
         "        os.kill(os.getpid(), signal.SIGTERM)\n"
-        "    return answers(*given, **named)\n"
-        "validation.answers = struck\n"
+        "    return score(*given, **named)\n"
+        "validation.score = struck\n"
         "from innerloop.cli import main\n"
         f"sys.argv = ['innerloop', 'train', {str(path)!r}]\n"
         "main()\n"

@@ -3,7 +3,7 @@
 Metrics      of a step: loss, gradient norm, tokens
 metrics_of   a step's Round -> Metrics
 Pass         what went through the model in a forward: pass_of a batch
-Evaluation   of validation tasks: nats, and the share of right answers
+ValidationScore   of validation tasks: nats, and the share of exact answers
 """
 
 from collections.abc import Mapping, Sequence
@@ -69,27 +69,25 @@ def metrics_of(found: Round, *, step: int, passes: Sequence[Pass], skipped: tupl
     )
 
 
-class Evaluation(NamedTuple):
-    """After `step` outer steps: nats per answer token and, where answers are generated, the share that is right.
+class ValidationScore(NamedTuple):
+    """After `step` outer steps: nats per answer token, and the share of answers that greedy decoding gives exactly.
 
-    Each is a mean over tasks, whose own numbers are beside it; None stands for one that isn't finite.
+    Each is a mean over validation tasks, whose own numbers are beside it; nats that aren't finite are None.
     """
 
     step: int
     nats: float | None
+    exact: float
     tasks: Mapping[str, Mapping[str, float | None]]
-    exact: float | None = None
 
     def line(self) -> dict[str, Any]:
-        """Without `exact` where nothing was generated."""
-        exact = {"exact": self.exact} if any("exact" in task for task in self.tasks.values()) else {}
-        return {"step": self.step, "eval": {"nats": self.nats, **exact, "tasks": self.tasks}}
+        """What metrics.jsonl says of it."""
+        return {"step": self.step, "eval": {"nats": self.nats, "exact": self.exact, "tasks": self.tasks}}
 
     @classmethod
-    def of_line(cls, line: Mapping[str, Any]) -> "Evaluation":
+    def of_line(cls, line: Mapping[str, Any]) -> "ValidationScore":
         return cls(step=line["step"], **line["eval"])
 
     def numbers(self, prefix: str = "eval/") -> dict[str, float]:
         """What a plot can show of it, by name."""
-        values = {"nats": self.nats, "exact": self.exact}
-        return {f"{prefix}{name}": value for name, value in values.items() if value is not None}
+        return ({} if self.nats is None else {f"{prefix}nats": self.nats}) | {f"{prefix}exact": self.exact}

@@ -128,7 +128,7 @@ def generate(
     """
     limits = [max_new_tokens] * len(prompts) if isinstance(max_new_tokens, int) else list(max_new_tokens)
     rows = list(zip(prompts, ends, limits, openings or [""] * len(prompts), strict=True))
-    size = rows_that_fit(prompts, limits, tokens_per_forward(cast(torch.device, model.device)))
+    size = rows_that_fit(prompts, limits, cast(torch.device, model.device))
     parts = [rows[first : first + size] for first in range(0, len(rows), size)]
     return [answer.text for part in parts for answer in _written(model, tokenizer, part)]
 
@@ -136,13 +136,10 @@ def generate(
 _Row = tuple[Sequence[int], End, int, str]  # prompt, what ends it, its length at most, opening
 
 
-def rows_that_fit(prompts: Sequence[Sequence[int]], limits: Sequence[int], tokens: int) -> int:
-    """Rows of one generation, whose keys and values are kept for every token of the longest.
-
-    tokens  of a forward with its gradient, in the same room
-    """
+def rows_that_fit(prompts: Sequence[Sequence[int]], limits: Sequence[int], device: torch.device) -> int:
+    """Rows of one generation, whose keys and values are kept for every token of the longest."""
     row = max(map(len, prompts)) + max(limits)
-    return min(ROWS, max(1, KEYS_AND_VALUES * tokens // row))
+    return min(ROWS, max(1, KEYS_AND_VALUES * tokens_per_forward(device) // row))
 
 
 def _written(model: nn.Module, tokenizer: "PreTrainedTokenizerBase", rows: Sequence[_Row]) -> list[Answer]:
@@ -163,13 +160,11 @@ def answers(
     tokenizer: "PreTrainedTokenizerBase",
     max_new_tokens: int | None = None,
     rows: int = ROWS,
-    tokens: int | None = None,
 ) -> list[list[Answer]]:
     """What is generated for every task's test examples, with its slice of `values` (T, ...) installed.
 
     max_new_tokens  of an answer; None: the task's `allowance`
     rows            prompts that go through the model together at most; at least one of each task does
-    tokens          of a forward with its gradient, in whose room they go; None: the device's `tokens_per_forward`
     As many tasks as the space takes and the rows allow share a generation; the texts are those of each task alone.
     """
     if any(len(value) != len(tasks) for value in values.values()):
@@ -177,7 +172,7 @@ def answers(
     widest = max(len(task.test) for task in tasks)
     prompts = [prompt_of(example) for task in tasks for example in task.test]
     most = [max_new_tokens or allowance(task) for task in tasks]
-    rows = min(rows, rows_that_fit(prompts, most, tokens or tokens_per_forward(space.device)))
+    rows = min(rows, rows_that_fit(prompts, most, space.device))
     size = space.limit or max(1, rows // widest)
     texts: list[list[Answer]] = []
     for first in range(0, len(tasks), size):

@@ -21,7 +21,7 @@ from innerloop.artifacts.finished import damaged
 from innerloop.config.output_dir import read_lines
 from innerloop.engine.groundwork import Say
 from innerloop.engine.last_round import LastRound
-from innerloop.engine.metrics import Evaluation, Metrics
+from innerloop.engine.metrics import Metrics, ValidationScore
 from innerloop.engine.session import Session
 from innerloop.engine.stopping import held, raise_if_stopped
 from innerloop.engine.task_batches import TaskBatches
@@ -50,7 +50,7 @@ class Ask(NamedTuple):
 
 
 OnStep = Callable[[str, Metrics], Ask | None]
-OnEvaluation = Callable[[Evaluation], Ask | None]
+OnEvaluation = Callable[[ValidationScore], Ask | None]
 
 
 class Forecasting(Protocol):
@@ -239,7 +239,7 @@ def _validation(session: Session, start: Saved | None) -> Validation | None:
     lines = read_lines(start.metrics).evaluations if start else []
     tensors = start.tensors if start else {}
     best = {name: value for name, value in tensors.items() if name.startswith(Validation.PLACE)}
-    return Validation(session, settings, history=[Evaluation.of_line(line) for line in lines], tensors=best)
+    return Validation(session, settings, history=[ValidationScore.of_line(line) for line in lines], tensors=best)
 
 
 def _keep_last_round(learned: Learned) -> None:

@@ -156,7 +156,7 @@ def validation_in_words(config: RunConfig, tasks: int) -> str | None:
         return None
     times = 1 + math.ceil(config.outer.steps / asked.every)
     some = "1 validation task" if tasks == 1 else f"{tasks} validation tasks"
-    by = "right answers, then nats" if asked.metric == "exact" else "nats"
+    by = "exact answers, then nats" if asked.metric == "exact" else "nats"
     patience = f"; ends after {asked.patience} evaluations without a better one" if asked.patience else ""
     return (
         f"{some} after {asked.k} examples each, at the start and every {asked.every} steps: {times} times{patience}; "

@@ -12,12 +12,19 @@ from torch import Tensor
 
 from innerloop.config.schema import EvaluateSection
 from innerloop.data.tasks import TaskBatch
-from innerloop.engine.metrics import Evaluation
+from innerloop.engine.metrics import ValidationScore
 from innerloop.engine.parts import own_adaptation
 from innerloop.engine.session import Session
-from innerloop.evaluation.generation import answers
-from innerloop.evaluation.kshot import Chunk, adapt, draw_support, score, tokens_per_forward
-from innerloop.evaluation.scoring import verified
+from innerloop.evaluation.kshot import (
+    Chunk,
+    TaskScore,
+    adapt,
+    draw_support,
+    mean_correct,
+    mean_nats,
+    score,
+    tokens_per_forward,
+)
 from innerloop.numerics.rounding import seeded
 from innerloop.numerics.tensors import TensorSet
 from innerloop.spaces.space import ParameterSpace
@@ -39,11 +46,11 @@ class Validation:
         session: Session,
         settings: EvaluateSection,
         *,
-        history: Sequence[Evaluation] = (),
+        history: Sequence[ValidationScore] = (),
         tensors: Mapping[str, Tensor] | None = None,
     ) -> None:
         config = session.config
-        self.settings, self.tasks, self.tokenizer = settings, session.validation, session.model.tokenizer
+        self.settings, self.tasks = settings, session.validation
         self.seed, self.steps = config.seed, config.outer.steps
         self.inner = own_adaptation(config)
         self.support = [draw_support(task, settings.k, seed=config.seed) for task in self.tasks]
@@ -60,21 +67,21 @@ class Validation:
         wanted = asked or step % self.settings.every == 0 or step == self.steps
         return wanted and not any(found.step == step for found in self.history)
 
-    def evaluate(self, space: ParameterSpace, *, step: int) -> Evaluation:
+    def evaluate(self, space: ParameterSpace, *, step: int) -> ValidationScore:
         """Every task adapts by itself from the shared values, with the run's own inner loop; then its test examples."""
-        found: dict[str, dict[str, float | None]] = {}
+        found: list[TaskScore] = []
         last = self.inner.steps if self.settings.k else 0
 
         def look(taken: int, adapted: TensorSet, chunk: Chunk) -> None:
             if taken == last:
-                found.update(self._scores(space, adapted, chunk))
+                found.extend(score(space, adapted, chunk.tasks, tokens=self.tokens))
 
         with seeded(self.seed, "validation", device=space.device):  # bfloat16 values are rounded at random
             adapt(space, self.inner, self.support, self.tasks, look=look, tokens=self.tokens)
-        means = {name: _mean([scores[name] for scores in found.values()]) for name in next(iter(found.values()))}
-        return Evaluation(step=step, tasks=found, **means)
+        tasks = {each.task: {"nats": _finite(each.mean_nats), "exact": each.mean_correct} for each in found}
+        return ValidationScore(step, _finite(mean_nats(found)), mean_correct(found), tasks)
 
-    def keep(self, found: Evaluation, values: Mapping[str, Tensor]) -> None:
+    def keep(self, found: ValidationScore, values: Mapping[str, Tensor]) -> None:
         """Remembers it and, where it is the best so far, the values that it was of."""
         self.history.append(found)
         if self.keeps_best and self.best is found:
@@ -86,7 +93,7 @@ class Validation:
         return self.settings.export == "best"
 
     @property
-    def best(self) -> Evaluation | None:
+    def best(self) -> ValidationScore | None:
         """The first that no other is better than; None where none is finite."""
         finite = [found for found in self.history if found.nats is not None]
         return max(finite, key=self._order, default=None)
@@ -131,24 +138,10 @@ class Validation:
         """A run that went on with another `evaluate.metric` or `export` may not have kept what is now the best."""
         return self.keeps_best and self.best is not None and self.best.step == self.kept_of
 
-    def _order(self, found: Evaluation) -> tuple[float, float]:
-        """The better, the higher: by right answers, where they are asked for, and then by nats."""
+    def _order(self, found: ValidationScore) -> tuple[float, float]:
+        """The better, the higher: by exact answers, where these are asked for, and then by nats."""
         assert found.nats is not None
-        return found.exact or 0.0, -found.nats
-
-    def _scores(self, space: ParameterSpace, values: TensorSet, chunk: Chunk) -> dict[str, dict[str, float | None]]:
-        """Of tasks that are adapted: (T, ...) values."""
-        nats = {
-            each.task: {"nats": _finite(each.mean_nats)}
-            for each in score(space, values, chunk.tasks, tokens=self.tokens)
-        }
-        if self.settings.metric == "nats":
-            return nats
-        written = answers(space, values, chunk.tasks, tokenizer=self.tokenizer, tokens=self.tokens)
-        for task, own in zip(chunk.tasks, written, strict=True):
-            right = verified(task.task, [answer.text for answer in own])
-            nats[task.task.name]["exact"] = sum(right) / len(right)
-        return nats
+        return found.exact if self.settings.metric == "exact" else 0.0, -found.nats
 
 
 def _largest(tasks: TaskBatch, tasks_per_forward: int) -> int:
@@ -158,9 +151,3 @@ def _largest(tasks: TaskBatch, tasks_per_forward: int) -> int:
 
 def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    """None where one of them is."""
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if len(known) == len(values) else None
