@@ -16,7 +16,7 @@ from tiny import save_tiny
 PAGE = Path(__file__).parents[1] / "docs" / "quickstart.md"
 LAYERS = 9  # LoRA is on the upper quarter
 MODEL = "smollm2-135m-q4_1"
-VERBS = ["init", "check", "train", "eval", "adapt", "generate", "chat", "export"]
+VERBS = ["init", "check", "train", "eval", "report", "adapt", "generate", "chat", "export"]
 TYPED = "bee ->\n\n"
 
 

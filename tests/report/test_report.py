@@ -16,7 +16,7 @@ from innerloop.errors import UserError
 from innerloop.report import report
 from innerloop.report.markdown import markdown
 from innerloop.report.page import Table
-from innerloop.report.report import page, write_report
+from innerloop.report.report import head_of, page, write_report
 from innerloop.report.sections import sections
 from innerloop.results.cell_files import PlannedProtocol
 from innerloop.results.entries import Adaptation, ArmRow, Contrast, Difference, Forgetting, MeanScore, Target
@@ -72,7 +72,7 @@ def parsed(source: str) -> Page:
 def bare(given: dict[str, Any]) -> str:
     """The page without figures, which take long to draw."""
     results = read(given)
-    return page(results, sections(results, []))
+    return page(head_of(results), sections(results, []))
 
 
 def test_what_was_written_is_returned(written: Written) -> None:

@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 
 from innerloop.report.report import write_report
+from innerloop.report.run_page import write_run_report
 from report import chromium
 from report.chromium import Browser, browser
 from report.conftest import Written
+from report.run_example import evaluation, run_folder, step
 from results_example import example, read
 
 pytestmark = pytest.mark.skipif(chromium.PROGRAM is None, reason="no chromium is installed")
@@ -125,6 +127,18 @@ def test_it_is_short_as_it_opens_and_everything_is_a_click_away(window: Browser,
     window.run("location.hash = '#t1'")
     window.run("new Promise((done) => setTimeout(done, 100))")
     assert window.run(shown) is True, "an address opens the part that it names"
+
+
+def test_the_page_of_a_run_fits_too(window: Browser, tmp_path: Path) -> None:
+    lines = [*(step(n) for n in range(1, 61)), *(evaluation(n, 3 - n / 40, n / 90) for n in range(0, 61, 10))]
+    page = write_run_report(run_folder(tmp_path, lines, with_eval=True))
+    for width, dark in SCREENS:
+        window.open(page, width=width, dark=dark)
+        assert window.run("document.documentElement.scrollHeight") < (5000 if width == 1400 else 8000)
+        unfolded(window, page, width=width, dark=dark)
+        assert window.run("document.documentElement.scrollWidth") == width
+        assert window.run("document.querySelectorAll('figure svg').length") == 3
+        assert (window.run(UNSEEN), window.run(FAINT)["found"], window.problems) == (0, [], [])
 
 
 def test_the_checks_see_what_they_look_for(window: Browser, written: Written, tmp_path: Path) -> None:

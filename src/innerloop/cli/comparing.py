@@ -1,4 +1,4 @@
-"""The verbs of a comparison: run it, write its report."""
+"""The verbs of a comparison and of a run's page: run it, write its report."""
 
 from pathlib import Path
 from typing import Annotated
@@ -34,13 +34,18 @@ def compare(
 
 
 def report(
-    folder: Annotated[Path, typer.Argument(help="The folder of a comparison.")],
+    folder: Annotated[Path, typer.Argument(help="The folder of a comparison, or the output_dir of a run.")],
     json_: Json = False,
 ) -> None:
-    """Write a comparison's report (page, figures, tables) from the cells finished so far."""
+    """Write the page of a comparison, from the cells finished so far, or of a run as far as it has come."""
     with busy(f"reading {folder}"):
         from innerloop.comparison.compare import read_results
+        from innerloop.files import MANIFEST
         from innerloop.report.report import write_report
+        from innerloop.report.run_page import write_run_report
 
-        written = [str(path) for path in write_report(folder, read_results(folder))]
-    say({"written": written}, "\n".join(f"wrote {path}" for path in written), as_json=json_)
+        is_run = (folder / MANIFEST).is_file()
+        paths = [write_run_report(folder)] if is_run else write_report(folder, read_results(folder))
+    written = [str(path) for path in paths]
+    beside = f" and {len(written) - 1} files beside it" if len(written) > 1 else ""
+    say({"written": written}, f"wrote {written[0]}{beside}", as_json=json_)

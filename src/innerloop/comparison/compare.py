@@ -138,7 +138,8 @@ def compare(begun: Begun, folder: Path, on_progress: Callable[[Progress], None])
 def read_results(folder: Path) -> Results:
     """The results of the cells finished so far. Raises UserError where there is none."""
     if not (folder / PLAN).is_file():
-        raise UserError(Fault("no comparison here", str(folder), expected="the --output of innerloop compare"))
+        right = "the --output of innerloop compare, or the output_dir of a run"
+        raise UserError(Fault("no comparison here, and no run", str(folder), expected=right))
     return summarize(folder)
 
 

@@ -4,6 +4,7 @@ Focus       the budget, adaptation and k that the first screen is of
 focus       that of the primary contrast, or else the first budget, the last adaptation and the largest k
 standing    arm -> its score there; an arm that is never adapted stands with the one score it has
 opening     the parts of the page that stand open: the result, what was answered, and curves over k
+asked_of    what was asked, with every arm's answer
 answer      what was best, whether the difference is shown, and what it cost
 answer_lines  the same as lines for a terminal
 glossary    the words of a comparison, in a line
@@ -79,7 +80,7 @@ def opening(results: Results, drawn: Sequence[Figure]) -> list[PageSection]:
     blocks += [figure for figure in drawn if figure.place[0] == "right"]
     blocks += [*answer(results), *filter(None, [glossary(results)])]
     curves = [figure for figure in drawn if figure.place == ("curves", at.budget, at.how)]
-    asked: list[Block] = [*_asked(results, at)]
+    asked: list[Block] = [*asked_of(results, at.budget, at.how)]
     told = f"The first test examples of {'each task' if len(asked) > 1 else 'a task'}, however they went."
     return [
         PageSection("result", "Result", blocks, folded=False),
@@ -99,13 +100,13 @@ def _unfinished(results: Results) -> list[Block]:
     return [say(sentence, " The notes say which and why." if lacking else "", style="warning")]
 
 
-def _asked(results: Results, at: Focus) -> list[Asked]:
+def asked_of(results: Results, budget: str, how: How) -> list[Asked]:
     """A question of each task before the second of any."""
-    arms = results.arms(at.budget)
+    arms = results.arms(budget)
     turns: dict[str, int] = {}
     ordered: list[tuple[int, Asked]] = []
     for question in results.questions:
-        given = {a.arm: a for a in question.answers if a.budget in (at.budget, NO_BUDGET) and a.how in (at.how, "none")}
+        given = {a.arm: a for a in question.answers if a.budget in (budget, NO_BUDGET) and a.how in (how, "none")}
         replies = [Reply(arm, given[arm].text, given[arm].correct == 1) for arm in arms if arm in given]
         turns[question.task] = turns.get(question.task, 0) + 1
         ordered.append((turns[question.task], Asked(question.task, question.prompt, question.right, replies)))

@@ -1,16 +1,20 @@
-"""A comparison as one HTML page that needs no network, its figures as PNG and SVG, and its tables as Markdown.
+"""A page of HTML that needs no network; a comparison's, with its figures as PNG and SVG and its tables as Markdown.
 
 write_report   Results -> report.html, report.md and figures/, in a folder
+Masthead       what stands above a page's parts
+page           a head and parts -> HTML
+write_page     texts -> files of a folder
 inline         a figure's SVG as a part of the page: its own ids, the page's colours, a title
 """
 
 import base64
 import hashlib
 import re
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from xml.etree import ElementTree
 
 from innerloop.errors import Fault, UserError
@@ -27,35 +31,59 @@ if TYPE_CHECKING:
 NEEDED = ("matplotlib", "jinja2")
 
 
+class Masthead(NamedTuple):
+    """kind: of what the page is; arms: whose keys stand on it."""
+
+    name: str
+    kind: str
+    facts: list[str]
+    arms: list[str]
+
+
 def write_report(folder: Path, results: Results) -> list[Path]:
     """Everything that a comparison says, from `results` alone; the files written, the page first.
 
     The same results give the same bytes. Raises UserError for a folder that can't be written to, or when matplotlib or
     jinja2 is missing.
     """
-    if missing := [name for name in NEEDED if find_spec(name) is None]:
-        problem = f"a report needs {' and '.join(missing)}"
-        raise UserError(Fault(problem, expected='pip install "innerloop[report]"'))
+    require_report()
     from innerloop.report.figures import draw
 
     read = printable(results)
     figures = draw(read)
     parts = sections(read, figures)
-    texts = {"report.html": page(read, parts), "report.md": markdown(read.name, parts)}
+    texts = {"report.html": page(head_of(read), parts), "report.md": markdown(read.name, parts)}
+    return write_page(folder, texts, figures)
+
+
+def require_report() -> None:
+    """Raises UserError when matplotlib or jinja2 is missing."""
+    if missing := [name for name in NEEDED if find_spec(name) is None]:
+        problem = f"a report needs {' and '.join(missing)}"
+        raise UserError(Fault(problem, expected='pip install "innerloop[report]"'))
+
+
+def write_page(folder: Path, texts: Mapping[str, str], figures: Sequence[Figure] = ()) -> list[Path]:
+    """The files written, texts first. Raises UserError where they can't be."""
+    contents = {f"figures/{figure.name}.png": figure.png for figure in figures}
+    written = {**texts, **{f"figures/{figure.name}.svg": figure.svg for figure in figures}}
     try:
-        (folder / "figures").mkdir(parents=True, exist_ok=True)
-        for name, text in texts.items():
+        for name, text in written.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
             write_text(folder / name, text)
-        for figure in figures:
-            write_text(folder / "figures" / f"{figure.name}.svg", figure.svg)
-            (folder / "figures" / f"{figure.name}.png").write_bytes(figure.png)
+        for name, content in contents.items():
+            (folder / name).write_bytes(content)
     except OSError as error:
         raise UserError(Fault(f"can't write the report: {error}", str(folder))) from error
-    paths = [f"figures/{figure.name}.{kind}" for figure in figures for kind in ("png", "svg")]
-    return [folder / name for name in (*texts, *paths)]
+    return [folder / name for name in (*written, *contents)]
 
 
-def page(results: Results, parts: list[PageSection]) -> str:
+def head_of(results: Results) -> Masthead:
+    arms = {row.arm for row in results.rows} | {score.arm for score in results.scores}
+    return Masthead(results.name, "comparison", _facts(results), sorted(arms))
+
+
+def page(head: Masthead, parts: list[PageSection]) -> str:
     """The HTML page. Its policy allows no connection and no script but its own."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
@@ -68,13 +96,11 @@ def page(results: Results, parts: list[PageSection]) -> str:
     )
     script, css = (Path(__file__).with_name("templates") / name for name in ("report.js", "report.css"))
     code = script.read_text("utf-8")
-    arms = {row.arm for row in results.rows} | {score.arm for score in results.scores}
     return environment.get_template("report.html.j2").render(
-        name=results.name,
-        facts=_facts(results),
+        head=head,
         sections=[(part, [(kind, list(blocks)) for kind, blocks in groupby(part.blocks, _layout)]) for part in parts],
         inline=inline,
-        keys={arm: (look, marker_path(look)) for arm, look in looks(arms).items()},
+        keys={arm: (look, marker_path(look)) for arm, look in looks(head.arms).items()},
         style=Markup(css.read_text("utf-8")),
         glued=glued,
         script=Markup(code),
