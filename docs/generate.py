@@ -116,6 +116,25 @@ all off by default, and each is read only by the methods whose gradient it chang
   support, in turn.
 """
 
+RATES = """\
+## Learned inner rates
+
+`method.inner.learned_rates` learns, beside the shared values, a factor on what each inner step moves: of each tensor
+(`tensor`), of each tensor and step (`tensor-step`: LSLR of MAML++, Antoniou et al. 2019, arXiv:1810.09502, section 4),
+or of each entry (`entry`: Meta-SGD, Li et al. 2017, arXiv:1707.09835, equation 3). The factor is exp(rho), so it stays
+positive, and rho begins at 0: learning starts from the optimizer's rate, with its `loraplus_lr_ratio` and its warm-up.
+
+```text
+phi_k+1   = phi_k + exp(rho) * (step(phi_k) - phi_k)            step = the inner optimizer's, SGD's or AdamW's
+d / d rho ~ mean_i < grad L(phi_iK; Q_i), how far the steps of this rho moved phi_i >
+```
+
+The derivative is of first order: it takes the directions of later steps as they are, and needs no pass more. `maml` and
+`maml-lora`, whose derivatives are exact, don't read the option, and `reptile` and `reptile-lora` have no query loss to
+learn it from. An AdamW of its own moves rho, with `outer.rates_lr` under `outer.schedule`. A run writes what it learned
+to `inner_rates.safetensors`; `adapt`, `eval` and `load_run` use it. A step that training never took has the last one's.
+"""
+
 DIFFERENCE = """\
 ## How FOMAML-LoRA and META-LORA differ
 
@@ -204,7 +223,7 @@ def methods_page() -> str:
     symbols = SYMBOLS.format(legend=_found(r"Legend: (.*?)\n\n", methods.__doc__))
     rules = [_rule_section(rule) for rule in dict.fromkeys(row.rule for row in METHODS.values())]
     difference = DIFFERENCE.format(table=_differences("fomaml-lora", "meta-lora"))
-    return "\n".join([INTRO, _table(header, rows), counted, symbols, *rules, START, difference, CHOICE])
+    return "\n".join([INTRO, _table(header, rows), counted, symbols, *rules, START, RATES, difference, CHOICE])
 
 
 def cli_page() -> str:

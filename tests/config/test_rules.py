@@ -40,12 +40,14 @@ def unread_keys(**changes: Any) -> set[str]:
 @pytest.mark.parametrize("method", METHODS)
 def test_what_a_method_does_not_read_follows_from_its_row(method: str) -> None:
     row = METHODS[method]
-    expected = {"tasks.columns", "tasks.verifier", "memory.trunk_cache_gb"}
+    expected = {"tasks.columns", "tasks.verifier", "memory.trunk_cache_gb", "outer.rates_lr"}
     expected |= set() if row.space.reads_lora else {"method.lora", "method.inner.optimizer.loraplus_lr_ratio"}
     expected |= set() if row.rule.reads_query else {"tasks.query"}
     expected |= {"evaluate"} if row.one_task else set()
-    if "inner" in row.rule.options() and not row.rule.takes:
-        expected |= {"method.inner.anchor", "method.inner.multi_step"}
+    if "inner" in row.rule.options():
+        expected |= {f"method.inner.{option}" for option in ("anchor", "multi_step", "learned_rates")} - {
+            f"method.inner.{option}" for option in row.rule.takes
+        }
     expected |= {f"method.{option}" for option in ("inner", "keep_task_adapters") if option not in row.rule.options()}
     assert unread_keys(**{"method.name": method}) == expected
 
@@ -75,6 +77,7 @@ def test_without_a_method_nothing_is_said_of_it() -> None:
         "tasks.columns",
         "tasks.verifier",
         "memory.trunk_cache_gb",
+        "outer.rates_lr",
     }
     assert not list(conflicts(values))
 
@@ -143,6 +146,15 @@ def test_lean_is_for_first_order_methods_in_bfloat16_with_sgd_inside() -> None:
     assert "second-order" in next(conflicts({**sgd, "method.name": "maml"})).problem
     assert "spacing of bfloat16" in next(conflicts({**sgd, "method.name": "reptile"})).problem
     assert not list(conflicts({**sgd, "method.name": "joint"}))
+
+
+def test_learned_rates_are_not_for_what_saves_memory() -> None:
+    learned = {**VALUES, "method.name": "fomaml", "method.inner.optimizer.name": "sgd", "model.dtype": "bfloat16"}
+    learned |= {"method.inner.learned_rates": "tensor"}
+    assert not list(conflicts(learned))
+    for key in ("memory.lean", "memory.offload"):
+        assert "learned rates" in next(conflicts({**learned, key: True})).problem
+        assert not list(conflicts({**learned, key: True, "method.inner.learned_rates": "none"}))
 
 
 def test_a_trunk_needs_layers_below_it() -> None:

@@ -44,6 +44,7 @@ RUNS: dict[str, tuple[str, dict[str, Any]]] = {
     "all of bfloat16": ("fomaml", {**STEPS, "model.dtype": "bfloat16"}),
     "suite": ("joint-lora", {**SUITE, **SHORT}),
     "truncated": ("joint-lora", {"tasks.max_length": 12, "tasks.on_too_long": "truncate"}),
+    "rates": ("fomaml-lora", {**STEPS, "method.inner.learned_rates": "tensor"}),
     "clipped": ("joint-lora", {**SGD, "outer.clip": 0.01}),
     "validated": ("fomaml-lora", {**STEPS, **RISING, "outer.steps": 6, "tasks.validation": [NAMES[0]]}),
 }
@@ -89,6 +90,7 @@ CHANGES: dict[str, Change] = {
     "method.inner.warmup": of("method.inner.warmup"),
     "method.inner.anchor": of("method.inner.anchor"),
     "method.inner.multi_step": of("method.inner.multi_step"),
+    "method.inner.learned_rates": of("method.inner.learned_rates"),
     "method.inner.batch_size": of("method.inner.batch_size"),
     "method.inner.clip": Change(0.01, run="fomaml-lora"),
     f"{INNER}.name": of(f"{INNER}.name"),
@@ -114,6 +116,7 @@ CHANGES: dict[str, Change] = {
     "outer.clip": of("outer.clip", run="clipped"),
     "outer.schedule": of("outer.schedule"),
     "outer.warmup": of("outer.warmup"),
+    "outer.rates_lr": of("outer.rates_lr", run="rates"),
     "outer.ema": of("outer.ema"),
     "outer.on_non_finite": of("outer.on_non_finite"),
     "memory.tasks_per_forward": Change(1, shows="plan"),

@@ -94,6 +94,7 @@ def _reads(method: str, source: dict[str, str], key: str) -> bool:
     inner = "sgd" if METHODS[method].rule is Maml else "adamw"
     optimizers = {"method.inner.optimizer.name": inner, "outer.optimizer.name": "adamw"}
     values = {"method.name": method, **optimizers, **source, "memory.trunk_cache": METHODS[method].space.reads_lora}
+    values["method.inner.learned_rates"] = "tensor"
     values |= {"tasks.validation": ["a"], "evaluate.every": 1}
     gone = [objection.keys[0] for objection in unread(values)]
     return not any(f"{key}.".startswith(f"{other}.") for other in gone)

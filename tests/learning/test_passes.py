@@ -12,7 +12,7 @@ from helpers import Tasks, all_space, close, lora_space, own_names, reference_mo
 from innerloop.data.tasks import Batch, TaskBatch
 from innerloop.learning.inner_loop import InnerLoop
 from innerloop.learning.methods import METHODS, Method
-from innerloop.learning.passes import added_at, on_the_way, query_gradient, query_of
+from innerloop.learning.passes import Way, added_at, query_gradient, query_of
 from innerloop.numerics.optimizers import Sgd
 from innerloop.numerics.tensors import TensorSet, clone, per_task, zeros_like
 from innerloop.spaces.lora import LoraSettings, LoraSpace
@@ -88,11 +88,14 @@ def test_every_pass_is_counted(name: str, added: str) -> None:
 def test_nothing_is_added_where_nothing_is_asked_for() -> None:
     space, tasks = space_for("fomaml-lora"), Tasks(tasks=TASKS, steps=STEPS).batch
     loop, into = InnerLoop(steps=STEPS, optimizer=Sgd(lr=LR)), zeros_like(space.shared)
-    assert on_the_way(loop, space, tasks, into) is None
     phi = clone(per_task(space.shared, TASKS))
     assert [added_at(loop, space, tasks, k, phi) for k in range(STEPS)] == [None] * STEPS
     assert added_at(replace(loop, anchor=0.1), space, tasks, 1, phi) is None
     assert added_at(replace(loop, anchor=0.1), space, tasks, 0, phi) is not None
+    for inner, touched in ((loop, False), (replace(loop, anchor=0.1), True)):
+        way = Way(inner, space, phi, tasks, into)
+        way.passed(phi, tasks.support[0])
+        assert any(value.any() for value in into.values()) == touched
 
 
 def test_a_weighted_query_gradient_is_so_many_times_the_gradient() -> None:

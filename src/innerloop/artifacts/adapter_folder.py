@@ -2,6 +2,7 @@
 
 check_files     an export consists of its own files: no links, nothing that runs when it is read
 read_adapter    the folder of an adapter -> LoRA values; every fault at once
+stored_values   the tensors of a safetensors file, the names and shapes of which are known
 check_model     the weights in a model's folder are finite numbers
 read_json       a JSON object of bounded size
 """
@@ -69,9 +70,10 @@ def read_adapter(folder: Path, model: nn.Module, *, lora: LoraSettings, base_nam
         for name, module in targets.items()
         for side, shape in (("A", (lora.r, module.in_features)), ("B", (module.out_features, lora.r)))
     }
-    values = _read_values(folder / WEIGHTS, shapes, faults)
+    stored = {f"base_model.model.{name}.weight": name for name in shapes}
+    values = stored_values(folder / WEIGHTS, {place: shapes[name] for place, name in stored.items()}, faults)
     faults.raise_if_any()
-    return values
+    return {name: values[place] for place, name in stored.items()}
 
 
 def check_model(folder: Path) -> None:
@@ -129,31 +131,32 @@ def _equal(value: Any, right: Any) -> bool:
     return isinstance(value, bool) == isinstance(right, bool) and value == right  # True == 1
 
 
-def _read_values(path: Path, shapes: Mapping[str, tuple[int, int]], faults: Faults) -> TensorSet:
-    """The values by our names, in the order of `shapes`; incomplete where there are faults."""
-    stored_names = {f"base_model.model.{name}.weight": name for name in shapes}
+def stored_values(
+    path: Path, shapes: Mapping[str, tuple[int, ...]], faults: Faults, *, of: str = "this adapter"
+) -> TensorSet:
+    """The float32 tensors of a file, which has to hold these and no others; incomplete where there are faults."""
     least, each = _HEADER_BYTES
-    room = least + sum(4 * math.prod(shapes[name]) + len(stored) + each for stored, name in stored_names.items())
+    room = least + sum(4 * math.prod(shape) + len(stored) + each for stored, shape in shapes.items())
     if (size := path.stat().st_size) > room:
-        faults.add("more bytes than this adapter can have", str(path), size, f"at most {room:,}")
+        faults.add(f"more bytes than {of} can have", str(path), size, f"at most {room:,}")
         return {}
     values: TensorSet = {}
     try:
         with safe_open(path, framework="pt") as file:
             found = set(file.keys())
-            for stored in sorted(found - stored_names.keys()):
-                faults.add("a tensor that this adapter doesn't have", str(path), stored)
-            for stored, name in stored_names.items():
+            for stored in sorted(found - shapes.keys()):
+                faults.add(f"a tensor that {of} doesn't have", str(path), stored)
+            for stored, shape in shapes.items():
                 if stored not in found:
                     faults.add("a tensor is missing", str(path), expected=stored)
                     continue
                 described, where = file.get_slice(stored), f"{path}: {stored}"
-                given, right = (described.get_dtype(), described.get_shape()), ("F32", list(shapes[name]))
+                given, right = (described.get_dtype(), described.get_shape()), ("F32", list(shape))
                 if given != right:
-                    faults.add("another type or shape", where, given, f"{right}, from r and the model")
+                    faults.add("another type or shape", where, given, f"{right}, from the run's settings and the model")
                     continue
-                values[name] = file.get_tensor(stored)
-                if not_finite({name: values[name]}):
+                values[stored] = file.get_tensor(stored)
+                if not_finite({stored: values[stored]}):
                     faults.add("NaN or infinity", where, expected="numbers")
     except (SafetensorError, OSError) as error:
         faults.add(f"not a safetensors file ({error})", str(path), expected="the file as the run wrote it")

@@ -19,7 +19,7 @@ SIZED = [name for name, suite in SUITES.items() if suite.instances]  # suites wh
 METHOD = "method.name"
 OPTIMIZERS = ("method.inner.optimizer", "outer.optimizer")
 LORAPLUS = "method.inner.optimizer.loraplus_lr_ratio"
-STEPS = "method.inner.steps"
+STEPS, LEARNED_RATES = "method.inner.steps", "method.inner.learned_rates"
 INNER_OPTIMIZER = "method.inner.optimizer.name"
 A_FORWARD, A_STEP, TRUNK_CACHE = "memory.tasks_per_forward", "outer.tasks_per_step", "memory.trunk_cache"
 LEAN, OFFLOAD, DTYPE = "memory.lean", "memory.offload", "model.dtype"
@@ -52,6 +52,9 @@ def unread(values: Values) -> Iterator[Objection]:
             for option in ("betas", "eps", "weight_decay"):
                 keys = (f"{section}.{option}", f"{section}.name")
                 yield Objection(keys, f"sgd has no {option}", "name: adamw; or leave it out")
+    if values.get(LEARNED_RATES, "none") == "none" or not _takes(values, "learned_rates"):
+        keys = ("outer.rates_lr", LEARNED_RATES)
+        yield Objection(keys, f"read only where {LEARNED_RATES} are learned", "tensor, tensor-step or entry there")
     if values.get("tasks.suite") is None:
         yield _without("tasks.difficulty", "tasks.suite", "a built-in suite")
     if values.get("tasks.folder") is None:
@@ -71,6 +74,10 @@ def conflicts(values: Values) -> Iterator[Objection]:
     yield from _size_conflicts(values)
     if values.get(METHOD) in METHODS:
         yield from _method_conflicts(values)
+
+
+def _takes(values: Values, option: str) -> bool:
+    return values.get(METHOD) not in METHODS or option in METHODS[values[METHOD]].rule.takes
 
 
 def _unread_by_method(name: str) -> Iterator[Objection]:
@@ -155,6 +162,10 @@ def _method_conflicts(values: Values) -> Iterator[Objection]:
         for key in (key for key in (LEAN, OFFLOAD) if values[key]):
             problem = f'"{name}" trains {row.space.title}, a few millions of values: there is little to save'
             yield Objection((key, METHOD), problem, "false, or a method that trains all parameters")
+    elif values.get(LEARNED_RATES, "none") != "none":
+        for key in (key for key in (LEAN, OFFLOAD) if values[key]):
+            problem = "learned rates keep each step's values beside the others, in float32 and on the device"
+            yield Objection((key, LEARNED_RATES, METHOD), problem, "false, or none as method.inner.learned_rates")
     elif values[LEAN]:
         yield from _lean_conflicts(values)
 

@@ -167,6 +167,9 @@ class InnerSection(Section):
     warmup: float = _key(0.0, means="whole number of steps, or a share of them below 1", ge=0)
     anchor: float | None = _key(None, means="number, 0 or above", ge=0)
     multi_step: int | None = _key(None, means="whole number, 0 or above", ge=0)
+    learned_rates: Literal["none", "tensor", "tensor-step", "entry"] | None = _key(
+        None, means="none, tensor, tensor-step or entry"
+    )
     optimizer: InnerOptimizerSection
 
     @property
@@ -248,6 +251,7 @@ class OuterSection(Section):
     clip: float | None = _positive(1.0, means="number above 0, or null")
     schedule: Literal["constant", "linear", "cosine"] = _key("constant", means="constant, linear or cosine")
     warmup: float = _key(0.0, means="whole number of steps, or a share of them below 1", ge=0)
+    rates_lr: float | None = _positive(None)
     ema: float | None = _key(None, means="number above 0 and below 1", gt=0, lt=1)
     on_non_finite: Literal["error", "skip"] = _key("error", means="error or skip")
 

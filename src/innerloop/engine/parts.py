@@ -2,6 +2,7 @@
 
 make_space       a space at its starting values
 make_trainer     what takes outer steps on it
+fresh_rates_of   the rates of its inner loop, where they are learned
 own_adaptation   a run's own inner loop, for examples of a task that it hasn't seen
 lowest_trained   the lowest trained layer: outputs of those below are computed once per example
 companies_of     which examples go through those layers together
@@ -17,9 +18,11 @@ from innerloop.config.schema import RunConfig
 from innerloop.data.encoding import EncodedTask
 from innerloop.data.tasks import token_key
 from innerloop.engine.hidden_states import HiddenStates
+from innerloop.engine.rate_learning import RateLearning
 from innerloop.engine.schedules import rate_of, warmup_steps
 from innerloop.engine.trainer import Trainer
 from innerloop.learning.inner_loop import InnerLoop
+from innerloop.learning.inner_rates import InnerRates, fresh_rates
 from innerloop.learning.methods import Method
 from innerloop.loading.architecture import decoder_layers
 from innerloop.spaces.kinds import SpaceOptions
@@ -76,15 +79,18 @@ def make_trainer(config: RunConfig, space: ParameterSpace, *, tasks_per_forward:
 
     tasks_per_forward   at most; None = all of a step's
     """
+    method = _method(config, space)
+    rates, lr = method.loop and method.loop.rates, config.outer.rates_lr
     return Trainer(
         space,
-        _method(config),
+        method,
         config.outer.build_optimizer(eight_bit=config.memory.lean),
         tasks_per_forward=tasks_per_forward,
         seed=config.seed,
         skip_non_finite=config.outer.on_non_finite == "skip",
         rate_of=rate_of(config.outer.schedule, warmup=config.outer.warmup, steps=config.outer.steps),
         ema=config.outer.ema,
+        rates=RateLearning(rates, lr=lr) if rates and lr else None,
     )
 
 
@@ -101,12 +107,27 @@ def own_adaptation(config: RunConfig) -> InnerLoop:
     return replace(section.build(), batch_size=None if whole else section.batch_size)
 
 
-def _method(config: RunConfig) -> Method:
-    """The rule, with its inner loop's warm-up in steps of this run."""
+def fresh_rates_of(config: RunConfig, space: ParameterSpace) -> InnerRates | None:
+    """Of the inner loop, as learning starts; None where none are learned.
+
+    >>> config = load_config("run.yaml", ["method.inner.learned_rates=tensor"])
+    >>> rates = fresh_rates_of(config, make_space(config, model))
+    >>> {float(value) for value in rates.logs.values()}
+    {0.0}
+    """
+    inner = config.method.inner
+    if inner is None or inner.learned_rates in (None, "none"):
+        return None
+    return fresh_rates(inner.learned_rates, space.shared, steps=inner.most)
+
+
+def _method(config: RunConfig, space: ParameterSpace) -> Method:
+    """The rule, with its inner loop's warm-up in steps of this run, and with its rates where those are learned."""
     rule, inner = config.method.build(), config.method.inner
-    if inner is None or rule.loop is None or not inner.warmup:
+    if inner is None or rule.loop is None:
         return rule
-    loop = replace(rule.loop, warmup=warmup_steps(inner.warmup, config.outer.steps))
+    warmup = warmup_steps(inner.warmup, config.outer.steps)
+    loop = replace(rule.loop, warmup=warmup, rates=fresh_rates_of(config, space))
     return replace(rule, inner=loop)  # pyright: ignore[reportUnknownVariableType, reportArgumentType]
 
 

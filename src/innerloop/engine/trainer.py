@@ -17,6 +17,7 @@ from innerloop.data.tasks import TaskBatch
 from innerloop.engine.last_round import LastRound
 from innerloop.engine.metrics import Metrics, Pass, metrics_of, pass_of
 from innerloop.engine.non_finite import Divergence, Round, mean_of, refusal, without
+from innerloop.engine.rate_learning import RateLearning
 from innerloop.engine.schedules import RateOf
 from innerloop.engine.stopping import held
 from innerloop.errors import RunError
@@ -28,6 +29,7 @@ from innerloop.numerics.tensors import TensorSet, clone, per_task, zeros_like
 from innerloop.spaces.phases import phase
 from innerloop.spaces.space import ParameterSpace
 
+RATE = "inner rate/"  # with which the names of learned rates begin
 MOMENTS = ("first", "second", "first_scales", "second_scales")  # of an optimizer's state
 
 
@@ -43,6 +45,7 @@ class Trainer:
     skip_non_finite     a step goes on without the tasks whose loss or gradient is not finite
     rate_of             the factor of the outer learning rate after so many steps; None = always 1
     ema                 decay of the moving average of the shared values that is learned; None = the values themselves
+    rates               what learns the rates of the inner loop, where these are learned
     gradient            (...) where the tasks' gradients are added up
     """
 
@@ -57,9 +60,11 @@ class Trainer:
         skip_non_finite: bool = False,
         rate_of: RateOf | None = None,
         ema: float | None = None,
+        rates: RateLearning | None = None,
     ) -> None:
         self.space, self.method, self.optimizer, self.seed = space, method, optimizer, seed
         self.skip_non_finite, self.rate_of, self.ema = skip_non_finite, rate_of, ema
+        self.rates = rates
         limits = [limit for limit in (space.limit, tasks_per_forward) if limit is not None]
         self.tasks_per_forward = min(limits, default=None)
         self.steps = 0
@@ -87,6 +92,8 @@ class Trainer:
                 with held():  # values, moments, the count and what is said about them go together (docs/design/0010)
                     with phase("outer"):
                         self._scheduled().step(self._shared, found.gradient, self._state)
+                        if self.rates:
+                            self.rates.step(tasks=len(found.names), factor=self._factor)
                     self.steps += 1
                     if self.ema is not None:
                         average_(self._average, self.space.shared, decay=self.ema, steps=self.steps)
@@ -103,21 +110,34 @@ class Trainer:
         return self._average or self.space.shared
 
     @property
+    def learned_rates(self) -> TensorSet:
+        """What was learned of the inner loop's rates, under names that no value has."""
+        return {f"{RATE}{name}": value for name, value in self.rates.rates.logs.items()} if self.rates else {}
+
+    @property
     def tensors(self) -> TensorSet:
         """What a later process needs to go on, beside `steps`: every random choice is a function of seed and step."""
         moments = {part: getattr(self._state, part) for part in MOMENTS}
-        sets: dict[str, TensorSet] = {"shared": self.space.shared, **moments, "average": self._average}
+        rates = self.rates.tensors if self.rates else {}
+        sets: dict[str, TensorSet] = {"shared": self.space.shared, **moments, "average": self._average, **rates}
         return {f"{part}/{name}": value for part, values in sets.items() for name, value in values.items()}
 
     def go_on_from(self, steps: int) -> None:
         """After `tensors` were filled with what they held after so many steps."""
         self.steps = self._state.steps = steps
+        if self.rates:
+            self.rates.go_on_from(steps)
 
     def _scheduled(self) -> Optimizer:
         """The optimizer at the rate of the step at hand."""
         if self.rate_of is None:
             return self.optimizer
-        return replace(self.optimizer, lr=self.optimizer.lr * self.rate_of(self.steps))
+        return replace(self.optimizer, lr=self.optimizer.lr * self._factor)
+
+    @property
+    def _factor(self) -> float:
+        """Of the learning rate, in the step at hand."""
+        return 1.0 if self.rate_of is None else self.rate_of(self.steps)
 
     def _round(self, tasks: TaskBatch) -> tuple[Round, tuple[str, ...]]:
         """The gradient of the tasks, which is finite, and the tasks that were left out for that."""
@@ -140,6 +160,8 @@ class Trainer:
         """The mean over tasks, added up chunk by chunk. Nothing but this trainer's accumulator is written."""
         for value in self.gradient.values():
             value.zero_()
+        if self.rates:
+            self.rates.begin()
         self.last_round = LastRound()
         outcomes: list[Outcome] = []
         for chunk in chunks:

@@ -7,15 +7,16 @@ Reached     the adapted values (T, ...) and the support loss before each step (K
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from innerloop.data.tasks import Batch, TaskBatch
+from innerloop.learning.inner_rates import InnerRates
 from innerloop.numerics.optimizers import Optimizer
-from innerloop.numerics.tensors import TensorSet
+from innerloop.numerics.tensors import TensorSet, clone
 from innerloop.spaces.phases import phase
 from innerloop.spaces.space import ParameterSpace
 
@@ -38,6 +39,7 @@ class InnerLoop:
     optimizer   its learning rate, clipping and moments are each task's own
     batch_size  examples of the support per step, for whoever makes the batches (`data.batches.inner_batches`);
                 None: all of them
+    rates       what was learned of the steps' lengths
 
     In training alone, and of an outer step the number of which is known to `at`:
     warmup      outer steps in which the learning rate rises from a tenth
@@ -49,6 +51,7 @@ class InnerLoop:
     steps: int
     optimizer: Optimizer
     batch_size: int | None = None
+    rates: InnerRates | None = field(default=None, compare=False)
     warmup: int = 0
     anchor: float = 0.0
     multi_step: int = 0
@@ -90,6 +93,9 @@ class InnerLoop:
             if before_step is not None:
                 before_step(values, batch)
             with phase("inner"):
+                before = clone(values) if self.rates else values
                 losses.append(space.descend(values, state, batch, self.optimizer))
+                if self.rates:
+                    self.rates.scale_(values, before, step)
         first = next(iter(values.values()))
         return Reached(values, torch.stack(losses) if losses else first.new_empty(0, len(first)))

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from innerloop.data.tasks import Batch, TaskBatch
 from innerloop.learning.inner_loop import InnerLoop
-from innerloop.learning.passes import added_at, on_the_way, query_gradient, query_of
+from innerloop.learning.passes import Way, added_at, query_gradient, query_of
 from innerloop.learning.second_order import sweep
 from innerloop.numerics.optimizers import AdamW, Sgd
 from innerloop.numerics.tensors import TensorSet, accumulate, accumulate_difference, clone
@@ -32,6 +32,7 @@ from innerloop.spaces.kinds import ALL_PARAMETERS, LORA, SpaceKind, Steps
 from innerloop.spaces.space import ParameterSpace
 
 ON_THE_WAY = frozenset({"anchor", "multi_step"})
+FIRST_ORDER = ON_THE_WAY | {"learned_rates"}
 
 
 class Outcome(NamedTuple):
@@ -126,15 +127,15 @@ class Fomaml(Method):
     Passes: n * (K + 1) gradients.
     """
 
-    takes: ClassVar[frozenset[str]] = ON_THE_WAY
+    takes: ClassVar[frozenset[str]] = FIRST_ORDER
     inner: InnerLoop
 
     def outer_gradient(
         self, space: ParameterSpace, start: Mapping[str, Tensor], tasks: TaskBatch, into: TensorSet
     ) -> Outcome:
-        adapted = self.inner.adapt(space, start, tasks.support, before_step=on_the_way(self.inner, space, tasks, into))
-        loss, _ = query_gradient(space, adapted.values, tasks, into=into, weight=self.inner.weights[-1])
-        return Outcome(loss, adapted.losses)
+        way = Way(self.inner, space, start, tasks, into)
+        adapted = self.inner.adapt(space, start, tasks.support, before_step=way.passed)
+        return Outcome(way.query(adapted.values), adapted.losses)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,7 +187,7 @@ class MetaLora(Method):
     Passes: n * (K + 1) gradients.
     """
 
-    takes: ClassVar[frozenset[str]] = ON_THE_WAY
+    takes: ClassVar[frozenset[str]] = FIRST_ORDER
     inner: InnerLoop
     keep_task_adapters: bool = option(False)
 
@@ -197,9 +198,9 @@ class MetaLora(Method):
     def outer_gradient(
         self, space: ParameterSpace, start: Mapping[str, Tensor], tasks: TaskBatch, into: TensorSet
     ) -> Outcome:
-        beside = on_the_way(self.inner, space, tasks, into)
-        adapted = self.inner.adapt(space, start, tasks.support, before_step=beside)  # stage 1
-        loss, _ = query_gradient(space, adapted.values, tasks, into=into, weight=self.inner.weights[-1])  # stage 2
+        way = Way(self.inner, space, start, tasks, into)
+        adapted = self.inner.adapt(space, start, tasks.support, before_step=way.passed)  # stage 1
+        loss = way.query(adapted.values)  # stage 2
         return Outcome(loss, adapted.losses, adapted.values if self.keep_task_adapters else None)
 
 

@@ -4,18 +4,17 @@ Legend: theta = shared values, phi_k = the values after k of K inner steps; S_i,
 
 query_gradient   the pass on the query sets, as a phase of its own
 added_at         what inner.anchor and inner.multi_step add to g at phi_k
-on_the_way       the same, as the inner loop goes
+Way              from theta to phi_K, of a first-order rule: what is added on the way, and what rates learn
 query_of         the query sets of tasks that have some
 """
 
-from collections.abc import Callable, Mapping
-from itertools import count
+from collections.abc import Mapping
 
 from torch import Tensor
 
 from innerloop.data.tasks import Batch, TaskBatch
 from innerloop.learning.inner_loop import InnerLoop
-from innerloop.numerics.tensors import TensorSet, accumulate
+from innerloop.numerics.tensors import TensorSet, accumulate, clone
 from innerloop.spaces.phases import phase
 from innerloop.spaces.space import ParameterSpace
 
@@ -52,17 +51,40 @@ def added_at(inner: InnerLoop, space: ParameterSpace, tasks: TaskBatch, k: int, 
     return {name: value.mul_(weight) for name, value in gradient.items()}
 
 
-def on_the_way(
-    inner: InnerLoop, space: ParameterSpace, tasks: TaskBatch, into: TensorSet
-) -> Callable[[TensorSet, Batch], None] | None:
-    """The same for `adapt`, of a first-order rule: every gradient is taken at its phi_k and applied to theta."""
-    passed = count()
+class Way:
+    """From theta to phi_K, of a first-order rule: every gradient is taken at its phi_k and applied to theta.
 
-    def before_step(phi: TensorSet, batch: Batch) -> None:
-        if (added := added_at(inner, space, tasks, next(passed), phi)) is not None:
-            accumulate(into, added)
+    passed   a `before_step` for `adapt`: adds what joins the gradient on the way
+    query    adds the query gradient at phi_K, and what it says of learned rates; gives the losses (T,)
+    """
 
-    return before_step if inner.anchor or inner.spread else None
+    def __init__(
+        self, inner: InnerLoop, space: ParameterSpace, start: Mapping[str, Tensor], tasks: TaskBatch, into: TensorSet
+    ) -> None:
+        self.inner, self.space, self.start, self.tasks, self.into = inner, space, start, tasks, into
+        self.rates, self._earlier, self._passed = inner.rates, list[Mapping[str, Tensor]](), 0
+
+    def passed(self, phi: TensorSet, batch: Batch) -> None:
+        k = self._passed
+        if (added := added_at(self.inner, self.space, self.tasks, k, phi)) is not None:
+            accumulate(self.into, added)
+            if self.rates and k:
+                self.rates.learn(added, [*self._earlier, phi])
+        if k == 0:
+            self._earlier.append(self.start)
+        elif self.rates and self.rates.kind == "tensor-step":
+            self._earlier.append(clone(phi))
+        self._passed += 1
+
+    def query(self, values: TensorSet) -> Tensor:
+        weight = self.inner.weights[-1]
+        if self.rates is None:
+            return query_gradient(self.space, values, self.tasks, into=self.into, weight=weight)[0]
+        loss, gradient = query_gradient(self.space, values, self.tasks, weight=weight)
+        assert gradient is not None
+        accumulate(self.into, gradient)
+        self.rates.learn(gradient, [*self._earlier, values])
+        return loss
 
 
 def query_of(tasks: TaskBatch) -> Batch:

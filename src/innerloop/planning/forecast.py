@@ -81,11 +81,13 @@ class Forecast:
 
     @property
     def checkpoint_bytes(self) -> int:
-        """Of the shared values, their average and the outer optimizer's moments, as they are kept."""
+        """Of the shared values, their average, the outer optimizer's moments and learned rates, as they are kept."""
         values, moment = (2, 1) if self.config.memory.lean else (4, 4)
         moments = 2 * moment if self.config.outer.optimizer.name == "adamw" else 0
         average = 4 if self.config.outer.ema else 0
-        return self.workload.trained * (values + moments + average)
+        inner = self.config.method.inner
+        rates = 12 if inner and inner.learned_rates == "entry" else 0  # of each tensor, or step, there are few
+        return self.workload.trained * (values + moments + average + rates)
 
     def facts(self) -> dict[str, Any]:
         """For programs: bytes, seconds and operations as plain numbers."""

@@ -30,7 +30,7 @@ def _adopt(trainer: Trainer, tracker: ByteTracker) -> None:
     moments = (value for name, value in trainer.tensors.items() if not name.startswith("shared/"))
     resting = {
         "shared values": space.shared.values(),
-        "gradients": trainer.gradient.values(),
+        "gradients": (*trainer.gradient.values(), *(trainer.rates.rates.gradient.values() if trainer.rates else ())),
         "meta-optimizer": moments,
     }
     for part, tensors in resting.items():

@@ -12,12 +12,14 @@ import json
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple, Protocol, cast
 
 from safetensors.torch import save
 
 from innerloop.artifacts.finished import damaged
+from innerloop.artifacts.rates_file import write_rates
 from innerloop.config.output_dir import read_lines
 from innerloop.engine.groundwork import Say
 from innerloop.engine.last_round import LastRound
@@ -25,9 +27,10 @@ from innerloop.engine.metrics import Metrics, ValidationScore
 from innerloop.engine.session import Session
 from innerloop.engine.stopping import held, raise_if_stopped
 from innerloop.engine.task_batches import TaskBatches
-from innerloop.engine.trainer import Trainer
+from innerloop.engine.trainer import RATE, Trainer
 from innerloop.errors import RunError
 from innerloop.files import file_digest, file_name, write_text, write_whole
+from innerloop.learning.inner_rates import InnerRates
 from innerloop.machine import peak_memory, reset_peak_memory
 from innerloop.numerics.tensors import TensorSet
 from innerloop.runs.checkpoint import Checkpoints, Saved, fill, require_room, size_of
@@ -150,9 +153,9 @@ class MetaRun:
             last = self.session.config.outer.steps
             fit(trainer, batches, last, name=name, on_step=self._record, enough=self._is_enough)
             self._validate(now=True)
-            values = trainer.learned_values
-            reached = space.at(self.validation.chosen(values) if self.validation else values)
-            learned = Learned(self.session.config, self.session.model, reached, self.folder, trainer.last_round)
+            values, rates = self._chosen(trainer)
+            reached = space.at(values)
+            learned = Learned(self.session.config, self.session.model, reached, self.folder, trainer.last_round, rates)
             self._export(learned, name)
             if self.enough:
                 break
@@ -214,20 +217,31 @@ class MetaRun:
         assert trainer is not None
         if validation is None or not validation.is_due(trainer.steps, asked=now):
             return
-        values = trainer.learned_values
-        found = validation.evaluate(trainer.space.at(values), step=trainer.steps)
+        values, rates = trainer.learned_values, trainer.rates and trainer.rates.rates
+        found = validation.evaluate(trainer.space.at(values), step=trainer.steps, rates=rates)
         with held():  # what is kept and what is said about it go together
-            validation.keep(found, values)
+            validation.keep(found, values | trainer.learned_rates)
             self.journal.record(**found.line(), timing={"seconds": self.seconds})
         if self.report:
             self.report(found.step, found.numbers())
         if self.on_evaluation:
             self._heed(self.on_evaluation(found))
 
+    def _chosen(self, trainer: Trainer) -> tuple[TensorSet, InnerRates | None]:
+        """The values that are exported, and the inner loop's rates that belong to them, where those were learned."""
+        values, logs, validation = trainer.learned_values, trainer.learned_rates, self.validation
+        if trainer.rates is None:
+            return validation.chosen(values) if validation else values, None
+        chosen = validation.chosen(values | logs) if validation else values | logs
+        rates = {name.removeprefix(RATE): chosen[name] for name in logs}
+        return {name: chosen[name] for name in values}, replace(trainer.rates.rates, logs=rates)
+
     def _export(self, learned: Learned, name: str) -> None:
         target = self.folder / "adapters" / file_name(name) if name else learned.exported
         learned.save_pretrained(target)
         files = sorted(target.glob("*.safetensors"))
+        if learned.rates:
+            files.append(write_rates(self.folder, learned.rates.logs))
         self.weights |= {path.relative_to(self.folder).as_posix(): file_digest(path) for path in files}
 
 

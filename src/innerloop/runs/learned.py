@@ -32,6 +32,7 @@ from innerloop.errors import Fault, Faults, UserError
 from innerloop.evaluation.cross_validation import choose_steps, fold_fault
 from innerloop.evaluation.kshot import adapted
 from innerloop.learning.inner_loop import InnerLoop
+from innerloop.learning.inner_rates import InnerRates
 from innerloop.loading.models import LoadedModel
 from innerloop.numerics.rounding import seeded
 from innerloop.numerics.tensors import per_task
@@ -60,6 +61,7 @@ class Learned:
     space: ParameterSpace
     folder: Path
     last_round: LastRound = field(default_factory=LastRound)
+    rates: InnerRates | None = None
 
     def __repr__(self) -> str:
         return f"Learned({self.config.method.name} on {self.model.name}, {self.folder})"
@@ -71,7 +73,7 @@ class Learned:
         >>> learned.inner.optimizer.said
         'adamw at lr 0.003, betas 0.9 and 0.99, eps 1e-08, unclipped'
         """
-        return own_adaptation(self.config)
+        return replace(own_adaptation(self.config), rates=self.rates)
 
     @property
     def exported(self) -> Path:

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from innerloop.artifacts.adapter_folder import check_model, read_adapter
 from innerloop.artifacts.finished import Finished, finished
+from innerloop.artifacts.rates_file import read_rates
 from innerloop.config.loading import RunConfig
-from innerloop.engine.parts import make_space
+from innerloop.engine.parts import fresh_rates_of, make_space
 from innerloop.errors import Fault, Faults, UserError
 from innerloop.files import at_home, file_name
 from innerloop.loading.in_memory import in_memory
@@ -72,7 +73,8 @@ def load_run(
     space = make_space(config.model_copy(update={"memory": memory}), loaded.model)
     if adapter:
         space.shared = {name: value.to(loaded.model.device) for name, value in shared.items()}
-    return Learned(config, loaded, space, folder)
+    rates = fresh_rates_of(config, space)
+    return Learned(config, loaded, space, folder, rates=rates and read_rates(run, rates))
 
 
 def _check_choices(folder: object, dtype: object, device: object) -> None:

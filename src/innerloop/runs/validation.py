@@ -6,6 +6,7 @@ Validation   when an evaluation is due, what it comes to, whether the run goes o
 import math
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
@@ -25,6 +26,7 @@ from innerloop.evaluation.kshot import (
     score,
     tokens_per_forward,
 )
+from innerloop.learning.inner_rates import InnerRates
 from innerloop.numerics.rounding import seeded
 from innerloop.numerics.tensors import TensorSet
 from innerloop.spaces.space import ParameterSpace
@@ -67,7 +69,7 @@ class Validation:
         wanted = asked or step % self.settings.every == 0 or step == self.steps
         return wanted and not any(found.step == step for found in self.history)
 
-    def evaluate(self, space: ParameterSpace, *, step: int) -> ValidationScore:
+    def evaluate(self, space: ParameterSpace, *, step: int, rates: InnerRates | None = None) -> ValidationScore:
         """Every task adapts by itself from the shared values, with the run's own inner loop; then its test examples."""
         found: list[TaskScore] = []
         last = self.inner.steps if self.settings.k else 0
@@ -77,7 +79,8 @@ class Validation:
                 found.extend(score(space, adapted, chunk.tasks, tokens=self.tokens))
 
         with seeded(self.seed, "validation", device=space.device):  # bfloat16 values are rounded at random
-            adapt(space, self.inner, self.support, self.tasks, look=look, tokens=self.tokens)
+            inner = replace(self.inner, rates=rates)
+            adapt(space, inner, self.support, self.tasks, look=look, tokens=self.tokens)
         tasks = {each.task: {"nats": _finite(each.mean_nats), "exact": each.mean_correct} for each in found}
         return ValidationScore(step, _finite(mean_nats(found)), mean_correct(found), tasks)
 
