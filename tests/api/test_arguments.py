@@ -1,10 +1,11 @@
 """Flat names of transformers, each a config key; what can't mean anything here is refused with what to use."""
 
 import dataclasses
+from typing import Any
 
 import pytest
 
-from innerloop.api.arguments import FLAT, NEUTRAL, REFUSED, MetaTrainingArguments
+from innerloop.api.arguments import CHECKED, FLAT, NEUTRAL, REFUSED, MetaTrainingArguments
 from innerloop.config.schema import KEYS
 from innerloop.errors import UserError
 
@@ -20,6 +21,7 @@ def test_names_that_transformers_has_too_are_spelled_alike() -> None:
     theirs = {field.name for field in dataclasses.fields(TrainingArguments)}
     ours = {"output_dir", "max_steps", "learning_rate", "optim", "weight_decay", "adam_epsilon", "max_grad_norm"}
     assert ours | {"bf16", "use_cpu", "gradient_checkpointing", "save_steps", "save_total_limit", "seed"} <= theirs
+    assert {"eval_steps", "metric_for_best_model", "load_best_model_at_end", *CHECKED} <= theirs
     assert {name for name in REFUSED if name != "auto_find_batch_size"} <= theirs
 
 
@@ -36,13 +38,52 @@ def test_arguments_are_the_tree_of_a_yaml_file() -> None:
 
 def test_every_wrong_name_is_named_at_once_with_what_to_use() -> None:
     with pytest.raises(UserError) as caught:
-        MetaTrainingArguments(num_train_epochs=3, learning_rat=1e-3, eval_strategy="epoch", report_to="none")
-    epochs, typo, warmup = map(str, caught.value.faults)
+        MetaTrainingArguments(num_train_epochs=3, learning_rat=1e-3, save_strategy="epoch", report_to="none")
+    epochs, typo, saves = map(str, caught.value.faults)
     assert "max_steps says how long" in epochs
     assert 'did you mean "learning_rate"' in typo
-    assert "not supported yet" in warmup
+    assert "not supported yet" in saves
 
 
 def test_a_neutral_value_is_read_and_changes_nothing() -> None:
     given = {name: values[0] for name, values in NEUTRAL.items()}
     assert MetaTrainingArguments(output_dir="x", **given).values == {"output_dir": "x"}
+
+
+@pytest.mark.parametrize(
+    ("given", "values"),
+    [
+        ({"eval_steps": 5}, {"every": 5}),
+        ({"eval_strategy": "steps", "eval_steps": 5, "load_best_model_at_end": False}, {"every": 5, "export": "last"}),
+        ({"eval_steps": 5, "metric_for_best_model": "eval_exact", "greater_is_better": True}, {"metric": "exact"}),
+        ({"eval_steps": 5, "metric_for_best_model": "loss", "greater_is_better": False}, {"metric": "nats"}),
+        ({"eval_strategy": "no", "load_best_model_at_end": False}, {}),
+        ({"load_best_model_at_end": False, "greater_is_better": None}, {}),
+    ],
+)
+def test_evaluations_are_set_by_transformers_names(given: dict[str, Any], values: dict[str, Any]) -> None:
+    found = MetaTrainingArguments(**given).values
+    assert found == {"evaluate.every": 5} | found if values else found == {}
+    assert found.items() >= {f"evaluate.{key}": value for key, value in values.items()}.items()
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"eval_strategy": "epoch"}, 'eval_strategy: no way to evaluate[\\s\\S]*"steps" with eval_steps'),
+        ({"eval_strategy": "steps"}, "eval_steps: missing"),
+        ({"eval_strategy": "no", "eval_steps": 5}, "eval_steps: nothing is evaluated"),
+        ({"load_best_model_at_end": True}, "load_best_model_at_end: read only with evaluations"),
+        ({"metric_for_best_model": "exact"}, "metric_for_best_model: read only with evaluations"),
+        ({"eval_steps": 5, "greater_is_better": True}, "greater_is_better: the metric is nats"),
+    ],
+)
+def test_what_does_not_agree_about_evaluations_is_refused(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        MetaTrainingArguments(**given)
+
+
+def test_transformers_own_enumerations_are_read() -> None:
+    from transformers.trainer_utils import IntervalStrategy
+
+    assert MetaTrainingArguments(eval_strategy=IntervalStrategy.STEPS, eval_steps=5).values == {"evaluate.every": 5}

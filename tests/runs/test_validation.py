@@ -217,7 +217,8 @@ def test_who_is_told_of_evaluations_may_end_the_run_and_who_is_told_of_steps_may
 ) -> None:
     told: list[int] = []
 
-    def on_evaluation(found: ValidationScore) -> Ask:
+    def on_evaluation(found: ValidationScore, best: ValidationScore | None) -> Ask:
+        assert best is not None
         told.append(found.step)
         return Ask(stop=found.step == 3)
 
@@ -242,7 +243,7 @@ def kill_at(count: int) -> Any:
     """At the n-th evaluation, when it is done and before anything else is."""
     taken = iter(range(1, 100))
 
-    def on_evaluation(_: ValidationScore) -> None:
+    def on_evaluation(*_: object) -> None:
         if next(taken) == count:
             raise Killed
 

@@ -4,6 +4,8 @@ MetaTrainingArguments   what a MetaTrainer is given
 FLAT                    flat name -> dotted config key, and what it sets
 REFUSED                 names of transformers that can't mean anything here, with the reason
 NEUTRAL                 names of transformers whose one value changes nothing, and that are read so
+CHECKED                 names of transformers that have to agree with others
+METRICS                 metric_for_best_model -> evaluate.metric
 """
 
 from collections.abc import Callable, Mapping
@@ -26,6 +28,13 @@ def _trackers(given: Any) -> list[str]:
     return [] if given in ("none", None) else [given] if isinstance(given, str) else list(given)
 
 
+def _word(given: Any) -> str:
+    """Of transformers' enumerations, or as text."""
+    return str(getattr(given, "value", given))
+
+
+METRICS = {name: kind for kind in ("nats", "exact") for name in (kind, f"eval_{kind}")}
+METRICS |= {"loss": "nats", "eval_loss": "nats"}
 _OPTIMIZERS = {"adamw_torch": "adamw", "adamw_torch_fused": "adamw"}
 
 FLAT: dict[str, Flat] = {
@@ -38,7 +47,7 @@ FLAT: dict[str, Flat] = {
     "weight_decay": Flat("outer.optimizer.weight_decay"),
     "adam_epsilon": Flat("outer.optimizer.eps"),
     "max_grad_norm": Flat("outer.clip"),
-    "lr_scheduler_type": Flat("outer.schedule", lambda kind: str(getattr(kind, "value", kind))),
+    "lr_scheduler_type": Flat("outer.schedule", _word),
     "warmup_steps": Flat("outer.warmup"),
     "inner_steps": Flat("method.inner.steps"),
     "inner_learning_rate": Flat("method.inner.optimizer.lr"),
@@ -54,6 +63,9 @@ FLAT: dict[str, Flat] = {
     "gradient_checkpointing": Flat("memory.checkpointing"),
     "trunk_cache": Flat("memory.trunk_cache"),
     "tasks_per_forward": Flat("memory.tasks_per_forward"),
+    "eval_steps": Flat("evaluate.every"),
+    "metric_for_best_model": Flat("evaluate.metric", lambda name: METRICS.get(name, name)),
+    "load_best_model_at_end": Flat("evaluate.export", lambda on: "best" if on else "last"),
     "save_steps": Flat("save.every"),
     "save_total_limit": Flat("save.keep"),
     "report_to": Flat("report_to", _trackers),
@@ -73,14 +85,14 @@ REFUSED = {
 }
 NEUTRAL: dict[str, tuple[Any, ...]] = {
     "push_to_hub": (False,),
-    "eval_strategy": ("no",),
     "save_strategy": ("steps",),
     "logging_strategy": ("steps",),
-    "load_best_model_at_end": (False,),
+    "logging_steps": (1,),
     "remove_unused_columns": (True, False),
     "disable_tqdm": (True, False),
     "run_name": (None,),
 }
+CHECKED = ("eval_strategy", "greater_is_better")
 
 
 class MetaTrainingArguments:
@@ -103,13 +115,16 @@ class MetaTrainingArguments:
                 values[FLAT[name].key] = FLAT[name].read(_plain(value))
             elif key in KEYS:
                 values[key] = _plain(value)
+            elif name in CHECKED:
+                continue
             elif name in REFUSED:
                 faults.append(Fault(f"not an argument here: {REFUSED[name]}", name, value))
             elif name not in NEUTRAL:
-                faults.add("unknown argument", name, value, did_you_mean(name, [*FLAT, *KEYS]))
+                faults.add("unknown argument", name, value, did_you_mean(name, [*FLAT, *CHECKED, *KEYS]))
             elif value not in NEUTRAL[name]:
                 right = " or ".join(map(repr, NEUTRAL[name]))
                 faults.add("not supported yet", name, value, f"{right}, or leave it out")
+        _check_evaluations(given, values, faults)
         faults.raise_if_any()
         self.given, self.values = given, values
 
@@ -119,6 +134,30 @@ class MetaTrainingArguments:
     def config(self, more: Mapping[str, Any]) -> dict[str, Any]:
         """The same as a YAML file's tree, with `more` dotted keys that these arguments don't set."""
         return nested({**more, **self.values})
+
+
+def _check_evaluations(given: Mapping[str, Any], values: dict[str, Any], faults: Faults) -> None:
+    """What is said of evaluations during training has to agree; load_best_model_at_end=False says nothing alone."""
+    strategy, every = (
+        _word(given.get("eval_strategy", "steps" if "evaluate.every" in values else "no")),
+        "evaluate.every",
+    )
+    if strategy not in ("no", "steps"):
+        right = '"steps" with eval_steps: a step draws tasks anew, so there are no epochs'
+        faults.add("no way to evaluate", "eval_strategy", strategy, right)
+    elif strategy == "steps" and every not in values:
+        faults.add("missing", "eval_steps", expected="outer steps from one evaluation to the next")
+    elif strategy == "no" and every in values:
+        faults.add("nothing is evaluated with eval_strategy='no'", "eval_steps", values[every], "leave one of them out")
+    if strategy == "no":
+        for name in ("load_best_model_at_end", "metric_for_best_model", "greater_is_better"):
+            if given.get(name) not in (None, False):
+                faults.add("read only with evaluations", name, given[name], 'eval_strategy="steps" with eval_steps')
+            values.pop(FLAT[name].key if name in FLAT else "", None)
+    elif (higher := given.get("greater_is_better")) is not None:
+        metric = values.get("evaluate.metric", "nats")
+        if higher != (metric == "exact"):
+            faults.add(f"the metric is {metric}", "greater_is_better", higher, f"{metric == 'exact'}, or leave it out")
 
 
 def _plain(value: Any) -> Any:

@@ -49,10 +49,12 @@ class MetaTrainer:
     model            a hub id, a folder, or a transformers model, which stays as it is
     args             the settings; sizes that it leaves out are what the smallest task allows
     train_dataset    a mapping of names to records, a Dataset with a column of tasks, or a DatasetDict with roles
-    eval_dataset     the same, of validation tasks: they choose rates and steps in comparisons, and train nothing
+    eval_dataset     the same, of validation tasks, which train nothing: they are evaluated every eval_steps, and choose
+                     rates and steps in comparisons
     peft_config      PEFT's LoraConfig, for methods that train LoRA
     processing_class, tokenizer   of a model that is an object
-    callbacks        transformers' TrainerCallbacks: told of the beginning, each step, logs, checkpoints and the end
+    callbacks        transformers' TrainerCallbacks: told of the beginning, each step and evaluation, logs, checkpoints
+                     and the end
     held_out         names of tasks of train_dataset that training never sees
     Raises UserError with everything that is wrong with settings or data, before any weights are read.
     """
@@ -135,8 +137,8 @@ class MetaTrainer:
         self._learned = done_before(self.config, model=self.model) if resume else None
         if self._learned is None:
             self.callbacks.begins()
-            told = self.callbacks.step
-            self._learned = runs.meta_train(self.config, model=self.model, resume=resume, on_step=told)
+            told = {"on_step": self.callbacks.step, "on_evaluation": self.callbacks.evaluated}
+            self._learned = runs.meta_train(self.config, model=self.model, resume=resume, **told)
             self.callbacks.ends()
         return self._learned
 
@@ -243,6 +245,9 @@ def _tree(args: MetaTrainingArguments, model: str, tasks: GivenTasks, lora: Mapp
     }
     if "output_dir" not in args.values:
         raise UserError(Fault("missing", "output_dir", expected="the folder of the run, new or empty"))
+    if "evaluate.every" in args.values and not tasks.validation:
+        right = "validation tasks; or a split validation in train_dataset"
+        raise UserError(Fault("there are no tasks to evaluate on during training", "eval_dataset", None, right))
     return args.config(keys)
 
 

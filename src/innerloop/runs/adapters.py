@@ -4,7 +4,7 @@ MetaRun      run() trains and exports all of them; save() keeps where they are
 fill_trunk   has the hidden states below a cut before the first step
 fit          runs outer steps
 OnStep       called after each: (the adapter's name, its metrics) -> Ask, or None for nothing
-OnEvaluation called after each evaluation on validation tasks -> Ask, or None for nothing
+OnEvaluation called after each evaluation on validation tasks: (what it came to, the best so far) -> Ask, or None
 Forecasting  predicts a run's cost and measures its first step: planning.forecaster has one
 """
 
@@ -53,7 +53,7 @@ class Ask(NamedTuple):
 
 
 OnStep = Callable[[str, Metrics], Ask | None]
-OnEvaluation = Callable[[ValidationScore], Ask | None]
+OnEvaluation = Callable[[ValidationScore, ValidationScore | None], Ask | None]
 
 
 class Forecasting(Protocol):
@@ -225,7 +225,7 @@ class MetaRun:
         if self.report:
             self.report(found.step, found.numbers())
         if self.on_evaluation:
-            self._heed(self.on_evaluation(found))
+            self._heed(self.on_evaluation(found, validation.best))
 
     def _chosen(self, trainer: Trainer) -> tuple[TensorSet, InnerRates | None]:
         """The values that are exported, and the inner loop's rates that belong to them, where those were learned."""

@@ -56,7 +56,7 @@ def meta_train(
     on_header     called before the first step, with what the run is going to do
     on_resume     called before on_header, with the earlier start that is continued
     on_step       called after each step, with its metrics
-    on_evaluation called after each evaluation on the validation tasks, where the config asks for them
+    on_evaluation called after each evaluation on the validation tasks, with its numbers and the best so far
     on_stage      called before the first step with the name of each stage, and its progress
     forecaster    a planning.forecaster.Forecaster. If given, memory and time are predicted first and passed to it; the
                   first step is then measured, and both go to the manifest
