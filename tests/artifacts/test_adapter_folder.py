@@ -4,7 +4,9 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -15,10 +17,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from helpers import same
-from innerloop.artifacts.adapter_folder import read_adapter
+from innerloop.artifacts.adapter_folder import adapter_settings, read_adapter
 from innerloop.artifacts.export import reload_logits
 from innerloop.errors import UserError
 from innerloop.runs.learned import Learned
+from innerloop.spaces.lora import LoraSettings
 from small_runs import Runs, tokens_of
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -255,3 +258,49 @@ def test_all_faults_come_at_once(adapter: Path, learned: Learned) -> None:
     text = str(refusal(adapter, learned))
     for part in (f"{CONFIG}: r:", f"{CONFIG}: zork:", "'zork'", f"{FIRST}: NaN"):
         assert part in text
+
+
+# without its run
+
+
+def test_an_adapter_says_its_own_settings(adapter: Path, learned: Learned) -> None:
+    lora, base = adapter_settings(adapter)
+    asked = learned.config.method.lora_settings()
+    assert asked is not None
+    assert base == ""
+    assert (lora.r, lora.lora_alpha, lora.scale) == (asked.r, asked.lora_alpha, asked.scale)
+    values = read_adapter(adapter, learned.model.model, lora=lora, base_names=[base])
+    assert same(values, learned.space.shared)
+
+
+KINDS = st.none() | st.booleans() | st.integers(-3, 3) | st.text(max_size=3) | st.lists(st.integers() | st.text())
+KEYS = st.sampled_from(["r", "lora_alpha", "lora_dropout", "use_rslora", "target_modules", "base_model_name_or_path"])
+
+
+def _settings_that_say(learned: Learned, said: dict[str, Any]) -> LoraSettings | None:
+    """None where they are refused."""
+    with TemporaryDirectory() as place, suppress(UserError):
+        folder = Path(shutil.copytree(learned.exported, Path(place) / "adapter"))
+        path = folder / CONFIG
+        path.write_text(json.dumps(json.loads(path.read_text()) | said))
+        return adapter_settings(folder)[0]
+    return None
+
+
+@given(st.dictionaries(KEYS, KINDS, min_size=1))
+@SHARED
+def test_whatever_a_config_says_is_settings_or_a_fault(learned: Learned, said: dict[str, Any]) -> None:
+    lora = _settings_that_say(learned, said)
+    if lora is not None:
+        assert type(lora.r) is int
+        assert lora.r > 0
+        assert type(lora.use_rslora) is bool
+        assert all(isinstance(name, str) for name in lora.target_modules)
+
+
+@pytest.mark.parametrize(
+    "said", [{"r": True}, {"r": 0}, {"lora_alpha": "8"}, {"target_modules": "all-linear"}, {"use_rslora": 1}]
+)
+def test_settings_of_another_kind_are_refused(learned: Learned, said: dict[str, Any]) -> None:
+    assert _settings_that_say(learned, {}) is not None
+    assert _settings_that_say(learned, said) is None

@@ -123,7 +123,8 @@ def test_values_that_nobody_scored_have_no_scores(world: World, tmp_path: Path) 
     assert found is not None
     assert found.started == "2026-01-02"
     learned.write_card()
-    learned.save(tmp_path / "half", {name: value / 2 for name, value in learned.space.shared.items()})
+    halves = {name: value / 2 for name, value in learned.space.shared.items()}
+    learned.portable(halves).save(tmp_path / "half")
     assert "model-index" in (learned.exported / "README.md").read_text()
     assert "model-index" not in (tmp_path / "half/README.md").read_text()
 

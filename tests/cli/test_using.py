@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 from helpers import same
@@ -102,6 +103,45 @@ def test_an_export_passes_its_check(cli: Cli, world: World, tmp_path: Path, meth
     plain = cli("export", tmp_path / "run", "--check")
     assert plain.code == 0
     assert plain.out.startswith(f"folder: {exported}\nlargest logit difference: ")
+
+
+def test_an_adapter_is_merged_and_written_for_llama_cpp_from_its_run_and_alone(
+    cli: Cli, world: World, trained: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("gguf", reason="the extra `demo` isn't installed")
+    alone = shutil.copytree(trained / "adapter", tmp_path / "alone")
+    for source, base in ((trained, []), (alone, ["--base", world.base])):
+        merged, gguf = tmp_path / f"{source.name}-merged", tmp_path / f"{source.name}.gguf"
+        asked = cli("export", source, "--merged", "--output", merged, "--gguf", gguf, "--check", "--json", *base)
+        said = json.loads(asked.out)
+        assert said == {
+            "folder": str(merged),
+            "gguf": str(gguf),
+            "largest_logit_difference": said["largest_logit_difference"],
+            "allowed": said["allowed"],
+        }
+        assert said["largest_logit_difference"] <= said["allowed"] < 1e-3
+        assert (merged / "model.safetensors").exists()
+        assert gguf.read_bytes()[:4] == b"GGUF"
+    assert (tmp_path / "alone.gguf").read_bytes() == (tmp_path / f"{trained.name}.gguf").read_bytes()
+    half = tmp_path / "half"
+    said = json.loads(cli("export", trained, "--output", half, "--dtype", "bfloat16", "--check", "--json").out)
+    assert said["largest_logit_difference"] <= said["allowed"] == 1e-4
+    assert all(value.dtype == torch.bfloat16 for value in load_file(half / "adapter_model.safetensors").values())
+
+
+def test_what_export_refuses(cli: Cli, trained: Path, tmp_path: Path) -> None:
+    for argv, named in (
+        ([trained, "--merged"], "--output: the folder"),
+        ([trained, "--dtype", "bfloat16"], "nothing is written"),
+        ([trained, "--dtype", "int8", "--output", tmp_path / "out"], "unknown dtype"),
+        ([trained / "adapter"], "names no base model"),
+        ([tmp_path], "no adapter_config.json here"),
+    ):
+        said = cli("export", *argv)
+        assert said.code == 2
+        assert named in said.err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_damaged_tensor_fails_the_check(cli: Cli, trained: Path, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Exported folders that come from somebody else: checked before anything in them is used.
 
 check_files     an export consists of its own files: no links, nothing that runs when it is read
+adapter_settings   what an adapter's config says of itself
 read_adapter    the folder of an adapter -> LoRA values; every fault at once
 stored_values   the tensors of a safetensors file, the names and shapes of which are known
 check_model     the weights in a model's folder are finite numbers
@@ -16,7 +17,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from innerloop.errors import Faults, UserError
+from innerloop.errors import Fault, Faults, UserError
 from innerloop.files import read_json
 from innerloop.loading.models import DTYPES
 from innerloop.loading.weights import stored_tensors
@@ -74,6 +75,35 @@ def read_adapter(folder: Path, model: nn.Module, *, lora: LoraSettings, base_nam
     values = stored_values(folder / WEIGHTS, {place: shapes[name] for place, name in stored.items()}, faults)
     faults.raise_if_any()
     return {name: values[place] for place, name in stored.items()}
+
+
+def adapter_settings(folder: Path) -> tuple[LoraSettings, str]:
+    """The settings of an adapter that innerloop wrote, and the base model's name, "" where it names none.
+
+    Raises UserError for a folder without an adapter's files, and for a config that lacks what PEFT needs. What else
+    it says, `read_adapter` checks against these settings.
+    """
+    faults = Faults()
+    check_files(folder, faults)
+    faults.raise_if_any()
+    path = folder / CONFIG
+    if not path.is_file():
+        right = "the output_dir of a finished run, or the folder of an adapter"
+        raise UserError(Fault(f"no {CONFIG} here", str(folder), expected=right))
+    said = read_json(path, "an adapter's config", _CONFIG_BYTES)
+    known = {"r": int, "lora_alpha": int | float, "lora_dropout": int | float, "use_rslora": bool, BASE: str | None}
+    for key, kind in known.items():
+        value = said.get(key)
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+            faults.add("not a LoRA's", f"{path}: {key}", value, "what PEFT writes")
+    modules = said.get("target_modules")
+    if not isinstance(modules, list) or not all(isinstance(module, str) for module in modules):
+        faults.add("not the list that innerloop writes", f"{path}: target_modules", modules, "paths of modules")
+    if not faults and said["r"] < 1:
+        faults.add("not a LoRA's", f"{path}: r", said["r"], "a whole number above 0")
+    faults.raise_if_any()
+    options = {key: said[key] for key in ("r", "lora_alpha", "lora_dropout", "use_rslora")}
+    return LoraSettings(target_modules=tuple(said["target_modules"]), **options), said[BASE] or ""
 
 
 def check_model(folder: Path) -> None:

@@ -1,6 +1,7 @@
 """The model card of an export: what it is, what was measured of it, and how it is used; no path of this machine.
 
 card         the text of README.md; its head is what the hub reads
+merged_card  that of an adapter, once it is merged into its base
 Card         what an export is, beside its run
 AdaptedTo    examples that values were adapted to, and how
 base_id      the base model's name for others
@@ -8,7 +9,7 @@ base_id      the base model's name for others
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
 from innerloop.artifacts.card_facts import CardFacts
 from innerloop.config.loading import RunConfig
@@ -16,6 +17,7 @@ from innerloop.loading.gguf_files import QUANTIZED
 from innerloop.loading.models import LoadedModel
 from innerloop.results.entries import MeanScore
 from innerloop.results.schema import Results
+from innerloop.spaces.kinds import LORA
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
@@ -31,6 +33,8 @@ _MODEL = """from transformers import AutoModelForCausalLM, AutoTokenizer
 
 model = AutoModelForCausalLM.from_pretrained("{here}")
 tokenizer = AutoTokenizer.from_pretrained("{here}")"""
+_FITS = "- It fits the weights of its base model that are named above, and no others."
+_MERGED = "model with an adapter merged into it"
 _HERE = "this folder, or where it is on the hub"
 _HOWS = {
     "none": "not adapted",
@@ -58,6 +62,7 @@ class Card:
     facts: CardFacts
     holds: Holds = "initialization"
     adapted: AdaptedTo | None = None
+    merged: bool = False
 
     @property
     def base(self) -> str:
@@ -65,7 +70,7 @@ class Card:
 
     @property
     def is_adapter(self) -> bool:
-        return self.config.method.row.space.exported == "adapter"
+        return self.config.method.row.space.exported == "adapter" and not self.merged
 
     @property
     def is_start(self) -> bool:
@@ -80,7 +85,7 @@ class Card:
 
 def card(about: Card) -> str:
     row = about.config.method.row
-    kind = f"{row.space.title} adapter" if about.is_adapter else "model"
+    kind = f"{row.space.title} adapter" if about.is_adapter else _MERGED if about.merged else "model"
     what = "an initialization for few-shot adaptation" if about.is_start else "of one task"
     code = (_ADAPTER if about.is_adapter else _MODEL).format(base=about.base or "the base model", here=_HERE)
     lines = [
@@ -96,6 +101,20 @@ def card(about: Card) -> str:
         *("", "## Use", "", "```python", code, "```", ""),
     ]
     return "\n".join(lines)
+
+
+def merged_card(text: str) -> str:
+    """The card of an adapter as that of the model that it was merged into; nothing of one that isn't ours."""
+    from huggingface_hub import ModelCard, ModelCardData
+
+    if "\nTrained by innerloop" not in text:
+        return ""
+    found = ModelCard(text)
+    kept, data = found.text.partition("\n## Use\n")[0], cast(ModelCardData, found.data)
+    data.library_name, data.tags = "transformers", [tag for tag in data.tags or [] if tag != LORA.name]
+    body = kept.replace(f"# A {LORA.title} adapter:", f"# A {_MERGED}:", 1).replace(f"{_FITS}\n", "", 1).strip()
+    use = _MODEL.format(here=_HERE)
+    return f"---\n{data.to_yaml().rstrip()}\n---\n\n{body}\n\n## Use\n\n```python\n{use}\n```\n"
 
 
 def base_id(config: RunConfig, model: LoadedModel) -> str:
@@ -241,7 +260,7 @@ def _limits(about: Card) -> Iterator[str]:
     else:
         yield "- It is of one task, and nothing is known of it on others."
     if about.is_adapter:
-        yield "- It fits the weights of its base model that are named above, and no others."
+        yield _FITS
     trained = about.facts.tasks.get("train")
     if about.is_start and trained:
         yield f"- It learned from {trained} tasks with one training seed: another seed may give another result."

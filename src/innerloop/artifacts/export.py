@@ -1,6 +1,7 @@
 """What was learned, as a PEFT adapter folder or a Hugging Face model folder, each read back plainly.
 
 export_adapter    LoRA values -> adapter_config.json and adapter_model.safetensors, written by PEFT
+merged_parameters   LoRA values in the weights that they adapt, by PEFT
 export_model      parameter values -> config.json and model.safetensors, written by transformers
 write_card        the text of an export's README.md
 check_place       whether an export may go to a folder
@@ -23,17 +24,25 @@ from innerloop.artifacts.adapter_folder import check_files
 from innerloop.errors import Fault, Faults, RunError, UserError
 from innerloop.files import replaced_folder, write_text
 from innerloop.loading.models import load_model, no_bars
-from innerloop.numerics.tensors import not_finite
+from innerloop.numerics.tensors import TensorSet, not_finite
 from innerloop.spaces.lora import LoraSettings
 
 if TYPE_CHECKING:
+    from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 MARKER = "innerloop_export.json"  # names the files of an export, so that a later one may replace it
 
 
 def export_adapter(
-    folder: Path, model: nn.Module, *, values: Mapping[str, Tensor], lora: LoraSettings, base_name: str, card: str = ""
+    folder: Path,
+    model: nn.Module,
+    *,
+    values: Mapping[str, Tensor],
+    lora: LoraSettings,
+    base_name: str,
+    dtype: torch.dtype = torch.float32,
+    card: str = "",
 ) -> None:
     """Writes `values` as a PEFT adapter of `base_name`; `model`, the base, is only looked at.
 
@@ -42,27 +51,9 @@ def export_adapter(
     earlier export in `folder` is replaced. Raises UserError for a folder that holds anything else and for values that
     do not fit the model, RunError for values that are not finite.
     """
-    from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
-
-    _check_finite(values)
-    targets = sorted({name.rpartition(".lora_")[0] for name in values})
-    _check_fit(targets, [name for name, module in model.named_modules() if isinstance(module, nn.Linear)])
-    config = LoraConfig(
-        task_type="CAUSAL_LM",
-        target_modules=targets,
-        r=lora.r,
-        lora_alpha=cast(int, lora.lora_alpha),  # PEFT only divides by it
-        lora_dropout=lora.lora_dropout,
-        use_rslora=lora.use_rslora,
-        inference_mode=True,
-    )
-    with warnings.catch_warnings():  # PEFT reads an attribute that newer transformers call by another name
-        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
-        wrapped = get_peft_model(_skeleton(model, base_name), config, low_cpu_mem_usage=True)
-    expected = get_peft_model_state_dict(wrapped, save_embedding_layers=False)
-    tensors = {f"base_model.model.{name}.weight": _plain(value) for name, value in values.items()}
-    _check_shapes(tensors, expected)
-    config.target_modules = targets  # PEFT shortens a long list to suffixes, in no fixed order
+    wrapped, targets = _with_adapter(_skeleton(model, base_name), values, lora)
+    tensors = {f"base_model.model.{name}.weight": _plain(value, dtype) for name, value in values.items()}
+    cast(Any, wrapped.peft_config["default"]).target_modules = targets  # PEFT shortens a long list, in no fixed order
     state = {f"{name.removesuffix('weight')}default.weight": value for name, value in tensors.items()}
     with _exported(folder) as fresh:
         wrapped.save_pretrained(str(fresh), save_embedding_layers=False, state_dict=state)
@@ -103,6 +94,24 @@ def export_model(
 
 
 @torch.no_grad()
+def merged_parameters(model: nn.Module, *, values: Mapping[str, Tensor], lora: LoraSettings) -> TensorSet:
+    """The weights of the adapted modules with `values` merged into them by PEFT, in float32; `model` stays as it is.
+
+    Raises as `export_adapter` does.
+    """
+    from peft import set_peft_model_state_dict
+
+    plain, names = _skeleton(model), {name.rpartition(".lora_")[0] + ".weight" for name in values}
+    own = dict(model.named_parameters())
+    plain.load_state_dict({name: _plain(own[name]) for name in names & own.keys()}, strict=False, assign=True)
+    wrapped, _ = _with_adapter(plain, values, lora)
+    state = {f"base_model.model.{name}.weight": _plain(value) for name, value in values.items()}
+    set_peft_model_state_dict(wrapped, state, low_cpu_mem_usage=True)
+    merged = dict(cast(Any, wrapped).merge_and_unload(safe_merge=True).named_parameters())
+    return {name: merged[name].detach() for name in sorted(names)}
+
+
+@torch.no_grad()
 def reload_logits(folder: Path, tokens: Tensor, *, base: str | None = None, dtype: str = "float32") -> Tensor:
     """Logits (B, S, V), float32 on the CPU, of an exported adapter or model, for unpadded tokens (B, S).
 
@@ -120,10 +129,44 @@ def reload_logits(folder: Path, tokens: Tensor, *, base: str | None = None, dtyp
         named = json.loads(adapter.read_text())["base_model_name_or_path"]
         if not (base or named):
             raise UserError(Fault("names no base model", str(adapter), expected="base=: where it is"))
-        model = PeftModel.from_pretrained(load_model(base or named, dtype=dtype), str(folder), torch_device="cpu")
+        with _old_name():
+            model = PeftModel.from_pretrained(load_model(base or named, dtype=dtype), str(folder), torch_device="cpu")
     else:
         model = load_model(str(folder.resolve()), dtype=dtype)  # absolute: never taken for a hub id
     return model.eval()(input_ids=tokens.cpu(), use_cache=False).logits.float()
+
+
+def _with_adapter(
+    bare: "PreTrainedModel", values: Mapping[str, Tensor], lora: LoraSettings
+) -> tuple["PeftModel", list[str]]:
+    """`bare` as PEFT adapts it, the adapter without storage, and its modules. Raises as `export_adapter` does."""
+    from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
+
+    _check_finite(values)
+    targets = sorted({name.rpartition(".lora_")[0] for name in values})
+    _check_fit(targets, [name for name, module in bare.named_modules() if isinstance(module, nn.Linear)])
+    config = LoraConfig(
+        task_type="CAUSAL_LM",
+        target_modules=targets,
+        r=lora.r,
+        lora_alpha=cast(int, lora.lora_alpha),  # PEFT only divides by it
+        lora_dropout=lora.lora_dropout,
+        use_rslora=lora.use_rslora,
+        inference_mode=True,
+    )
+    with _old_name():
+        wrapped = cast("PeftModel", get_peft_model(bare, config, low_cpu_mem_usage=True))
+    expected = get_peft_model_state_dict(wrapped, save_embedding_layers=False)
+    _check_shapes({f"base_model.model.{name}.weight": value for name, value in values.items()}, expected)
+    return wrapped, targets
+
+
+@contextmanager
+def _old_name() -> Iterator[None]:
+    """PEFT reads an attribute that newer transformers call by another name."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
+        yield
 
 
 def _skeleton(model: nn.Module, name: str = "") -> "PreTrainedModel":

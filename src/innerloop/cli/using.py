@@ -9,13 +9,12 @@ import typer
 
 from innerloop.cli.common import CHECK_FAILED, Json, Run, columns_of, resumable, say, uncollected
 from innerloop.errors import Faults
+from innerloop.loading.models import DTYPES
 from innerloop.progress import Busy, busy
 
 if TYPE_CHECKING:
     from innerloop.comparison.judging import SideBySide
     from innerloop.runs.learned import Learned
-
-TOLERANCE = 1e-4  # of a float32 logit, between our forward and PEFT's
 
 
 def adapt(
@@ -134,29 +133,57 @@ def evaluate(
 
 
 def export(
-    run: Run,
+    run: Annotated[Path, typer.Argument(help="The folder of a finished run, or of an adapter.", show_default=False)],
     output: Annotated[Path | None, typer.Option(help="Folder for another copy.")] = None,
-    check: Annotated[bool, typer.Option("--check", help="Reload with PEFT alone and compare logits.")] = False,
+    merged: Annotated[bool, typer.Option("--merged", help="Merge the adapter into its base: a plain model.")] = False,
+    gguf: Annotated[Path | None, typer.Option(help="File for the adapter as llama.cpp reads it.")] = None,
+    dtype: Annotated[
+        str | None, typer.Option(help=f"Of what is written: {', '.join(DTYPES)}. An adapter is float32 by default.")
+    ] = None,
+    base: Annotated[str | None, typer.Option(help="Where the base model is, if it was moved or isn't named.")] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Reload with transformers and PEFT alone and compare logits.")
+    ] = False,
     json_: Json = False,
 ) -> None:
-    """Write a run's adapter or model, and check that PEFT alone reads the same from it."""
+    """Write an adapter or model once more, in other forms; check that transformers and PEFT read the same from it."""
     with busy(f"reading {run}") as now, uncollected():
         from innerloop.artifacts.export import check_place
-        from innerloop.data.tasks import Example
+        from innerloop.artifacts.portable import Agreement, plain_adapter
+        from innerloop.files import MANIFEST
         from innerloop.runs.reloading import load_run
 
+        faults = Faults()
+        if merged and output is None:
+            faults.add("a merged model is a folder of its own", "--merged", expected="--output: the folder")
+        if dtype is not None and output is None and gguf is None:
+            faults.add("nothing is written", "--dtype", dtype, "--output or --gguf: where it goes")
         if output:
-            check_place(output)
+            with faults.collecting():
+                check_place(output)
+        faults.raise_if_any()
         now.say("loading the model")
-        learned = load_run(run)
-        folder = output or learned.exported
+        said, how, agreement = dict[str, Any](), {"dtype": dtype, "merged": merged}, Agreement(0.0, 0.0)
+        # In fewer bits two sound forwards differ by more than damage does, and a merged weight is rounded twice.
+        exact = "float32" if merged or check else None
+        if (run / MANIFEST).exists():
+            learned = load_run(run, base=base, dtype=exact)
+            portable, folder = learned.portable(), learned.exported
+            learned.write_card()
+        else:
+            portable, folder = plain_adapter(run, base), run
         if output:
-            learned.save_pretrained(output)
-        said: dict[str, Any] = {"folder": str(folder)}
+            folder = output
+            portable.save(output, **how)
+        said["folder"] = str(folder)
+        if gguf:
+            portable.save_gguf(gguf, dtype=dtype)
+            said["gguf"] = str(gguf)
         if check:
             now.say("comparing logits")
-            exact = load_run(run, dtype="float32")  # in fewer bits, two sound forwards differ by more than damage does
-            said["largest_logit_difference"] = exact.check(folder, [Example("The quick brown fox", " jumps")])
+            tokens = portable.model.tokenizer("The quick brown fox jumps", return_tensors="pt").input_ids
+            agreement = portable.agreement(folder, tokens, **(how if output else {}))
+            said["largest_logit_difference"], said["allowed"] = agreement
     say(said, "\n".join(f"{key.replace('_', ' ')}: {value}" for key, value in said.items()), as_json=json_)
-    if check and not said["largest_logit_difference"] <= TOLERANCE:
+    if not agreement.difference <= agreement.allowed:  # nor where it isn't a number
         raise typer.Exit(CHECK_FAILED)

@@ -21,6 +21,7 @@ from innerloop.numerics.tensors import TensorSet
 if TYPE_CHECKING:
     from peft import PeftModel
 
+    from innerloop.artifacts.portable import Portable
     from innerloop.runs.learned import Learned
 
 
@@ -91,15 +92,27 @@ class Adapted:
         examined = self.learned.encoded(examples, columns=columns)
         return float(training_loss(self.learned.space, self.values, [examined]))
 
-    def save_pretrained(self, folder: str | Path) -> None:
+    def save_pretrained(self, folder: str | Path, *, dtype: str | None = None, merged: bool = False) -> None:
         """A PEFT adapter folder, or a Hugging Face model folder where all parameters were trained.
 
         >>> adapted.save_pretrained("adapters/acme")
         >>> [path.name for path in Path("adapters/acme").glob("*.safetensors")]
         ['adapter_model.safetensors']
+
+        dtype, merged  as of `Learned.save_pretrained`
         """
+        self._portable().save(Path(folder), dtype=dtype, merged=merged)
+
+    def save_gguf(self, path: str | Path, *, dtype: str | None = None) -> None:
+        """As `Learned.save_gguf`.
+
+        >>> adapted.save_gguf("adapters/acme.gguf", dtype="float16")
+        """
+        self._portable().save_gguf(Path(path), dtype=dtype)
+
+    def _portable(self) -> "Portable":
         values = {name: value[0] for name, value in self.values.items()}
-        self.learned.save(Path(folder), values, holds="task", adapted=self.to)
+        return self.learned.portable(values, holds="task", adapted=self.to)
 
     def peft_model(self) -> "PeftModel":
         """As a model of PEFT's, for transformers' pipelines, TRL and others. Raises UserError for a whole model.

@@ -260,7 +260,7 @@ def _keep_last_round(learned: Learned) -> None:
     """META-LORA's stage-1 adapters, the examples of stage 2, and the gradient that these gave."""
     last, folder = learned.last_round, learned.folder / "task_adapters"
     for name, values in last.adapters.items():
-        learned.save(folder / file_name(name), values, holds="task")
+        learned.portable(values, holds="task").save(folder / file_name(name))
     if last.adapters:
         write_whole(folder / "outer_gradient.safetensors", save(last.gradient))
         write_text(folder / "query_ids.json", json.dumps(last.query_ids, indent=2) + "\n")

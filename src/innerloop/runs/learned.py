@@ -14,9 +14,10 @@ from torch import Tensor
 
 from innerloop.artifacts.card import AdaptedTo, Card, Holds, base_id, card
 from innerloop.artifacts.card_facts import card_facts
-from innerloop.artifacts.export import export_adapter, export_model, reload_logits, write_card
+from innerloop.artifacts.export import write_card
 from innerloop.artifacts.hub import push_to_hub
 from innerloop.artifacts.peft_model import peft_model
+from innerloop.artifacts.portable import Portable
 from innerloop.config.loading import RunConfig
 from innerloop.data.encoder import Encoder, Examples, form_of
 from innerloop.data.encoding import EncodedTask
@@ -194,12 +195,24 @@ class Learned:
         check_tokens([fitted], self.model)
         return fitted
 
-    def save_pretrained(self, folder: str | Path) -> None:
+    def save_pretrained(self, folder: str | Path, *, dtype: str | None = None, merged: bool = False) -> None:
         """The shared values as a PEFT adapter folder, or as a Hugging Face model folder.
 
         >>> learned.save_pretrained("adapters/initial")
+        >>> learned.save_pretrained("models/merged", merged=True)  # the adapter in its base: a plain transformers model
+
+        dtype  float32, bfloat16 or float16 of what is stored; by default float32 of an adapter, the run's of a model
         """
-        self.save(Path(folder), self.space.shared)
+        self.portable().save(Path(folder), dtype=dtype, merged=merged)
+
+    def save_gguf(self, path: str | Path, *, dtype: str | None = None) -> None:
+        """The shared adapter as llama.cpp reads one.
+
+        >>> learned.save_gguf("adapters/initial.gguf")
+
+        Raises UserError for a run without an adapter, and for a family of models whose names there aren't known.
+        """
+        self.portable().save_gguf(Path(path), dtype=dtype)
 
     def peft_model(self) -> "PeftModel":
         """The initialization as a model of PEFT's. Raises UserError where all parameters were trained.
@@ -227,28 +240,28 @@ class Learned:
         """
         return read_metrics(self.folder)
 
-    def save(
+    def portable(
         self,
-        folder: Path,
-        values: Mapping[str, Tensor],
+        values: Mapping[str, Tensor] | None = None,
         *,
         holds: Holds = "initialization",
         adapted: AdaptedTo | None = None,
-    ) -> None:
-        """Any values of this run's space, in the same format.
+    ) -> Portable:
+        """Any values of this run's space, to be written; by default the shared ones.
 
-        >>> learned.save(Path("adapters/half"), {name: value / 2 for name, value in learned.space.shared.items()})
+        >>> halves = {name: value / 2 for name, value in learned.space.shared.items()}
+        >>> learned.portable(halves).save(Path("adapters/half"))
         """
-        method, model = self.config.method, self.model
-        about = self._card(holds=holds, adapted=adapted, scored=values is self.space.shared)
-        if method.row.space.exported == "adapter":
-            lora = method.lora_settings()
-            assert lora is not None
-            names = {"lora": lora, "base_name": base_id(self.config, model), "card": about}
-            export_adapter(folder, model.model, values=values, **names)
-        else:
-            options = {"dtype": self.space.dtype, "tokenizer": model.tokenizer, "card": about}
-            export_model(folder, model.model, values=values, **options)
+        values = self.space.shared if values is None else values
+        about = {"holds": holds, "adapted": adapted, "scored": values is self.space.shared}
+        return Portable(
+            model=self.model,
+            values=values,
+            lora=self.config.method.lora_settings(),
+            base_name=base_id(self.config, self.model),
+            dtype=self.space.dtype,
+            card=lambda merged: self._card(merged=merged, **about),
+        )
 
     def write_card(self) -> None:
         """The card of the run's own export anew, with what was measured since it was written.
@@ -257,13 +270,13 @@ class Learned:
         >>> "## Scores" in (learned.exported / "README.md").read_text()
         True
         """
-        write_card(self.exported, self._card(holds="initialization", adapted=None, scored=True))
+        write_card(self.exported, self.portable().card(False))
 
-    def _card(self, *, holds: Holds, adapted: AdaptedTo | None, scored: bool) -> str:
+    def _card(self, *, scored: bool, **about: Any) -> str:
         """scored: the values are those that an evaluation of the run measured."""
         facts = card_facts(self.folder)
         facts = facts if scored else replace(facts, results=None)
-        return card(Card(config=self.config, model=self.model, facts=facts, holds=holds, adapted=adapted))
+        return card(Card(config=self.config, model=self.model, facts=facts, **about))
 
     def check(self, folder: Path, examples: Examples) -> float:
         """Largest difference between the logits of the shared values and of `folder`, reloaded by PEFT alone.
@@ -271,11 +284,7 @@ class Learned:
         >>> learned.check(learned.exported, examples) < 1e-4
         True
         """
-        tokens = torch.tensor([self.encoded(examples)[0].tokens])
-        model = self.model.model
-        with self.space.installed(per_task(self.space.shared, 1)):
-            here = model(input_ids=tokens.to(model.device), use_cache=False).logits.float().cpu()
-        return float((here - reload_logits(folder, tokens, base=self.model.source)).abs().max())
+        return self.portable().agreement(folder, torch.tensor([self.encoded(examples)[0].tokens])).difference
 
 
 def _changed(inner: object, steps: int | Literal["auto"] | None, lr: object) -> InnerLoop:
