@@ -4,7 +4,7 @@ Legend: S = outer steps, N = nats per scored token.
 
 losses       training, support and validation losses against the outer step
 adapting     what adapting gains on the support, and the gap that is left to the query examples
-answered     right answers on the validation tasks
+answered     exact answers on the validation tasks
 running      the mean of a series over its last steps
 """
 
@@ -75,7 +75,7 @@ def adapting(steps: Sequence[StepLine]) -> Figure | None:
 
 
 def answered(evaluations: Sequence[EvalLine]) -> Figure | None:
-    """None where no answers were generated."""
+    """None where no evaluation counted them."""
     known = [(each.step, 100 * each.eval.exact) for each in evaluations if each.eval.exact is not None]
     if not known:
         return None
@@ -83,10 +83,16 @@ def answered(evaluations: Sequence[EvalLine]) -> Figure | None:
     x, right = zip(*known, strict=True)
     axes.plot(x, right, color=VERMILLION, marker="D", linewidth=1.4, label="validation tasks, after adapting")
     axes.set_ylim(bottom=0)
-    _finish(axes, "right answers, % (higher is better)")
-    title = "Right on validation tasks"
+    _finish(axes, "exact answers, % (higher is better)")
+    title = "Exact answers on validation tasks"
     alt = f"{title}: from {right[0]:.1f} to {right[-1]:.1f} %."
-    return _drawn(canvas, "answered", title, "Each task adapts by itself to the same examples every time.", alt)
+    return _drawn(
+        canvas,
+        "answered",
+        title,
+        "Answers that greedy decoding gives exactly. Each task adapts by itself, to the same examples every time.",
+        alt,
+    )
 
 
 def by_adapter(steps: Sequence[StepLine]) -> dict[str, list[StepLine]]:

@@ -33,7 +33,7 @@ from innerloop.report.page import (
 from innerloop.report.report import Masthead, page, require_report, write_page
 from innerloop.report.run_record import EvalLine, PhaseBytes, RunRecord, StepLine, read_run
 from innerloop.report.tables_adaptation import one_arm
-from innerloop.report.words import METRIC, signed
+from innerloop.report.words import METRIC, how_title, signed
 
 FEWEST_STEPS = 10  # fewer tell nothing of a trend
 STATUS = {"done": "Finished", "running": "Not finished"}
@@ -91,17 +91,19 @@ def _what(run: RunRecord) -> Prose:
 
 
 def _held_out(run: RunRecord) -> Prose | None:
-    """From the fewest to the most examples that `innerloop eval` looked at."""
+    """At every k that `innerloop eval` looked at, adapted in every way."""
     if run.eval is None or not run.eval.rows:
         return None
-    row, metric = run.eval.rows[0], METRIC["accuracy"]
-    how = run.eval.hows(row.budget)[0]
-    curve = run.eval.curve(row.budget, row.arm, how, metric.name)
-    if not curve:
-        return None
-    told = listed([f"{metric.plain(score.mean)} % at k = {score.k}" for score in curve])
+    (row, *_), metric = run.eval.rows, METRIC["accuracy"]
+    told = []
+    for k in run.eval.ks:
+        hows = run.eval.hows(row.budget) if k else ["none"]
+        found = [(how, run.eval.score(row.budget, row.arm, how, k, metric.name)) for how in hows]
+        values = [f"{metric.plain(score.mean)} %{f' ({how})' if k else ''}" for how, score in found if score]
+        told += [f"{listed(values)} at k = {k}"] if values else []
     tasks = counted(len(run.eval.tasks("unseen")), "held-out task")
-    return say(Span("Right answers", "strong"), f" on {tasks} after adapting to k examples: {told}.", style="item")
+    start = f" on {tasks} after adapting to k examples: {'; '.join(told)}."
+    return say(Span("Right answers", "strong"), start, style="item") if told else None
 
 
 def _learns(run: RunRecord) -> Prose:
@@ -112,7 +114,11 @@ def _learns(run: RunRecord) -> Prose:
         step, best = min(known, key=lambda each: each[1].nats or math.inf)
         assert first.nats is not None
         assert last.nats is not None
-        right = "" if first.exact is None or last.exact is None else f"; right {first.exact:.0%}, then {last.exact:.0%}"
+        right = (
+            ""
+            if first.exact is None or last.exact is None
+            else f"; exact answers {first.exact:.0%}, then {last.exact:.0%}"
+        )
         trend = "fell" if last.nats < first.nats else "did not fall"
         moved = f": from {first.nats:.3f} to {last.nats:.3f} nats per token, best {best.nats:.3f} after step {step}"
         return say(Span(f"The loss on validation tasks {trend}", "strong"), moved, right, ".", style="item")
@@ -122,7 +128,7 @@ def _learns(run: RunRecord) -> Prose:
     before, after = figures_run.ends(losses)
     trend = {-1: "fell", 0: "hardly changed", 1: "rose"}[_moved(losses)]
     moved = f": from {before:.3f} to {after:.3f} nats per token, means of the first and last steps."
-    also = "" if run.eval else " It is of the tasks of training: innerloop eval scores those held out."
+    also = "" if run.eval else " It is of the tasks of training: evaluate.every and innerloop eval score others."
     return say(Span(f"The training loss {trend}", "strong"), moved, also, style="item")
 
 
@@ -173,9 +179,11 @@ def _scores(run: RunRecord) -> list[Block]:
 def _answers(run: RunRecord) -> list[Block]:
     if run.eval is None or not run.eval.rows:
         return []
-    row = run.eval.rows[0]
-    asked = asked_of(run.eval, row.budget, run.eval.hows(row.budget)[0])
-    return [say("The first test examples of each task, however they went.", style="note"), *asked] if asked else []
+    budget = run.eval.rows[0].budget
+    how = run.eval.hows(budget)[-1]
+    told = f"The first test examples of each task, however they went. Adapted: {how_title(how)}."
+    asked = asked_of(run.eval, budget, how)
+    return [say(told, style="note"), *asked] if asked else []
 
 
 def _validation(evaluations: Sequence[EvalLine]) -> list[Block]:
@@ -189,7 +197,7 @@ def _validation(evaluations: Sequence[EvalLine]) -> list[Block]:
         if nats:
             shown = [cell(value, f"{value:.3f}") for value in (nats[0], min(nats), nats[-1])]
             rows.append([cell(task), *shown, cell(exact, None if exact is None else f"{exact:.0%}")])
-    columns = ["task", "nats, first", "nats, best", "nats, last", "right, last"]
+    columns = ["task", "nats, first", "nats, best", "nats, last", "exact, last"]
     caption = f"Validation tasks, after adapting: {counted(len(evaluations), 'evaluation')}"
     return [Table("validation-tasks", caption, columns, rows)] if rows else []
 
