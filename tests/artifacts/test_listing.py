@@ -24,8 +24,9 @@ def test_every_run_below_a_folder_is_listed_the_newest_first(two: tuple[Path, Pa
     found = list_runs(one.parent)
     assert [run.folder for run in found] == [other, one]
     assert {(run.status, run.method, run.step, run.steps) for run in found} == {("done", "fomaml-lora", 2, 2)}
-    last = json.loads((one / "metrics.jsonl").read_text().splitlines()[-1])
-    assert found[1].loss == last["loss"]
+    losses = [json.loads(line)["loss"] for line in (one / "metrics.jsonl").read_text().splitlines()]
+    assert found[1].loss == pytest.approx(sum(losses) / 2), "of the last 20 steps, here 2"
+    assert found[1].validation is None
     assert found[1].bytes == sum(path.stat().st_size for path in one.rglob("*") if path.is_file())
     assert table(found).split()[: len(HEADER)] == list(HEADER)
 
@@ -38,7 +39,7 @@ def test_what_differs_is_what_was_set_differently(two: tuple[Path, Path]) -> Non
     found = differences(*two)
     assert found["seed"] == (7, 11)
     assert found["method.lora.r"] == (8, 2)
-    assert found.keys() == {"seed", "method.lora.r", "output_dir"}
+    assert found.keys() == {"seed", "method.lora.r"}, "and not the folder, which is never the same"
     assert differences(two[0], two[0]) == {}
 
 
@@ -79,3 +80,14 @@ def test_an_evaluation_is_no_step(two: tuple[Path, Path], tmp_path: Path) -> Non
         file.write('{"step": 2, "eval": {"nats": 1.5, "tasks": {}}}\n')
     (after,) = list_runs(tmp_path)
     assert (after.step, after.loss) == (before.step, before.loss)
+    assert (before.validation, after.validation) == (None, 1.5)
+    assert "1.500" in after.row()
+
+
+def test_a_loss_is_the_mean_of_the_last_steps_of_one_adapter(two: tuple[Path, Path], tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_bytes((two[0] / "manifest.json").read_bytes())
+    lines = [{"step": n, "adapter": name, "loss": n + 100 * (name == "b")} for name in "ab" for n in range(1, 31)]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert [run.loss for run in list_runs(tmp_path)] == [pytest.approx(100 + sum(range(11, 31)) / 20)]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines[:33]))
+    assert [run.loss for run in list_runs(tmp_path)] == [pytest.approx(102)]

@@ -1,6 +1,7 @@
 """The verbs that look and change nothing."""
 
 import json
+import re
 from pathlib import Path
 
 from small_runs import Cli, Runs, World, config_file, files_of
@@ -19,7 +20,12 @@ def test_runs_are_listed_shown_and_compared(cli: Cli, runs: Runs) -> None:
     differ = json.loads(cli("runs", "diff", folder, other, "--json").out)
     assert differ["method.name"] == {"one": "fomaml-lora", "other": "meta-lora"}
     assert "seed" not in differ
-    assert cli("runs", "diff", folder, folder).out == "the same settings\n"
+    assert shown.out.startswith("fomaml-lora, Finished, 2 of 2 steps, ")
+    assert "fomaml-lora (first-order MAML) trains " in " ".join(shown.out.split())
+    assert cli("runs", "diff", folder, folder).out.startswith("the same settings\n\nrun ")
+    between = cli("runs", "diff", folder, runs("joint-lora").folder).out
+    assert re.search(r"^method\.inner\.steps +2 -> not read$", between, re.MULTILINE)
+    assert len(between.partition("\n\n")[2].splitlines()) == 3, "a heading and both runs"
     assert files_of(folder) == before
 
 

@@ -1,8 +1,12 @@
 """A comparison of one run on a terminal: its numbers in their columns, and what they speak of."""
 
+from pathlib import Path
+
 from innerloop.report.page import Table, TableCell
-from innerloop.report.terminal import lined_up, one_run
+from innerloop.report.run_record import read_run
+from innerloop.report.terminal import lined_up, one_run, run_lines
 from innerloop.results.names import OWN_BUDGET
+from report.run_example import STEPS, run_folder
 from results_example import HELD_OUT, example, read
 
 
@@ -30,6 +34,16 @@ def test_a_row_for_each_k_and_adaptation() -> None:
     for score in contents["scores"]:
         score.pop("cut", None)
     assert "cut off" not in "\n".join(one_run(read(contents)))
+
+
+def test_a_run_in_lines(tmp_path: Path) -> None:
+    run = read_run(run_folder(tmp_path / "mine", status="failed", reason="the disk is full"))
+    head, ended, what, *rest, warning = run_lines(run)
+    assert head == f"mine, Failed, {STEPS} of {STEPS} steps, smollm2"
+    assert ended == "the disk is full"
+    assert what.startswith("meta-lora (two-stage META-LORA) trains 325,632 parameters")
+    assert any(line.startswith("The training loss fell: ") for line in rest)
+    assert warning.startswith("warning: the verifier passes")
 
 
 def test_columns_are_as_wide_as_their_widest_cell() -> None:

@@ -1,10 +1,12 @@
 """Runs on disk, side by side: what each is, how far it came, and in which settings two of them differ.
 
-Legend: loss = loss per scored token at the last step (nats).
+Legend: loss = loss per scored token, the mean of the last 20 steps (nats); validation = nats per answer token of the
+last evaluation.
 
 Listed       one run's folder, in a line
 list_runs    every run below a folder, the newest first
-differences  the settings of two runs that are not the same
+table        such lines in columns
+differences  the settings of two runs that are not the same; ABSENT where a run doesn't read one
 
 A folder may come from somebody else, or be half-written: what can't be read is listed as such, and nothing is loaded.
 """
@@ -12,17 +14,19 @@ A folder may come from somebody else, or be half-written: what can't be read is 
 import json
 from collections import deque
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from innerloop.config.output_dir import METRICS, read_manifest
-from innerloop.config.schema import ABSENT, KEYS, get
+from innerloop.config.schema import KEYS, get
 from innerloop.errors import Fault, UserError
 from innerloop.files import MANIFEST
 
 DEPTH = 4  # folders below the one that is looked through; a comparison's cells lie three below it
-TAIL_BYTES = 65_536  # of metrics.jsonl, for its last line
+TAIL_BYTES = 65_536  # of metrics.jsonl, for its last lines
+LAST = 20  # steps that a loss is the mean of: one step's is noise
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,7 @@ class Listed:
     step: int = 0
     steps: int = 0
     loss: float | None = None
+    validation: float | None = None
     seconds: float | None = None
     bytes: int = 0
 
@@ -46,12 +51,13 @@ class Listed:
     def row(self) -> tuple[str, ...]:
         """For people."""
         steps = f"{self.step}/{self.steps}" if self.steps else ""
-        loss = "" if self.loss is None else f"{self.loss:.3f}"
+        measured = ("" if value is None else f"{value:.3f}" for value in (self.loss, self.validation))
         time = "" if self.seconds is None else f"{self.seconds:,.0f} s"
-        return str(self.folder), self.status, self.method, self.model, steps, loss, time, f"{self.bytes / 1e6:,.1f} MB"
+        size = f"{self.bytes / 1e6:,.1f} MB"
+        return str(self.folder), self.status, self.method, self.model, steps, *measured, time, size
 
 
-HEADER = ("run", "status", "method", "model", "steps", "loss", "time", "size")
+HEADER = ("run", "status", "method", "model", "steps", "loss", "validation", "time", "size")
 
 
 def list_runs(folder: Path) -> list[Listed]:
@@ -74,9 +80,9 @@ def table(runs: list[Listed]) -> str:
 
 
 def differences(one: Path, other: Path) -> dict[str, tuple[Any, Any]]:
-    """Dotted key -> its value in each run, None where a run doesn't read it. Raises UserError for what is no run."""
+    """Dotted key -> its value in each run; not that of the folder. Raises UserError for what is no run."""
     configs = [_config(folder) for folder in (one, other)]
-    pairs = {key: tuple(_plain(get(config, key)) for config in configs) for key in KEYS}
+    pairs = {key: tuple(get(config, key) for config in configs) for key in KEYS if key != "output_dir"}
     return {key: (left, right) for key, (left, right) in pairs.items() if left != right}
 
 
@@ -85,10 +91,6 @@ def _config(folder: Path) -> Mapping[str, Any]:
     if manifest is None:
         raise UserError(Fault(f"no {MANIFEST} here", str(folder), expected="the output_dir of a run"))
     return manifest["config"]
-
-
-def _plain(value: Any) -> Any:
-    return None if value is ABSENT else value
 
 
 def _runs(folder: Path) -> Iterator[Path]:
@@ -112,7 +114,10 @@ def _of(folder: Path) -> Listed:
         said = read_manifest(folder)
         assert said is not None
         config = said["config"]
-        last = _last(folder / METRICS)
+        lines = _tail(folder / METRICS)
+        taken = [line for line in lines if "eval" not in line][-LAST:]
+        last = taken[-1] if taken else {}
+        losses = [line["loss"] for line in taken if line.get("adapter") == last.get("adapter")]
         return Listed(
             folder,
             status=str(said["status"]),
@@ -120,7 +125,8 @@ def _of(folder: Path) -> Listed:
             model=str(config["model"]["name"]),
             step=int(last.get("step", 0)),
             steps=int(config["outer"]["steps"]),
-            loss=last.get("loss"),
+            loss=sum(losses) / len(losses) if losses else None,
+            validation=next((line["eval"]["nats"] for line in reversed(lines) if "eval" in line), None),
             seconds=said.get("timing", {}).get("seconds", last.get("timing", {}).get("seconds")),
             bytes=size,
         )
@@ -128,19 +134,17 @@ def _of(folder: Path) -> Listed:
         return Listed(folder, status="unreadable", bytes=size)
 
 
-def _last(metrics: Path) -> dict[str, Any]:
-    """The last whole line of a step; {} where there is none."""
+def _tail(metrics: Path) -> list[dict[str, Any]]:
+    """The last whole lines; none where there is no such file."""
     try:
         with metrics.open("rb") as file:
             file.seek(max(0, metrics.stat().st_size - TAIL_BYTES))
             lines = file.read().decode("utf-8", "replace").splitlines()
     except OSError:
-        return {}
-    for line in reversed(lines):
-        try:
-            found = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(found, dict) and "eval" not in found:
-            return found
-    return {}
+        return []
+    found: list[dict[str, Any]] = []
+    for line in lines:
+        with suppress(ValueError):
+            said = json.loads(line)
+            found += [said] if isinstance(said, dict) else []
+    return found

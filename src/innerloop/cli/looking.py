@@ -35,18 +35,19 @@ def runs_ls(
 
 @runs.command("show")
 def runs_show(folder: Folder, json_: Json = False) -> None:
-    """Show a run's settings, and what it took."""
+    """Show what a run was, whether it learns, what it took, and its settings."""
     from innerloop.artifacts.listing import list_runs
     from innerloop.config.document import to_yaml
     from innerloop.config.output_dir import read_manifest
     from innerloop.errors import Fault, UserError
+    from innerloop.report.run_record import read_run
+    from innerloop.report.terminal import run_lines
 
     manifest = read_manifest(folder)
     if manifest is None:
         raise UserError(Fault("no manifest.json here", str(folder), expected="the output_dir of a run"))
     (run,) = list_runs(folder)
-    facts = {key: value for key, value in run.facts().items() if value not in ("", None)}
-    text = "\n".join([*(f"{key:8} {value}" for key, value in facts.items()), "", to_yaml(manifest["config"]).rstrip()])
+    text = "\n".join([*run_lines(read_run(folder)), "", to_yaml(manifest["config"]).rstrip()])
     say({**run.facts(), "config": manifest["config"]}, text, as_json=json_)
 
 
@@ -54,14 +55,22 @@ def runs_show(folder: Folder, json_: Json = False) -> None:
 def runs_diff(
     one: Folder, other: Annotated[Path, typer.Argument(help="Another run's output_dir.")], json_: Json = False
 ) -> None:
-    """Show the settings in which two runs differ."""
-    from innerloop.artifacts.listing import differences
+    """Show the settings in which two runs differ, and what each came to."""
+    from innerloop.artifacts.listing import differences, list_runs, table
+    from innerloop.config.schema import ABSENT
 
     found = differences(one, other)
-    width = max((len(key) for key in found), default=0)
-    lines = [f"{key:{width}}  {json.dumps(left)} -> {json.dumps(right)}" for key, (left, right) in found.items()]
     said = {key: {"one": left, "other": right} for key, (left, right) in found.items()}
-    say(said, "\n".join(lines) or "the same settings", as_json=json_)
+    said = {
+        key: {name: None if value is ABSENT else value for name, value in pair.items()} for key, pair in said.items()
+    }
+    shown = {
+        key: ["not read" if value is ABSENT else json.dumps(value) for value in pair] for key, pair in found.items()
+    }
+    width = max((len(key) for key in found), default=0)
+    lines = [f"{key:{width}}  {left} -> {right}" for key, (left, right) in shown.items()] or ["the same settings"]
+    both = table([run for folder in (one, other) for run in list_runs(folder)])
+    say(said, "\n".join([*lines, "", both]), as_json=json_)
 
 
 @recipes.command("ls")

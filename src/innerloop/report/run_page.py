@@ -2,6 +2,7 @@
 
 write_run_report   a run's folder -> report.html in it
 run_sections       the parts of the page
+facts              how it ended, how far it came, on which model
 sentences          what was run, whether it learns, what adapting brings, what it took
 """
 
@@ -47,12 +48,16 @@ def write_run_report(folder: Path) -> Path:
         figures = [figures_run.losses(run.steps, run.evaluations), figures_run.adapting(run.steps)]
         figures.append(figures_run.answered(run.evaluations))
     parts = run_sections(run, [figure for figure in figures if figure])
-    plan = run.manifest.plan
-    came = f"{whole(len(run.steps))} of {whole(plan.steps * plan.adapters)} steps"
-    facts = [STATUS.get(run.manifest.status, run.manifest.status.capitalize()), came, run.manifest.model.name]
-    head = Masthead(run.name, "run", facts, arms=[plan.method])
+    head = Masthead(run.name, "run", facts(run), arms=[run.manifest.plan.method])
     write_page(folder, {"report.html": page(head, parts)})
     return folder / "report.html"
+
+
+def facts(run: RunRecord) -> list[str]:
+    """How it ended, how far it came, on which model."""
+    plan, status = run.manifest.plan, run.manifest.status
+    came = f"{whole(len(run.steps))} of {whole(plan.steps * plan.adapters)} steps"
+    return [STATUS.get(status, status.capitalize()), came, run.manifest.model.name]
 
 
 def run_sections(run: RunRecord, figures: Sequence[Figure]) -> list[PageSection]:

@@ -1,10 +1,13 @@
-"""A comparison of one run, as lines for a terminal.
+"""A comparison of one run, and a run, as lines for a terminal.
 
+run_lines  how far a run came, and the sentences of its page
 one_run   its scores with what they took, and what they speak of
 lined_up  a table in columns of one width
 """
 
 from innerloop.report.page import Table, TableCell
+from innerloop.report.run_page import facts, sentences
+from innerloop.report.run_record import RunRecord
 from innerloop.report.tables_adaptation import one_arm
 from innerloop.report.words import printable
 from innerloop.results.schema import Results
@@ -14,6 +17,13 @@ LEGEND = (
     "scored tokens of a task, those that end an answer among them)",
     "gap: test nats minus support nats",
 )
+
+
+def run_lines(run: RunRecord) -> list[str]:
+    told = ["".join(span.text for span in prose.spans) for prose in sentences(run)]
+    warnings = [f"warning: {warning}" for warning in run.manifest.plan.warnings]
+    ended = [run.manifest.reason] if run.manifest.reason else []
+    return [", ".join([run.name, *facts(run)]), *ended, *told, *warnings]
 
 
 def one_run(results: Results) -> list[str]:
