@@ -12,7 +12,7 @@ from innerloop.comparison import compare as module
 from innerloop.comparison.cells import run_cell
 from innerloop.comparison.compare import Progress, begin, compare, read_results
 from innerloop.errors import UserError
-from innerloop.report.verdict import spoken
+from innerloop.report.front import answer_lines
 from innerloop.results.schema import Results
 from small_matrices import Compared, matrix_file
 from small_runs import Cli, World, files_of
@@ -63,9 +63,9 @@ def test_what_it_says_before_it_starts(world: World, tmp_path: Path) -> None:
     assert lines[0] == "matrix   small: 15 cells, 15 to run"
     assert lines[1] == "arms     base, in-context, lora, joint-lora, fomaml-lora, meta-lora, joint"
     assert lines[2] == "tasks    2 seen, 1 validation, 1 unseen"
-    assert lines[3] == "scored   at k = 0, 4; 2 draws, 2 seeds, 3 tests"
+    assert lines[3] == "scored   at k = 0, 4; 2 draws, 2 seeds, 3 test examples of each task"
     assert lines[4] == "primary  none is named: every difference will be exploratory"
-    few = "nothing about methods from 1 unseen tasks and 2 training seeds: 2 tasks and 3 seeds are needed"
+    few = "nothing about methods from 1 unseen task and 2 training seeds: 2 tasks and 3 seeds are needed"
     assert (lines[5], begun.plan["detectable"]) == (f"detects  {few}", {"assumptions": few})
     assert "valid for these tasks only" in lines[-1]
 
@@ -180,19 +180,19 @@ def test_every_arm_is_reported(cli: Cli, whole: Compared, tmp_path: Path) -> Non
     folder = Path(shutil.copytree(whole.folder, tmp_path / "comparison"))
     said = cli("report", folder)
     assert said.code == 0, said.err
-    lines = said.out.splitlines()
-    assert lines[:2] == [f"wrote {folder / 'report.html'}", f"wrote {folder / 'report.md'}"]
-    assert len(lines) > 4
+    count = len([*folder.glob("report.*"), *folder.glob("figures/*")])
+    assert said.out == f"wrote {folder / 'report.html'} and {count - 1} files beside it\n"
+    assert count > 4
     table = (folder / "report.md").read_text()
     assert all(arm in table for arm in (*whole.matrix.arms, "fomaml"))
     assert all(word in table for word in ("nats of stopping, largest k", "answers cut off, all k"))
 
 
 def test_what_it_found_with_one_seed_is_said_of_these_trained_values_alone(whole: Compared) -> None:
-    said = spoken(whole.results)
-    assert said[0] == "No primary contrast was named before this comparison ran: every difference is exploratory."
-    assert len(said) == 3, "own and tuned"
-    assert all("no verdict on a method: there is 1 training seed" in line for line in said[1:])
+    said = answer_lines(whole.results)
+    assert len(said) == 3
+    assert "Nothing is shown of a method: there is 1 training seed" in said[1]
+    assert said[1].endswith("Exploratory: no contrast was named before the comparison ran.")
     assert not [line for line in said if re.search(r"\b(better|worse)\b|\bp [<=]", line)]
     assert {entry.verdict for entry in whole.results.differences} == {"these trained values"}
 

@@ -16,7 +16,7 @@ import pytest
 
 from innerloop.comparison.compare import Progress, begin, compare, read_results
 from innerloop.errors import UserError
-from innerloop.report.verdict import spoken
+from innerloop.report.front import answer_lines
 from innerloop.results.schema import Results
 from small_matrices import matrix_file, run_here, scores_of
 from small_runs import Cli, World, files_of
@@ -68,8 +68,8 @@ def test_what_was_killed_goes_on_and_changes_no_number(
     results = Results.read(folder / "results.json")
     head, *lines = said.out.splitlines()
     assert head == "matrix   small: 2 cells, 1 to run"
-    assert lines[-1 - len(spoken(results)) :] == [*spoken(results), f"wrote {folder / 'report.html'}"]
-    assert spoken(results)
+    assert lines[-1 - len(answer_lines(results)) :] == [*answer_lines(results), f"wrote {folder / 'report.html'}"]
+    assert answer_lines(results)
     third = files_of(folder)
     assert of_cell(first, FIRST) == of_cell(second, FIRST) == of_cell(third, FIRST) != {}, "never run again"
     kept, whole = (of_cell(files, f"{SECOND}/scores") for files in (second, third))

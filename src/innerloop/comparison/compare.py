@@ -50,6 +50,7 @@ from innerloop.files import write_json
 from innerloop.loading.architecture import positions_of
 from innerloop.loading.models import LoadedModel, load
 from innerloop.machine import chosen_device
+from innerloop.report.page import counted
 from innerloop.results.names import COST, UNTRAINED
 from innerloop.results.schema import RESULTS, Results
 from innerloop.results.summary import summarize
@@ -80,11 +81,12 @@ class Begun(NamedTuple):
         """For people, one fact per line."""
         said = self.plan["protocol"]
         ks, every = ", ".join(str(k) for k in said["k"]), len(self.plan["cells"])
+        draws, seeds = counted(said["draws"], "draw"), counted(len(said["seeds"]), "seed")
         return [
             f"matrix   {self.plan['name']}: {every} cells, {len(self.missing)} to run",
             f"arms     {', '.join(self.matrix.arms)}",
             f"tasks    {len(said['train'])} seen, {len(said['validation'])} validation, {len(said['held_out'])} unseen",
-            f"scored   at k = {ks}; {said['draws']} draws, {len(said['seeds'])} seeds, {said['test_examples']} tests",
+            f"scored   at k = {ks}; {draws}, {seeds}, {counted(said['test_examples'], 'test example')} of each task",
             *self._detects(),
             *(f"overlap  {line}" for line in overlap_lines([Overlap(**each) for each in self.plan["overlaps"]])),
             *(f"note     {note}" for note in self.plan["notes"]),

@@ -16,6 +16,7 @@ from innerloop.comparison.cells import identity
 from innerloop.comparison.matrix import Matrix, cells
 from innerloop.engine.session import Session
 from innerloop.machine import commit, environment
+from innerloop.report.page import counted
 from innerloop.results.statistics import FEWEST, Spread, detectable_effect, unjudged
 
 FEW_TASKS = 10
@@ -60,8 +61,8 @@ def protocol_facts(session: Session, *, k: Sequence[int], draws: int, seeds: Seq
 def _detectable(*, tasks: int, seeds: int) -> dict[str, Any]:
     """Effect of each metric, and what it assumes; without effects where nothing can be said of a method."""
     if unjudged(tasks=tasks, seeds=seeds) is not None:
-        said = f"nothing about methods from {tasks} unseen tasks and {seeds} training seeds: {FEWEST} are needed"
-        return {"assumptions": said}
+        here = f"{counted(tasks, 'unseen task')} and {counted(seeds, 'training seed')}"
+        return {"assumptions": f"nothing about methods from {here}: {FEWEST} are needed"}
     found = {metric: detectable_effect(spread, tasks=tasks, seeds=seeds) for metric, spread in ASSUMED.items()}
     most = {"nats": math.inf, "accuracy": 1}  # no two accuracies differ by more
     effects = {metric: effect for metric, effect in found.items() if effect is not None and effect < most[metric]}
