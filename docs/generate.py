@@ -116,6 +116,22 @@ all off by default, and each is read only by the methods whose gradient it chang
   support, in turn.
 """
 
+PART = """\
+## Which part adapts
+
+`method.inner.train` divides theta into a part that adapts to each task and the rest, which is meta-learned and the same
+for all tasks (ANIL: Raghu et al. 2020, arXiv:1909.09157, section 4, where the part is the head). `lora-b` adapts
+LoRA's B over a shared A, `last-N` what is trained of the last N decoder layers. With theta = (a, b), where b adapts:
+
+```text
+phi_i = (a, adapt(b; a, S_i))                       clipping and moments are those of b alone
+g     = mean_i grad L(phi_i; Q_i)                   of both parts
+```
+
+`maml` and `maml-lora` take the exact derivative, with what a changes of b's gradients. Adapting later moves the same
+part, and an export is complete. Reptile, which learns from what moved, doesn't read it.
+"""
+
 RATES = """\
 ## Learned inner rates
 
@@ -223,7 +239,7 @@ def methods_page() -> str:
     symbols = SYMBOLS.format(legend=_found(r"Legend: (.*?)\n\n", methods.__doc__))
     rules = [_rule_section(rule) for rule in dict.fromkeys(row.rule for row in METHODS.values())]
     difference = DIFFERENCE.format(table=_differences("fomaml-lora", "meta-lora"))
-    return "\n".join([INTRO, _table(header, rows), counted, symbols, *rules, START, RATES, difference, CHOICE])
+    return "\n".join([INTRO, _table(header, rows), counted, symbols, *rules, START, PART, RATES, difference, CHOICE])
 
 
 def cli_page() -> str:

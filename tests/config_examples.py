@@ -42,6 +42,7 @@ OTHER: dict[str, Any] = {
     "method.inner.warmup": 0.25,
     "method.inner.anchor": 0.2,
     "method.inner.multi_step": 2,
+    "method.inner.train": "last-1",
     "method.inner.learned_rates": "tensor-step",
     "method.inner.optimizer.name": "sgd",
     "method.inner.optimizer.lr": 0.7,

@@ -70,6 +70,9 @@ REFUSED = [
     ("joint", "method.inner.anchor=0.1", "method.inner", ["no inner loop"], "outer.warmup=0.1"),
     ("fomaml", "method.inner.anchor=-0.1", "inner.anchor", ["0 or above"], "method.inner.anchor=0"),
     ("fomaml", "method.inner.multi_step=1.5", "inner.multi_step", ["whole number"], "method.inner.multi_step=2"),
+    ("fomaml", "method.inner.train=lora-b", "inner.train", ["no LoRA", "fomaml-lora"], "method.inner.train=last-2"),
+    ("maml-lora", "method.inner.train=last-0", "inner.train", ["last-N"], "method.inner.train=lora-b"),
+    ("reptile-lora", "method.inner.train=lora-b", "inner.train", ["meta-lora"], "method.inner.warmup=1"),
     ("maml", "method.inner.learned_rates=entry", "learned_rates", ["fomaml-lora"], "method.inner.anchor=1"),
     ("reptile", "method.inner.learned_rates=none", "learned_rates", ["meta-lora"], "method.inner.warmup=1"),
     (

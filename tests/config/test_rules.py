@@ -45,7 +45,7 @@ def test_what_a_method_does_not_read_follows_from_its_row(method: str) -> None:
     expected |= set() if row.rule.reads_query else {"tasks.query"}
     expected |= {"evaluate"} if row.one_task else set()
     if "inner" in row.rule.options():
-        expected |= {f"method.inner.{option}" for option in ("anchor", "multi_step", "learned_rates")} - {
+        expected |= {f"method.inner.{option}" for option in ("anchor", "multi_step", "train", "learned_rates")} - {
             f"method.inner.{option}" for option in row.rule.takes
         }
     expected |= {f"method.{option}" for option in ("inner", "keep_task_adapters") if option not in row.rule.options()}
@@ -130,6 +130,8 @@ def test_each_conflict_is_found_by_its_own_value(key: str, value: Any, words: st
         ("reptile", "method.inner.steps", (0, 3), "none teach nothing"),
         ("reptile", "method.inner.steps", (1, 3), ""),
         ("fomaml", "method.inner.steps", (0, 3), ""),
+        ("fomaml", "method.inner.train", "lora-b", "no LoRA"),
+        ("meta-lora", "method.inner.train", "lora-b", ""),
     ],
 )
 def test_conflicts_with_the_method(method: str, key: str, value: Any, words: str) -> None:

@@ -90,6 +90,7 @@ CHANGES: dict[str, Change] = {
     "method.inner.warmup": of("method.inner.warmup"),
     "method.inner.anchor": of("method.inner.anchor"),
     "method.inner.multi_step": of("method.inner.multi_step"),
+    "method.inner.train": of("method.inner.train"),
     "method.inner.learned_rates": of("method.inner.learned_rates"),
     "method.inner.batch_size": of("method.inner.batch_size"),
     "method.inner.clip": Change(0.01, run="fomaml-lora"),

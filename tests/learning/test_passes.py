@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from helpers import Tasks, all_space, close, lora_space, own_names, reference_model, same
+from helpers import Tasks, all_space, close, frozen_copy, lora_space, own_names, reference_model, same
 from innerloop.data.tasks import Batch, TaskBatch
 from innerloop.learning.inner_loop import InnerLoop
 from innerloop.learning.methods import METHODS, Method
@@ -58,6 +58,35 @@ def test_what_is_added_on_the_way_is_the_naive_methods(name: str, added: str) ->
     assert close(gradient(rule(name, **ours), space, tasks.batch), expected)
     for wrong in ({}, {**ours, "anchor": 0.5}, {**ours, "spread": 0.4}):
         assert not close(gradient(rule(name, **wrong), space, tasks.batch), expected, 1e-3), wrong
+
+
+PARTS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "fomaml-lora": ("lora-b", ("lora_B",)),
+    "meta-lora": ("last-1", ("layers.1.",)),
+    "maml-lora": ("lora-b", ("lora_B",)),
+    "fomaml": ("last-1", ("layers.1.",)),
+    "maml": ("last-1", ("layers.1.",)),
+}
+
+
+@pytest.mark.parametrize("clip", [None, 0.5])
+@pytest.mark.parametrize("name", PARTS)
+def test_the_part_that_adapts_is_the_naive_methods(name: str, clip: float | None) -> None:
+    """ANIL: gradients of both parts, at values of which one was moved; for maml with all cross terms."""
+    train, only = PARTS[name]
+    space, tasks = space_for(name), Tasks(tasks=TASKS, steps=STEPS)
+    inner = naive.Inner(STEPS, LR, clip, only=only)
+    expected = own_names(naive.outer_gradient(name, reference_model(space, space.shared), tasks.each, inner))
+    before = frozen_copy(space.shared)
+
+    def found(train: str) -> TensorSet:
+        loop = InnerLoop(steps=STEPS, optimizer=Sgd(lr=LR, clip=clip), train=train)
+        return gradient(METHODS[name].rule(inner=loop), space, tasks.batch)  # pyright: ignore[reportCallIssue]
+
+    assert close(found(train), expected)
+    assert same(space.shared, before)
+    assert not close(found("all"), expected, 1e-3), "the control: everything adapts"
+    assert all(value.any() for value in expected.values() if value.dim() > 1), "the rest is learned, too"
 
 
 def test_no_method_but_those_with_a_query_takes_them() -> None:

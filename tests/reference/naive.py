@@ -29,7 +29,8 @@ Task = tuple[list[Examples], Examples]
 class Inner:
     """ratio: how much faster B learns than A; adamw: what torch.optim.AdamW takes beside lr, None: SGD.
 
-    weights: of the query loss after each step, None: the last alone; anchor: of the support loss before any.
+    weights: of the query loss after each step, None: the last alone; anchor: of the support loss before any;
+    only: parts of the names of what adapts.
     """
 
     steps: int
@@ -39,12 +40,19 @@ class Inner:
     adamw: dict[str, object] | None = None
     weights: list[float] | None = None
     anchor: float = 0.0
+    only: tuple[str, ...] = ("",)
+
+    def adapts(self, name: str) -> bool:
+        return any(part in name for part in self.only)
 
     def rate(self, name: str) -> float:
         return self.lr * self.ratio if "lora_B" in name else self.lr
 
+    def moved(self, model: nn.Module) -> Values:
+        return {name: value for name, value in trainable(model).items() if self.adapts(name)}
+
     def optimizer(self, model: nn.Module) -> Optimizer:
-        groups = [{"params": [value], "lr": self.rate(name)} for name, value in trainable(model).items()]
+        groups = [{"params": [value], "lr": self.rate(name)} for name, value in self.moved(model).items()]
         return torch.optim.SGD(groups) if self.adamw is None else adamw(groups, **self.adamw)
 
 
@@ -89,10 +97,10 @@ def adapt(model: nn.Module, support: list[Examples], inner: Inner) -> nn.Module:
     model = deepcopy(model)
     optimizer = inner.optimizer(model)
     for examples in support[: inner.steps]:
-        optimizer.zero_grad()
+        model.zero_grad()
         loss(model, examples).backward()
         if inner.clip is not None:
-            clip_grad_norm_(trainable(model).values(), inner.clip)
+            clip_grad_norm_(inner.moved(model).values(), inner.clip)
         optimizer.step()
     return model
 
@@ -129,9 +137,11 @@ def maml(model: nn.Module, task: Task, inner: Inner) -> Values:
         for examples, weight in zip(task[0], weights, strict=False):
             nats = loss(model, examples, values)
             grads = torch.autograd.grad(nats, list(values.values()), create_graph=True)
-            norm = torch.stack([(g**2).sum() for g in grads]).sum().sqrt()
+            norm = (
+                torch.stack([(g**2).sum() for n, g in zip(values, grads, strict=True) if inner.adapts(n)]).sum().sqrt()
+            )
             factor = 1.0 if inner.clip is None else (inner.clip / (norm + 1e-6)).clamp(max=1.0)
-            step = {name: inner.rate(name) * factor * g for name, g in zip(values, grads, strict=True)}
+            step = {n: inner.rate(n) * factor * g * inner.adapts(n) for n, g in zip(values, grads, strict=True)}
             values = {name: value - step[name] for name, value in values.items()}
             if weight:
                 whole = whole + weight * loss(model, task[1], values)

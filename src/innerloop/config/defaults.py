@@ -45,6 +45,7 @@ def defaults(given: Mapping[str, Any]) -> dict[str, Any]:
         "method.inner.clip": inner.clip,
         "method.inner.anchor": InnerLoop.anchor,
         "method.inner.multi_step": InnerLoop.multi_step,
+        "method.inner.train": InnerLoop.train,
         "method.inner.learned_rates": "none",
         "outer.rates_lr": 0.01,
         "method.inner.batch_size": given.get("tasks.support", DEFAULTS["tasks.support"]),

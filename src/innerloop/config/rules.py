@@ -148,6 +148,9 @@ def _method_conflicts(values: Values) -> Iterator[Objection]:
     name = values[METHOD]
     row = METHODS[name]
     yield from _steps_conflicts(values, row.rule)
+    if values.get("method.inner.train") == "lora-b" and not row.space.reads_lora:
+        problem = f'"{name}" trains {row.space.title}, and no LoRA'
+        yield Objection(("method.inner.train", METHOD), problem, f"all or last-N, or {lora_sibling(name)} as {METHOD}")
     if row.rule.second_order and values.get(INNER_OPTIMIZER) == "adamw":
         problem = f'"{name}" differentiates through its inner steps, which have to be sgd'
         yield Objection((INNER_OPTIMIZER, METHOD), problem, "sgd")

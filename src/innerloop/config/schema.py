@@ -167,6 +167,9 @@ class InnerSection(Section):
     warmup: float = _key(0.0, means="whole number of steps, or a share of them below 1", ge=0)
     anchor: float | None = _key(None, means="number, 0 or above", ge=0)
     multi_step: int | None = _key(None, means="whole number, 0 or above", ge=0)
+    train: Annotated[str, Field(pattern=r"^(all|lora-b|last-[1-9][0-9]*)$")] | None = _key(
+        None, means="all, lora-b or last-N"
+    )
     learned_rates: Literal["none", "tensor", "tensor-step", "entry"] | None = _key(
         None, means="none, tensor, tensor-step or entry"
     )
@@ -189,7 +192,7 @@ class InnerSection(Section):
 
     def build(self) -> InnerLoop:
         """What `warmup` is a share of, the run knows: `engine.parts`."""
-        heeded = {"anchor": self.anchor, "multi_step": self.multi_step}
+        heeded = {"anchor": self.anchor, "multi_step": self.multi_step, "train": self.train}
         given = {option: value for option, value in heeded.items() if value is not None}
         return InnerLoop(steps=self.most, optimizer=self.optimizer.build(clip=self.clip), **given)
 

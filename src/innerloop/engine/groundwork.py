@@ -38,6 +38,7 @@ from innerloop.loading.architecture import check_rotation, longest_alone, too_lo
 from innerloop.loading.models import LoadedModel, check_weights, load_tokenizer
 from innerloop.loading.shapes import has_tokenizer, model_shape, skeleton
 from innerloop.machine import chosen_device
+from innerloop.spaces.adapting import adapting
 from innerloop.spaces.lora import find_targets
 from innerloop.trackers import missing
 
@@ -210,6 +211,11 @@ class _Look:
         if self.bare is not None and lora is not None and self.sound("method"):
             with self.faults.collecting():
                 find_targets(self.bare, lora)
+        inner = self.config.method.inner
+        if self.bare is not None and inner is not None and self.sound("method"):
+            with self.faults.collecting():
+                trained = [f"{path}.lora_B" for path in find_targets(self.bare, lora)] if lora else None
+                adapting(inner.train or "all", trained or dict(self.bare.named_parameters()), self.bare)
 
     def _tasks(self) -> tuple[list[Task] | None, dict[str, int]]:
         if self.sound(*_SOURCE):

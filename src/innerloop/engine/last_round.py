@@ -21,7 +21,7 @@ class LastRound:
         """adapted: (T, ...) stage-1 values of these tasks."""
         assert tasks.query is not None
         for task, name in enumerate(tasks.names):
-            self.adapters[name] = {key: value[task].cpu() for key, value in adapted.items()}
+            self.adapters[name] = {key: value[task].to("cpu", copy=True) for key, value in adapted.items()}
             self.query_ids[name] = tasks.query.example_ids[task]
 
     @property

@@ -17,6 +17,7 @@ from innerloop.data.tasks import Batch, TaskBatch
 from innerloop.learning.inner_rates import InnerRates
 from innerloop.numerics.optimizers import Optimizer
 from innerloop.numerics.tensors import TensorSet, clone
+from innerloop.spaces.adapting import adapting
 from innerloop.spaces.phases import phase
 from innerloop.spaces.space import ParameterSpace
 
@@ -40,6 +41,8 @@ class InnerLoop:
     batch_size  examples of the support per step, for whoever makes the batches (`data.batches.inner_batches`);
                 None: all of them
     rates       what was learned of the steps' lengths
+    train       what a step moves: "all", "lora-b" or "last-8"; the rest is the same for every task (ANIL: Raghu et al.
+                2020, arXiv:1909.09157, section 4)
 
     In training alone, and of an outer step the number of which is known to `at`:
     warmup      outer steps in which the learning rate rises from a tenth
@@ -52,6 +55,7 @@ class InnerLoop:
     optimizer: Optimizer
     batch_size: int | None = None
     rates: InnerRates | None = field(default=None, compare=False)
+    train: str = "all"
     warmup: int = 0
     anchor: float = 0.0
     multi_step: int = 0
@@ -65,6 +69,10 @@ class InnerLoop:
         if self.multi_step:
             spread = max(0.0, 1 - tasks.step / self.multi_step)
         return replace(self, steps=steps, optimizer=optimizer, spread=spread, warmup=0, multi_step=0)
+
+    def moves(self, space: ParameterSpace) -> list[str] | None:
+        """The names of what a step moves; None = everything."""
+        return None if self.train == "all" else adapting(self.train, space.shared, space.model)
 
     @property
     def weights(self) -> list[float]:
@@ -84,18 +92,20 @@ class InnerLoop:
 
         before_step sees the values (in place: copy what you keep) and the batch of each step before it is taken.
         """
+        only = self.moves(space)
         with phase("inner"):
-            values = space.fork(start)
-        state = self.optimizer.init(values)
+            moving = space.fork({name: start[name] for name in only or start})
+        values = {name: moving.get(name, value) for name, value in start.items()}
+        state = self.optimizer.init(moving)
         losses: list[Tensor] = []
         for step in range(self.steps):
             batch = support[step % len(support)]
             if before_step is not None:
                 before_step(values, batch)
             with phase("inner"):
-                before = clone(values) if self.rates else values
-                losses.append(space.descend(values, state, batch, self.optimizer))
+                before = clone(moving) if self.rates else moving
+                losses.append(space.descend(values, state, batch, self.optimizer, only=only))
                 if self.rates:
-                    self.rates.scale_(values, before, step)
+                    self.rates.scale_(moving, before, step)
         first = next(iter(values.values()))
         return Reached(values, torch.stack(losses) if losses else first.new_empty(0, len(first)))

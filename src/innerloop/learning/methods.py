@@ -31,7 +31,7 @@ from innerloop.numerics.tensors import TensorSet, accumulate, accumulate_differe
 from innerloop.spaces.kinds import ALL_PARAMETERS, LORA, SpaceKind, Steps
 from innerloop.spaces.space import ParameterSpace
 
-ON_THE_WAY = frozenset({"anchor", "multi_step"})
+ON_THE_WAY = frozenset({"anchor", "multi_step", "train"})
 FIRST_ORDER = ON_THE_WAY | {"learned_rates"}
 
 
@@ -171,7 +171,9 @@ class Maml(Method):
         assert gradient is not None
         assert isinstance(self.inner.optimizer, Sgd)
         beside = partial(added_at, self.inner, space, tasks)
-        accumulate(into, sweep(space, trajectory, self.inner.optimizer, gradient, beside=beside))
+        accumulate(
+            into, sweep(space, trajectory, self.inner.optimizer, gradient, only=self.inner.moves(space), beside=beside)
+        )
         return Outcome(loss, adapted.losses)
 
 

@@ -10,7 +10,9 @@ v - H_k D_k^T v: one Hessian-vector product per step, memory flat in K but for t
 2017, arXiv:1703.03400, section 2.2, differentiated step by step).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+
+import torch
 
 from innerloop.data.tasks import Batch
 from innerloop.numerics.optimizers import Sgd
@@ -25,15 +27,23 @@ def sweep(
     optimizer: Sgd,
     vector: TensorSet,
     *,
+    only: Collection[str] | None = None,
     beside: Callable[[int, TensorSet], TensorSet | None] | None = None,
 ) -> TensorSet:
-    """J^T v (T, ...), J = d phi_K / d phi_0; trajectory: (phi_k, the batch of step k) for k = 0 .. K-1."""
+    """J^T v (T, ...), J = d phi_K / d phi_0; trajectory: (phi_k, the batch of step k) for k = 0 .. K-1.
+
+    only: what the steps moved, None = all; u and D are of that part, and H is of all: the rest changes its gradient.
+    """
+    moved = set(vector if only is None else only)
     for k, (phi, batch) in reversed(list(enumerate(trajectory))):
         gradient = None
         if optimizer.clip is not None:  # clipping's Jacobian depends on the gradient it clipped
             with phase("query"):
                 _, gradient = space.loss_and_gradient(phi, batch)
-        turned = optimizer.vjp(vector, gradient)
+            assert gradient is not None
+            gradient = {name: value for name, value in gradient.items() if name in moved}
+        turned = optimizer.vjp({name: value for name, value in vector.items() if name in moved}, gradient)
+        turned = {name: turned[name] if name in moved else torch.zeros_like(value) for name, value in vector.items()}
         with phase("query"):
             product = space.hessian_vector_product(phi, batch, turned)
         vector = {name: value - product[name] for name, value in vector.items()}

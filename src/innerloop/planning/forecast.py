@@ -209,10 +209,16 @@ def forecast(work: Workload, device: Device, *, config: RunConfig | None = None,
 
 
 def _shortened(config: RunConfig, chunk: TaskBatch) -> tuple[RunConfig, TaskBatch]:
-    """One inner step instead of all, the largest: memory doesn't grow with them, except where a rule keeps them."""
+    """One inner step instead of all, the largest: memory doesn't grow with them, except where a rule keeps them.
+
+    All that is trained is taken to adapt, which is the most, since few layers stand for all.
+    """
     inner = config.method.inner
-    if inner is None or config.method.row.rule.second_order:
+    if inner is None or (config.method.row.rule.second_order and inner.train in (None, "all")):
         return config, chunk
+    inner = inner.model_copy(update={"train": inner.train and "all"})
+    if config.method.row.rule.second_order:
+        return config.model_copy(update={"method": config.method.model_copy(update={"inner": inner})}), chunk
     largest = max(chunk.support, key=lambda batch: (batch.computed_tokens, len(batch.scored_rows)))
     method = config.method.model_copy(update={"inner": inner.model_copy(update={"steps": 1})})
     return config.model_copy(update={"method": method}), chunk._replace(support=[largest])

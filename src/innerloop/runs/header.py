@@ -142,6 +142,9 @@ def inner_in_words(config: RunConfig) -> str | None:
     said = f"{inner.said_steps}{comma} on {each} support examples, {inner.build().optimizer.said}"
     if warm := warmup_steps(inner.warmup, config.outer.steps):
         said += f"; the rate rises from a tenth over {warm} outer steps"
+    if inner.train not in (None, "all"):
+        what = "LoRA's B alone" if inner.train == "lora-b" else f"the {inner.train.replace('-', ' ')} layers alone"
+        said += f"; {what} adapts to a task" if inner.train == "lora-b" else f"; {what} adapt to a task"
     if config.outer.rates_lr:
         each = {"tensor": "tensor", "tensor-step": "tensor and step", "entry": "entry"}[inner.learned_rates or ""]
         said += f"; a factor of the rate of each {each} is learned, at lr {config.outer.rates_lr:g}"

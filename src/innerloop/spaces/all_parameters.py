@@ -16,7 +16,7 @@ arXiv:2306.09782, section 3.1), so no full gradient ever exists. Clipping needs 
 and takes the path that keeps them.
 """
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Collection, Generator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -84,11 +84,21 @@ class AllParameters(ParameterSpace):
         loss = self._backward(values, batch, keep if into is None else add)
         return loss, self._filled(gradient, values) if into is None else None
 
-    def descend(self, values: TensorSet, state: OptimizerState, batch: Batch, optimizer: Optimizer) -> Tensor:
+    def descend(
+        self,
+        values: TensorSet,
+        state: OptimizerState,
+        batch: Batch,
+        optimizer: Optimizer,
+        *,
+        only: Collection[str] | None = None,
+    ) -> Tensor:
         if self.keeps_full_gradient(optimizer):
-            return super().descend(values, state, batch, optimizer)
+            return super().descend(values, state, batch, optimizer, only=only)
 
         def move(name: str, grad: Tensor) -> None:
+            if only is not None and name not in only:
+                return
             add_(values[name][0], grad, alpha=-optimizer.rate(name))
 
         return self._backward(values, batch, move)

@@ -9,7 +9,7 @@ each part's mean is weighted by its share of those tokens (`Batch.parts`). What 
 moments, plain SGD) sees the sum alone.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager
 
 from torch import Tensor, nn
@@ -38,12 +38,20 @@ class InParts(ParameterSpace):
     def trained(self) -> Trained:
         return self.space.trained()
 
-    def descend(self, values: TensorSet, state: OptimizerState, batch: Batch, optimizer: Optimizer) -> Tensor:
+    def descend(
+        self,
+        values: TensorSet,
+        state: OptimizerState,
+        batch: Batch,
+        optimizer: Optimizer,
+        *,
+        only: Collection[str] | None = None,
+    ) -> Tensor:
         """The space's own step where one forward takes the batch: it may move values inside the backward pass."""
         parts = self._parts(batch)
         if len(parts) == 1:
-            return self.space.descend(values, state, parts[0], optimizer)
-        return super().descend(values, state, batch, optimizer)
+            return self.space.descend(values, state, parts[0], optimizer, only=only)
+        return super().descend(values, state, batch, optimizer, only=only)
 
     def loss_and_gradient(
         self, values: Mapping[str, Tensor], batch: Batch, *, into: TensorSet | None = None

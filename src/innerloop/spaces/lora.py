@@ -192,7 +192,7 @@ def find_targets(model: nn.Module, settings: LoraSettings) -> dict[str, nn.Linea
     return {path: module for path, module in linears.items() if any(_named(path, name) for name in wanted)}
 
 
-def chosen_layers(layers: str | Sequence[int], count: int) -> range | list[int]:
+def chosen_layers(layers: str | Sequence[int], count: int, *, where: str = "method.lora.layers") -> range | list[int]:
     """The indices that "all", "last-8" or a list names, of `count` layers. Raises UserError when outside."""
     if layers == "all":
         return range(count)
@@ -202,7 +202,7 @@ def chosen_layers(layers: str | Sequence[int], count: int) -> range | list[int]:
             return range(count - int(last[1]), count)
     elif layers and all(0 <= index < count for index in layers):
         return sorted(set(layers))
-    where, right = "method.lora.layers", f'"all", "last-N" with N up to {count}, or a list of 0..{count - 1}'
+    right = f'"all", "last-N" with N up to {count}, or a list of 0..{count - 1}'
     raise UserError(Fault(f"the model has {count} decoder layers", where, layers, right))
 
 

@@ -12,7 +12,7 @@ read, and a shared adapter overwritten by the last task's.
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple, Protocol, cast
 
@@ -95,10 +95,20 @@ class ParameterSpace(ABC):
         """The only writable copy of `start` (T, ...), in float32."""
         return {name: value.to(torch.float32, copy=True).contiguous() for name, value in start.items()}
 
-    def descend(self, values: TensorSet, state: OptimizerState, batch: Batch, optimizer: Optimizer) -> Tensor:
-        """One inner step on a fork, in place; gives the (T,) losses before it."""
+    def descend(
+        self,
+        values: TensorSet,
+        state: OptimizerState,
+        batch: Batch,
+        optimizer: Optimizer,
+        *,
+        only: Collection[str] | None = None,
+    ) -> Tensor:
+        """One inner step on a fork, in place; gives the (T,) losses before it. only: what it moves, None = all."""
         loss, gradient = self.loss_and_gradient(values, batch)
         assert gradient is not None
+        if only is not None:
+            values, gradient = ({name: each[name] for name in only} for each in (values, gradient))
         optimizer.step(values, gradient, state)
         return loss
 
