@@ -17,7 +17,7 @@ from small_runs import World, config_file
 
 
 def metrics(step: int, loss: float) -> Metrics:
-    return Metrics(step, loss, None, None, 1.0, 10, 12)
+    return Metrics(step, loss, None, None, 1.0, 10, 12, passes=1, inner_steps=1)
 
 
 # plain lines

@@ -10,6 +10,7 @@ os.environ.setdefault("DO_NOT_TRACK", "1")
 
 if TYPE_CHECKING:
     from innerloop.api.arguments import MetaTrainingArguments
+    from innerloop.api.lora_config import LoraConfig
     from innerloop.api.tasks import sample_tasks
     from innerloop.api.trainer import MetaTrainer, meta_train
     from innerloop.config.loading import load_config
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 _PLACES = {
     "Adapted": "runs.adapted",
     "Learned": "runs.learned",
+    "LoraConfig": "api.lora_config",
     "MetaTrainer": "api.trainer",
     "MetaTrainingArguments": "api.arguments",
     "load_config": "config.loading",
@@ -31,6 +33,7 @@ _PLACES = {
 __all__ = [
     "Adapted",
     "Learned",
+    "LoraConfig",
     "MetaTrainer",
     "MetaTrainingArguments",
     "load_config",

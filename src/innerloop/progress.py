@@ -1,13 +1,14 @@
-"""Progress of a command on standard error: one activity at a time, shown from its first second on.
+"""Progress of a command or a call: one activity at a time, shown from its first second on.
 
 busy      a block whose progress is shown
 wrapped   lines broken between words, for a terminal
 
-On a terminal it is a line that moves: a spinner, a bar where it is known how much there is, and the time. What is done
-stays behind as a line of text. Where there is no terminal, the same lines come at the start, every ten seconds, and at
-the end of each thing. rich is imported only for a terminal.
+On a terminal it is a line on standard error that moves: a spinner, a bar where it is known how much there is, and the
+time. What is done stays behind as a line of text. Elsewhere such lines come at the start, every ten seconds, and at the
+end of each thing. In a notebook it is one output of the cell, which is replaced. rich is imported only for a terminal.
 """
 
+import html
 import re
 import shutil
 import sys
@@ -16,13 +17,14 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Protocol, TextIO
+from typing import TYPE_CHECKING, Any, Protocol, TextIO, cast
 
 if TYPE_CHECKING:
     from innerloop.engine.metrics import Metrics
 
 NARROW, WIDE = 60, 100  # columns that lines are broken for, whatever a terminal has
 EVERY = 10.0  # seconds between two lines where there is no terminal
+REDRAWN = 0.2  # seconds between two states of a notebook's output
 
 
 class _Display(Protocol):
@@ -90,16 +92,32 @@ class Busy:
 
 
 @contextmanager
-def busy(name: str) -> Iterator[Busy]:
+def busy(name: str, *, shown: bool = True) -> Iterator[Busy]:
     """Yields a Busy, whose first activity is `name`."""
-    display = _Moving() if _is_terminal() else _Lines()
-    shown = Busy(display)
-    shown.say(name)
+    display = _display() if shown else _Nothing()
+    now = Busy(display)
+    now.say(name)
     try:
-        yield shown
-        shown.end()
+        yield now
+        now.end()
     finally:
         display.pause()
+
+
+def _display() -> _Display:
+    if _in_notebook():
+        return _Notebook()
+    return _Moving() if _is_terminal() else _Lines()
+
+
+def _in_notebook() -> bool:
+    """Asks IPython, where this process is one of its kernels."""
+    if "IPython" not in sys.modules:
+        return False
+    from IPython.core.getipython import get_ipython
+
+    shell: Any = get_ipython()
+    return shell is not None and "IPKernelApp" in shell.config
 
 
 def _is_terminal() -> bool:
@@ -108,6 +126,59 @@ def _is_terminal() -> bool:
     import os
 
     return os.environ.get("TTY_COMPATIBLE") == "1"  # as rich has it
+
+
+class _Nothing:
+    """Nothing is shown."""
+
+    def begin(self, now: _Now) -> None: ...
+    def moved(self, now: _Now) -> None: ...
+    def end(self, now: _Now) -> None: ...
+    def pause(self) -> None: ...
+    def go_on(self) -> None: ...
+
+
+class _Notebook:
+    """What is done, and what is being done: one output, which needs no widgets and is saved as it is at last."""
+
+    def __init__(self) -> None:
+        from IPython.display import display
+
+        self._done, self._now, self._drawn = list[str](), cast(_Now | None, None), 0.0
+        self._output: Any = display(self, display_id=True)
+
+    def __repr__(self) -> str:
+        return "\n".join([*self._done, *([self._now.line()] if self._now else [])])
+
+    def _repr_html_(self) -> str:
+        lines = [f"<div>{html.escape(line)}</div>" for line in self._done]
+        if self._now:
+            total = f' value="{self._now.done}" max="{self._now.total}"' if self._now.total else ""
+            lines.append(f"<div><progress{total}></progress> {html.escape(self._now.line())}</div>")
+        return f'<div style="font-family: monospace; white-space: pre">{"".join(lines)}</div>'
+
+    def begin(self, now: _Now) -> None:
+        self._now = now
+        self._draw()
+
+    def moved(self, now: _Now) -> None:
+        if time.monotonic() - self._drawn >= REDRAWN:
+            self._draw()
+
+    def end(self, now: _Now) -> None:
+        self._now = None
+        if now.total:  # what is only waited for leaves nothing behind
+            self._done.append(now.line())
+
+    def pause(self) -> None:
+        self._draw()
+
+    def go_on(self) -> None:
+        """Nothing was hidden."""
+
+    def _draw(self) -> None:
+        self._drawn = time.monotonic()
+        self._output.update(self)
 
 
 class _Lines:

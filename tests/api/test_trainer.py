@@ -145,6 +145,26 @@ def test_a_plan_tells_every_fault_that_a_check_tells(world: World, tmp_path: Pat
     assert str(planned.value) == str(checked.value)
 
 
+def test_progress_is_shown_unless_it_is_switched_off(
+    world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("yaml", "also"):
+        (tmp_path / name).mkdir()
+    ours = trainer(world, tmp_path / "run")
+    ours.train()
+    ours.evaluate(k=[0], draws=1)
+    said = capsys.readouterr().err
+    assert "training  2/2  loss " in said
+    assert "scoring  1/1" in said
+    meta_train(config_file(world, tmp_path / "yaml"))
+    assert "training  2/2  loss " in capsys.readouterr().err
+    silent = trainer(world, tmp_path / "silent", disable_tqdm=True)
+    silent.train()
+    silent.evaluate(k=[0], draws=1)
+    meta_train(config_file(world, tmp_path / "also"), disable_tqdm=True)
+    assert capsys.readouterr() == ("", "")
+
+
 def test_sizes_left_out_are_what_the_smallest_task_allows(world: World, tmp_path: Path) -> None:
     args = MetaTrainingArguments(output_dir=tmp_path / "run", method="meta-lora")
     found = MetaTrainer(str(world.base), args, train_dataset=DATA | {"few": DATA["ada"][:6]})
@@ -167,10 +187,8 @@ def test_what_is_refused_leaves_nothing_behind(world: World, tmp_path: Path) -> 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_peft_can_do_and_we_do_not_is_refused(world: World, tmp_path: Path) -> None:
+def test_a_folder_is_asked_for_and_a_task_has_one_role(world: World, tmp_path: Path) -> None:
     args = MetaTrainingArguments(output_dir=tmp_path / "run")
-    with pytest.raises(UserError, match=r"peft_config\.use_dora"):
-        MetaTrainer(str(world.base), args, train_dataset=DATA, peft_config=LoraConfig(use_dora=True))
     with pytest.raises(UserError, match="output_dir"):
         MetaTrainer(str(world.base), MetaTrainingArguments(), train_dataset=DATA)
     with pytest.raises(UserError, match="tasks of train_dataset too"):

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from datasets import Dataset, DatasetDict
+from datasets import ClassLabel, Dataset, DatasetDict
 from hypothesis import given as drawn
 from hypothesis import strategies as st
 
@@ -75,3 +75,20 @@ def test_records_that_can_not_be_read_are_named_with_their_tasks() -> None:
     with pytest.raises(UserError) as caught:
         task_examples(given_tasks(data), Encoder(tiny_tokenizer(), 64, "drop"), most=1)
     assert {fault.where.split(":")[0] for fault in caught.value.faults} == {"task ada", "task bob"}
+
+
+def test_class_labels_are_their_names_and_gaps_are_none() -> None:
+    label = ClassLabel(names=["billing", "hardware"])
+    rows = {"prompt": ["a", "b"], "completion": [0, 1], "task": [1, 0], "accepted": [None, ["x"]]}
+    data = Dataset.from_dict(rows).cast_column("completion", label).cast_column("task", label)
+    found = given_tasks(data)
+    assert {name: list(some) for name, some in found.records.items()} == {
+        "hardware": [{"prompt": "a", "completion": "billing", "accepted": None}],
+        "billing": [{"prompt": "b", "completion": "hardware", "accepted": ["x"]}],
+    }
+    encoder = Encoder(tiny_tokenizer(), 64, "drop")
+    (example,) = encoder.examples(data.filter(lambda row: row["task"] == 1).with_format("torch"))
+    assert (example.prompt, example.answer, example.accepted) == ("a", "billing", ())
+    assert encoder.examples(data) == encoder.examples(
+        [{"prompt": "a", "completion": "billing"}, {"prompt": "b", "completion": "hardware", "accepted": ["x"]}]
+    )

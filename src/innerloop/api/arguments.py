@@ -128,6 +128,11 @@ class MetaTrainingArguments:
         faults.raise_if_any()
         self.given, self.values = given, values
 
+    @property
+    def disable_tqdm(self) -> bool:
+        """Whether no progress is shown."""
+        return bool(self.given.get("disable_tqdm"))
+
     def __repr__(self) -> str:
         return f"MetaTrainingArguments({', '.join(f'{name}={value!r}' for name, value in self.given.items())})"
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from innerloop.api.arguments import MetaTrainingArguments
 from innerloop.api.callbacks import Callbacks
+from innerloop.api.lora_config import lora_keys
 from innerloop.api.models import given_model
 from innerloop.config.loading import RunConfig, load_config
 from innerloop.config.output_dir import read_manifest
@@ -19,23 +20,24 @@ from innerloop.data.given import TASK, GivenTasks, given_tasks
 from innerloop.data.sampler import fitting_sizes, prompts_of
 from innerloop.engine.dtypes import of_dtype
 from innerloop.engine.groundwork import Groundwork, groundwork
+from innerloop.engine.metrics import Metrics
 from innerloop.errors import Fault, Faults, UserError
 from innerloop.learning.methods import METHODS
 from innerloop.loading.shapes import skeleton
 from innerloop.planning import budget
 from innerloop.planning.devices import chosen
+from innerloop.progress import Busy, busy
 from innerloop.runs import meta_train as runs
+from innerloop.runs.adapters import Ask
 from innerloop.runs.again import done_before
 from innerloop.runs.checkpoint import newest
 from innerloop.runs.evaluating import Evaluation
+from innerloop.runs.header import Header
 from innerloop.runs.learned import Learned
 
 if TYPE_CHECKING:
     from peft import LoraConfig
     from transformers import PreTrainedTokenizerBase, TrainerCallback
-
-_LORA = ("r", "lora_alpha", "lora_dropout", "use_rslora")
-_READ = {*_LORA, "target_modules", "layers_to_transform", "task_type", "peft_type", "inference_mode", "peft_version"}
 
 
 class MetaTrainer:
@@ -79,7 +81,7 @@ class MetaTrainer:
         if eval_dataset is not None:
             tasks = _with_validation(tasks, given_tasks(eval_dataset, task_column=task_column))
         self.tasks = tasks
-        tree = _tree(args, name, tasks, _lora(peft_config))
+        tree = _tree(args, name, tasks, lora_keys(peft_config))
         path = Path(tree["output_dir"])
         source = path.with_name(f"{path.name}.tasks.jsonl")
         new = tasks.write(source)
@@ -134,13 +136,24 @@ class MetaTrainer:
         Raises as `meta_train`, and UserError with all that changed since an earlier start.
         """
         resume = self._resumes(resume_from_checkpoint)
-        self._learned = done_before(self.config, model=self.model) if resume else None
-        if self._learned is None:
-            self.callbacks.begins()
-            told = {"on_step": self.callbacks.step, "on_evaluation": self.callbacks.evaluated}
-            self._learned = runs.meta_train(self.config, model=self.model, resume=resume, **told)
-            self.callbacks.ends()
+        with busy("looking for an earlier start", shown=not self.args.disable_tqdm) as now:
+            self._learned = done_before(self.config, model=self.model) if resume else None
+            if self._learned is None:
+                self._learned = self._train(now, resume)
         return self._learned
+
+    def _train(self, now: Busy, resume: bool) -> Learned:
+        steps = self.config.outer.steps
+
+        def on_step(name: str, metrics: Metrics) -> Ask:
+            now.step(name, metrics, steps)
+            return self.callbacks.step(name, metrics)
+
+        self.callbacks.begins()
+        told = {"on_step": on_step, "on_evaluation": self.callbacks.evaluated, "on_stage": now.say}
+        learned = runs.meta_train(self.config, model=self.model, resume=resume, **told)
+        self.callbacks.ends()
+        return learned
 
     def _resumes(self, how: bool | str | Path | None) -> bool:
         folder, where, faults = self.config.output_dir, "resume_from_checkpoint", Faults()
@@ -170,7 +183,9 @@ class MetaTrainer:
         tasks   by default those that were held out
         Raises UserError before `train`, and as `Learned.evaluate`.
         """
-        return self.learned.evaluate(tasks, k=k, draws=draws, task_column=self.task_column)
+        learned = self.learned
+        with busy("reading the tasks", shown=not self.args.disable_tqdm) as now:
+            return learned.evaluate(tasks, k=k, draws=draws, task_column=self.task_column, say=now.say)
 
     @property
     def learned(self) -> Learned:
@@ -204,11 +219,12 @@ def meta_train(
 
     config   a YAML file, a mapping like one, or a RunConfig; with `tasks`, a model: hub id, folder or object
     tasks    as `MetaTrainer`'s train_dataset; held_out and validation as its held_out and eval_dataset
-    more     with `tasks`, the names of MetaTrainingArguments; without, what `innerloop.runs.meta_train` takes
+    more     with `tasks`, the names of MetaTrainingArguments; without, what `innerloop.runs.meta_train` takes, and
+             disable_tqdm
     Raises as `MetaTrainer` and `innerloop.runs.meta_train.meta_train`.
     """
     if tasks is None:
-        return runs.meta_train(config, **more)
+        return _shown(config, **more)
     resume = more.pop("resume", False)
     trainer = MetaTrainer(
         config,
@@ -221,6 +237,20 @@ def meta_train(
         task_column=task_column,
     )
     return trainer.train(resume_from_checkpoint=resume)
+
+
+def _shown(config: Any, *, disable_tqdm: bool = False, **more: Any) -> Learned:
+    """With its progress, unless the caller is told of it."""
+    steps = 0
+
+    def on_header(header: Header) -> None:
+        nonlocal steps
+        steps = header.steps
+
+    told = more.keys() & {"on_header", "on_stage", "on_step"}
+    with busy("reading the config", shown=not (disable_tqdm or told)) as now:
+        ours = {"on_header": on_header, "on_stage": now.say, "on_step": lambda *step: now.step(*step, steps)}
+        return runs.meta_train(config, **(more if told else ours | more))
 
 
 def _newest(folder: Path) -> list[Path]:
@@ -263,22 +293,3 @@ def _sized(tree: dict[str, Any], written: Path, args: MetaTrainingArguments) -> 
         if reads and f"tasks.{name}" not in args.values:
             tree["tasks"][name] = size
     return tree
-
-
-def _lora(config: "LoraConfig | None") -> dict[str, Any]:
-    """PEFT's settings as config keys. Raises UserError for an option that innerloop has no reading of."""
-    if config is None:
-        return {}
-    faults, default = Faults(), type(config)()
-    for name, value in config.to_dict().items():
-        if name not in _READ and value != default.to_dict().get(name):
-            faults.add("not read here", f"peft_config.{name}", value, "leave it out")
-    faults.raise_if_any()
-    found = {f"method.lora.{name}": getattr(config, name) for name in _LORA}
-    if config.target_modules is not None:
-        modules = config.target_modules
-        found["method.lora.target_modules"] = modules if isinstance(modules, str) else sorted(modules)
-    if config.layers_to_transform is not None:
-        layers = config.layers_to_transform
-        found["method.lora.layers"] = [layers] if isinstance(layers, int) else list(layers)
-    return found

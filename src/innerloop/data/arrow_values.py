@@ -1,15 +1,20 @@
 """What the cells of an Arrow table mean, where its schema says more than they do.
 
 as_meant       records with the names of class labels, and numbers in the shortest text that gives what is stored
+is_dataset     whether something is a Dataset in memory; dataset_rows: its rows
 features_of    what `datasets` wrote into a schema about its columns
 Written        a number that prints as it was written
 """
 
 import json
+import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeGuard, cast
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 PICTURE = {"bytes", "path"}  # what Arrow holds of one
 EXACT = 2**53  # whole numbers below are floats of their own
@@ -39,6 +44,23 @@ def features_of(schema: Any) -> Mapping[str, Any]:
         features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
         return features if isinstance(features, dict) else {}
     return {}
+
+
+def is_dataset(data: object) -> "TypeGuard[Dataset]":
+    """Nobody has one who didn't import `datasets`, which takes a while."""
+    if "datasets" not in sys.modules:
+        return False
+    import datasets
+
+    return isinstance(data, datasets.Dataset)
+
+
+def dataset_rows(data: "Dataset") -> list[dict[str, Any]]:
+    """Every row as Arrow stores it, whatever format is set: pictures stay bytes, class labels become their names."""
+    records: list[dict[str, Any]] = []
+    for table in data.with_format("arrow").iter(batch_size=1000):
+        records += cast(Any, table).to_pylist()
+    return as_meant(records, data.features.arrow_schema, cast(Any, data.features.to_dict()))
 
 
 def as_meant(records: list[dict[str, Any]], schema: Any, features: Mapping[str, Any]) -> list[dict[str, Any]]:

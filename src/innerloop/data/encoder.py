@@ -4,13 +4,15 @@ Encoder   a tokenizer, and how a run's config has its examples read
 Form      what an example asks with: a conversation, a question, or a text as it stands
 Prompt    what an answer is asked for: a text, a record without its answer, or a conversation
 form_of   the form of examples
+without_gaps   a record of Arrow's -> the record
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+from innerloop.data.arrow_values import dataset_rows, is_dataset
 from innerloop.data.encoding import EncodedTask, OnTooLong, encode, encode_all
 from innerloop.data.examples import read_examples
 from innerloop.data.forms import FORMS, alpaca
@@ -20,9 +22,10 @@ from innerloop.data.tokens import Reader, Separator
 from innerloop.errors import Fault, Faults, UserError
 
 if TYPE_CHECKING:
+    from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
-Examples = Path | str | Sequence[Example | Mapping[str, Any]]
+Examples: TypeAlias = "Path | str | Sequence[Example | Mapping[str, Any]] | Dataset"
 Prompt = str | Mapping[str, Any] | Sequence[Message | Mapping[str, Any]]
 Form = Literal["messages", "question", "instruction", "prompt"]
 
@@ -49,8 +52,10 @@ class Encoder:
         Raises UserError with all that is wrong.
         """
         source = Path(source) if isinstance(source, str) else source
+        if is_dataset(source):
+            source = [without_gaps(record) for record in dataset_rows(source)]
         if not isinstance(source, Path | Sequence) or isinstance(source, bytes):
-            raise UserError(Fault("not examples", "examples", source, "a file, or a list of records"))
+            raise UserError(Fault("not examples", "examples", source, "a file, a list of records or a Dataset"))
         if columns is not None and not isinstance(columns, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise UserError(Fault("not a map of names to names", "columns", columns, '{"question": "Question"}'))
         return read_examples(source, columns=self.columns if columns is None else columns, required=columns is not None)
@@ -101,6 +106,11 @@ class Encoder:
         columns = self.columns if any(name in record for name in self.columns.values()) else {}
         (example,) = read_examples([_answered(record, columns)], columns=columns, required=True)
         return replace(example, answer="")
+
+
+def without_gaps(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Arrow fills the fields that a record doesn't have with None."""
+    return {key: value for key, value in record.items() if value is not None}
 
 
 def form_of(examples: Iterable[Example]) -> Form | None:

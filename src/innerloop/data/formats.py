@@ -12,9 +12,9 @@ import json
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
-from innerloop.data.arrow_values import as_meant, features_of
+from innerloop.data.arrow_values import as_meant, dataset_rows, features_of
 from innerloop.data.layouts import SPLITS_FILE, split_folders
 from innerloop.data.strict_json import SHOWN, parse
 from innerloop.data.task_objects import records_of
@@ -196,7 +196,6 @@ def _parquet(path: Path, faults: Faults) -> Iterator[RawRow]:
 
 
 def _saved_dataset(path: Path, faults: Faults) -> Iterator[RawRow]:
-    """Rows as Arrow stores them: pictures stay bytes."""
     import datasets
 
     records: list[dict[str, Any]] = []
@@ -206,10 +205,7 @@ def _saved_dataset(path: Path, faults: Faults) -> Iterator[RawRow]:
             if Path(name).name != name or not (path / name).is_file():  # a pipe would be waited for
                 faults.add("broken dataset: no such file is in its folder", str(path), name)
                 return
-        saved = datasets.Dataset.load_from_disk(str(path.resolve()))
-        for table in saved.with_format("arrow").iter(batch_size=1000):
-            records += cast(Any, table).to_pylist()
-        records = as_meant(records, saved.features.arrow_schema, cast(Any, saved.features.to_dict()))
+        records = dataset_rows(datasets.Dataset.load_from_disk(str(path.resolve())))
     except OSError:
         raise
     except Exception as error:  # as above: `datasets` takes its files for its own

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from innerloop.data.encoder import Encoder
+from innerloop.data.arrow_values import dataset_rows, is_dataset
+from innerloop.data.encoder import Encoder, without_gaps
 from innerloop.data.leaks import divided
 from innerloop.data.tasks import Example, Task
 from innerloop.errors import Fault, Faults, UserError
@@ -39,7 +40,7 @@ class GivenTasks:
         False where it is there already. Raises UserError where another run's tasks are.
         """
         lines = (
-            json.dumps({**_without_gaps(record), TASK: name}, ensure_ascii=False)
+            json.dumps({**without_gaps(record), TASK: name}, ensure_ascii=False)
             for name, records in self.records.items()
             for record in records
         )
@@ -63,16 +64,17 @@ def given_tasks(
     faults, found = Faults(), dict[str, list[Mapping[str, Any]]]()
     roles: dict[str, list[str]] = {"train": [], "validation": list(validation), "held_out": list(held_out)}
     for name, part in data.items() if isinstance(data, Mapping) else [("", data)]:
-        columns = getattr(part, "column_names", None)
-        if columns is None and (isinstance(part, str | Mapping) or not isinstance(part, Sequence)):
+        columns = part.column_names if is_dataset(part) else []
+        if not is_dataset(part) and (isinstance(part, str | Mapping) or not isinstance(part, Sequence)):
             faults.add("not records", f"tasks[{name!r}]" if name else "tasks", type(part).__name__, "a list of records")
             continue
-        split = columns is not None and task_column in columns
+        split = task_column in columns
         if not split and not name:
-            right = f"task_column=, one of {', '.join(columns or [])}; or a mapping of names to records"
+            right = f"task_column=, one of {', '.join(columns)}; or a mapping of names to records"
             faults.add("a data set without a column of tasks", "task_column", task_column, right)
             continue
-        for record in part:
+        rows: Sequence[Any] = dataset_rows(part) if is_dataset(part) else part
+        for record in rows:
             task = str(record[task_column]) if split else name
             if task not in found:
                 found[task] = []
@@ -104,12 +106,7 @@ def task_examples(given: GivenTasks, encoder: Encoder, *, most: int, test: int |
 
 def _read(name: str, records: Sequence[Mapping[str, Any]], encoder: Encoder, faults: Faults) -> list[Example]:
     try:
-        return encoder.examples([_without_gaps(record) for record in records])
+        return encoder.examples([without_gaps(record) for record in records])
     except UserError as error:
         faults.extend(replace(fault, where=f"task {name}: {fault.where}") for fault in error.faults)
         return []
-
-
-def _without_gaps(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Arrow fills the fields that a record doesn't have with None."""
-    return {key: value for key, value in record.items() if value is not None}

@@ -4,6 +4,7 @@ Legend: S = outer steps, N = nats per scored token.
 
 losses       training, support and validation losses against the outer step
 adapting     what adapting gains on the support, and the gap that is left to the query examples
+course       all losses in one figure
 answered     exact answers on the validation tasks
 running      the mean of a series over its last steps
 """
@@ -34,10 +35,7 @@ def losses(steps: Sequence[StepLine], evaluations: Sequence[EvalLine] = ()) -> F
         x_S, loss_SN = _column(of_one, "step"), _column(of_one, "loss")
         axes.plot(x_S, loss_SN, color=BLUE, linewidth=0.6, alpha=0.35)
         axes.plot(x_S, running(loss_SN), color=BLUE, linewidth=1.8, label="training loss")
-    scored = [(each.step, each.eval.nats) for each in evaluations if each.eval.nats is not None]
-    if scored:
-        x, nats = zip(*scored, strict=True)
-        axes.plot(x, nats, color=VERMILLION, marker="D", linewidth=1.4, label="validation tasks, after adapting")
+    _validated(axes, evaluations)
     _finish(axes, "loss, nats per token (lower is better)")
     title = "Loss while training"
     caption = (
@@ -72,6 +70,28 @@ def adapting(steps: Sequence[StepLine]) -> Figure | None:
     )
     alt = f"{title}: support {ends([*first_SN])[1]:.3f} before and {ends([*last_SN])[1]:.3f} after adapting at the end."
     return _drawn(canvas, "adapting", title, caption, alt)
+
+
+def course(steps: Sequence[StepLine], evaluations: Sequence[EvalLine] = ()) -> Figure | None:
+    """All losses on one pair of axes; None where no step has been taken yet."""
+    if not steps:
+        return None
+    canvas, (axes,) = new_figure(3.1)
+    lines = (
+        ("support_loss_first", ORANGE, (0, (1, 1.5)), "support, before adapting"),
+        ("support_loss_last", GREEN, (0, (4, 2)), "support, after"),
+        ("loss", BLUE, "-", "training loss"),
+    )
+    for of_one in by_adapter(steps).values():
+        for name, color, dashes, label in lines:
+            values = _column(of_one, name)
+            if np.isfinite(values).any():
+                axes.plot(_column(of_one, "step"), running(values), color=color, linestyle=dashes, label=label)
+    _validated(axes, evaluations)
+    _finish(axes, "loss, nats per token (lower is better)")
+    first, last = ends([step.loss for step in steps])
+    alt = f"Training loss from {first:.3f} to {last:.3f} over {len(steps)} steps"
+    return _drawn(canvas, "course", "Losses while training", "Running means of what each step measured.", alt)
 
 
 def answered(evaluations: Sequence[EvalLine]) -> Figure | None:
@@ -123,6 +143,13 @@ def ends(values: Sequence[float]) -> tuple[float, float]:
 
 def _column(steps: Sequence[StepLine], name: str) -> Values:
     return np.array([getattr(step, name) for step in steps], dtype=np.float64)
+
+
+def _validated(axes: "Axes", evaluations: Sequence[EvalLine]) -> None:
+    scored = [(each.step, each.eval.nats) for each in evaluations if each.eval.nats is not None]
+    if scored:
+        x, nats = zip(*scored, strict=True)
+        axes.plot(x, nats, color=VERMILLION, marker="D", linewidth=1.4, label="validation tasks, after adapting")
 
 
 def _finish(axes: "Axes", title: str) -> None:

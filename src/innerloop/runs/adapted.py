@@ -1,21 +1,24 @@
 """What a run learned, adapted to one task.
 
 Adapted       generate, score, loss; save_pretrained, peft_model, push_to_hub
+changed_inner   an inner loop with other steps and another rate
 check_count   whether a number is one of things
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import inf
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from innerloop.artifacts.card import AdaptedTo
 from innerloop.artifacts.hub import push_to_hub
 from innerloop.artifacts.peft_model import peft_model
 from innerloop.data.encoder import Examples, Form, Prompt
-from innerloop.errors import Fault, UserError
+from innerloop.errors import Fault, Faults, UserError
 from innerloop.evaluation.generation import generate
 from innerloop.evaluation.kshot import score_examples, training_loss
+from innerloop.learning.inner_loop import InnerLoop
 from innerloop.numerics.tensors import TensorSet
 
 if TYPE_CHECKING:
@@ -132,6 +135,22 @@ class Adapted:
         private, token  as of `artifacts.hub.push_to_hub`, the only place that sends anything
         """
         return push_to_hub(repo_id, self.save_pretrained, private=private, token=token)
+
+
+def changed_inner(inner: object, steps: int | Literal["auto"] | None, lr: object) -> InnerLoop:
+    """With other steps and another rate. Raises UserError for what isn't an inner loop, a count or a rate."""
+    faults = Faults()
+    if not isinstance(inner, InnerLoop):
+        faults.add("not an inner loop", "inner", inner, "InnerLoop(...)")
+    if steps not in (None, "auto"):
+        with faults.collecting():
+            check_count(steps, "steps")
+    if lr is not None and not (isinstance(lr, int | float) and not isinstance(lr, bool) and 0 < lr < inf):
+        faults.add("not a learning rate", "lr", lr, "a number above 0")
+    faults.raise_if_any()
+    assert isinstance(inner, InnerLoop)
+    optimizer = inner.optimizer if lr is None else replace(inner.optimizer, lr=lr)
+    return replace(inner, optimizer=optimizer, steps=steps if isinstance(steps, int) else inner.steps)
 
 
 def check_count(value: object, where: str) -> None:

@@ -1,11 +1,10 @@
 """What a run learned: adapt it to a new task, save.
 
-Learned   adapt, evaluate, history; save_pretrained, peft_model, push_to_hub
+Learned   adapt, evaluate, history, plot; save_pretrained, peft_model, push_to_hub
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -29,7 +28,7 @@ from innerloop.engine.inspection import check_tokens
 from innerloop.engine.last_round import LastRound
 from innerloop.engine.parts import own_adaptation
 from innerloop.engine.sources import encoder_of
-from innerloop.errors import Fault, Faults, UserError
+from innerloop.errors import Fault, UserError
 from innerloop.evaluation.cross_validation import choose_steps, fold_fault
 from innerloop.evaluation.kshot import adapted
 from innerloop.learning.inner_loop import InnerLoop
@@ -37,7 +36,8 @@ from innerloop.learning.inner_rates import InnerRates
 from innerloop.loading.models import LoadedModel
 from innerloop.numerics.rounding import seeded
 from innerloop.numerics.tensors import per_task
-from innerloop.runs.adapted import Adapted, check_count
+from innerloop.report.plot import Plot, plot
+from innerloop.runs.adapted import Adapted, changed_inner, check_count
 from innerloop.runs.evaluating import Evaluation, check_enough, evaluation
 from innerloop.runs.journal import read_metrics
 from innerloop.spaces.space import ParameterSpace
@@ -128,7 +128,7 @@ class Learned:
         columns   our field names -> the records', in place of the run's own tasks.columns; {} for none
         Raises UserError for records that can't be read, and for arguments of another kind.
         """
-        inner = _changed(self.inner if inner is None else inner, steps, lr)
+        inner = changed_inner(self.inner if inner is None else inner, steps, lr)
         task = self._fitted(examples, columns)
         if steps == "auto":
             if fault := fold_fault(task):
@@ -240,6 +240,19 @@ class Learned:
         """
         return read_metrics(self.folder)
 
+    def plot(self, path: str | Path | None = None) -> Plot:
+        """Training, support and validation losses: a figure that a notebook shows, kept as PNG or SVG at `path`.
+
+        >>> learned.plot("losses.png")
+        Plot(Training loss from ... to ... over 2 steps)
+
+        Raises UserError as `report.plot.plot` does.
+        """
+        drawn = plot(self.folder)
+        if path is not None:
+            drawn.save(path)
+        return drawn
+
     def portable(
         self,
         values: Mapping[str, Tensor] | None = None,
@@ -285,19 +298,3 @@ class Learned:
         True
         """
         return self.portable().agreement(folder, torch.tensor([self.encoded(examples)[0].tokens])).difference
-
-
-def _changed(inner: object, steps: int | Literal["auto"] | None, lr: object) -> InnerLoop:
-    """With other steps and another rate. Raises UserError for what isn't an inner loop, a count or a rate."""
-    faults = Faults()
-    if not isinstance(inner, InnerLoop):
-        faults.add("not an inner loop", "inner", inner, "InnerLoop(...)")
-    if steps not in (None, "auto"):
-        with faults.collecting():
-            check_count(steps, "steps")
-    if lr is not None and not (isinstance(lr, int | float) and not isinstance(lr, bool) and 0 < lr < inf):
-        faults.add("not a learning rate", "lr", lr, "a number above 0")
-    faults.raise_if_any()
-    assert isinstance(inner, InnerLoop)
-    optimizer = inner.optimizer if lr is None else replace(inner.optimizer, lr=lr)
-    return replace(inner, optimizer=optimizer, steps=steps if isinstance(steps, int) else inner.steps)
