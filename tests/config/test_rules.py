@@ -121,6 +121,7 @@ def test_each_conflict_is_found_by_its_own_value(key: str, value: Any, words: st
     [
         ("joint", "memory.tasks_per_forward", 4, "one task per forward pass"),
         ("lora", "outer.tasks_per_step", 4, "one task at a time"),
+        ("lora", "outer.tasks_per_step", "all", "one task at a time"),
         ("fomaml", "memory.trunk_cache", True, "every layer"),
         ("fomaml", "memory.tasks_per_forward", "auto", ""),
         ("meta-lora", "memory.lean", True, "little to save"),

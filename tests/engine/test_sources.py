@@ -9,7 +9,13 @@ from config_examples import minimal
 from innerloop.config.loading import RunConfig, load_config
 from innerloop.data.tasks import Example, Task
 from innerloop.data.verifiers import same_number
-from innerloop.engine.sources import check_sizes, examples_a_round, placeholder_tasks, read_run_tasks
+from innerloop.engine.sources import (
+    check_sizes,
+    examples_a_round,
+    placeholder_tasks,
+    read_run_tasks,
+    with_tasks_counted,
+)
 from innerloop.errors import Faults
 from small_runs import NAMES, World, settings
 
@@ -69,3 +75,11 @@ def test_pools_that_are_too_small_and_tasks_that_are_too_few_are_all_named(world
     ]
     assert faults_of(enough) == ["outer.tasks_per_step: more tasks than there are"]
     assert faults_of() == ["tasks: no task is left to train on"]
+
+
+def test_all_tasks_of_a_step_are_counted_once_they_are_known(world: World) -> None:
+    three = [Task(name, tuple(Example(f"{n}", "") for n in range(9))) for name in "abc"]
+    config = config_of(world, **{"outer.tasks_per_step": "all"})
+    assert with_tasks_counted(config, three) == config_of(world, **{"outer.tasks_per_step": 3})
+    four = config_of(world, **{"outer.tasks_per_step": 4})
+    assert with_tasks_counted(four, three) is four

@@ -196,6 +196,19 @@ def test_a_changed_config_is_refused_key_by_key(begun: tuple[World, Path]) -> No
     assert "outer.optimizer.name" not in said
 
 
+def test_all_tasks_are_as_many_as_when_the_run_was_begun(world: World, tmp_path: Path) -> None:
+    every = {"outer.tasks_per_step": "all", "outer.steps": 2, "save.every": 1}
+    with pytest.raises(Killed):
+        train(world, "fomaml-lora", tmp_path / "run", every, on_step=kill_after(1))
+    assert manifest_of(tmp_path / "run")["config"]["outer"]["tasks_per_step"] == 3
+    train(world, "fomaml-lora", tmp_path / "run", every, resume=True)
+    train(world, "fomaml-lora", tmp_path / "three", {**every, "outer.tasks_per_step": 3})
+    found, right = (relative(tmp_path / name) for name in ("run", "three"))
+    assert found["metrics.jsonl"] == right["metrics.jsonl"]
+    train(world, "fomaml-lora", tmp_path / "two", {**every, "outer.tasks_per_step": 2})
+    assert found["metrics.jsonl"] != relative(tmp_path / "two")["metrics.jsonl"]
+
+
 def test_a_change_that_is_allowed_is_recorded(begun: tuple[World, Path]) -> None:
     world, run = begun
     assert "--allow-change: no such key" in refused(world, run, {}, "outer.step").replace("\n", " ")

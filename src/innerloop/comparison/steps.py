@@ -23,7 +23,7 @@ def budget_steps(session: Session, budget: str, amount: float) -> int:
     """Steps of each of the session's adapters that, together, stay within the amount; 0 = not even one."""
     streams = [batches for _, batches in session.streams()]
     if budget == "examples":
-        a_step = session.config.outer.tasks_per_step * sum(examples_a_round(session.config))
+        a_step = session.config.outer.tasks_in_step * sum(examples_a_round(session.config))
         return int(amount // (len(streams) * a_step))
     return _token_steps(session.config.method.build(), streams, amount)
 

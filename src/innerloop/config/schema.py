@@ -250,13 +250,19 @@ else:
 class OuterSection(Section):
     steps: int = _count(100)
     optimizer: OptimizerSection
-    tasks_per_step: int = _count()
+    tasks_per_step: Literal["all"] | Annotated[int, Field(gt=0)] = _key(means="all or whole number above 0")
     clip: float | None = _positive(1.0, means="number above 0, or null")
     schedule: Literal["constant", "linear", "cosine"] = _key("constant", means="constant, linear or cosine")
     warmup: float = _key(0.0, means="whole number of steps, or a share of them below 1", ge=0)
     rates_lr: float | None = _positive(None)
     ema: float | None = _key(None, means="number above 0 and below 1", gt=0, lt=1)
     on_non_finite: Literal["error", "skip"] = _key("error", means="error or skip")
+
+    @property
+    def tasks_in_step(self) -> int:
+        """Of a run whose tasks are known: `all` is their number then."""
+        assert isinstance(self.tasks_per_step, int)
+        return self.tasks_per_step
 
     def build_optimizer(self, *, eight_bit: bool = False) -> Optimizer:
         return self.optimizer.build(clip=self.clip, eight_bit=eight_bit)

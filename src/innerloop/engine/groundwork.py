@@ -32,6 +32,7 @@ from innerloop.engine.sources import (
     on_a_day,
     placeholder_tasks,
     read_run_tasks,
+    with_tasks_counted,
 )
 from innerloop.errors import Fault, Faults
 from innerloop.loading.architecture import check_rotation, longest_alone, too_long_to_batch
@@ -155,7 +156,9 @@ class _Look:
         every = self._encoded(roles) if roles and self.sound(*_LENGTHS) else None
         if roles and self.sound(*_SIZES):
             groups = [[task.task for task in group] for group in every] if every else list(roles)
-            check_sizes(self.config, groups[2] if self._one_task else groups[0], self.faults)
+            train = groups[2] if self._one_task else groups[0]
+            self.config = with_tasks_counted(self.config, train)
+            check_sizes(self.config, train, self.faults)
         if every and not self.assumed and self.sound("evaluate"):
             check_validation(self.config, every[1], self.faults)
         if every is None or roles is None or self.bare is None:

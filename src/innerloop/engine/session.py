@@ -153,7 +153,8 @@ def prepare(
     if loaded.model.device.type != "meta":  # a model that was passed in is of the dtype that it has
         config = of_dtype(config, loaded.model.dtype)
     return Session(
-        config=config.model_copy(update={"tasks": found.config.tasks}),  # with the date that it was read on
+        # with the date that the tasks were read on, and their number
+        config=config.model_copy(update={"tasks": found.config.tasks, "outer": found.config.outer}),
         model=loaded,
         train=found.train,
         validation=found.validation,

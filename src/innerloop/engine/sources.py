@@ -4,6 +4,7 @@ read_run_tasks        the tasks of the suite or folder
 placeholder_tasks     a suite's tasks with nothing in them, where only their number is asked for
 encoder_of, on_a_day  how they are read, and what day it is then
 examples_a_round      support and query examples that a step draws of a task
+with_tasks_counted    `outer.tasks_per_step: all` as a number
 check_sizes           whether the tasks fill a step
 check_validation      whether validation tasks can be evaluated during training
 """
@@ -94,6 +95,14 @@ def examples_a_round(config: RunConfig) -> tuple[int, int]:
     return (support, query) if config.method.inner else (0, support + query)
 
 
+def with_tasks_counted(config: RunConfig, train: Sequence[Task]) -> RunConfig:
+    """The config with the number of tasks to train on where a step takes all of them."""
+    if config.outer.tasks_per_step != "all":
+        return config
+    outer = config.outer.model_copy(update={"tasks_per_step": len(train)})
+    return config.model_copy(update={"outer": outer})
+
+
 def check_sizes(config: RunConfig, train: Sequence[Task], faults: Faults) -> None:
     """Adds a fault where the tasks to train on are too few or too small for a step."""
     if not train:
@@ -106,9 +115,9 @@ def check_sizes(config: RunConfig, train: Sequence[Task], faults: Faults) -> Non
             kind = "examples" if prompts == len(task.pool) else "different prompts"
             right = f"at least {need} {kind} beside the {config.tasks.test} test examples (tasks.test)"
             faults.add("a batch larger than the pool", f"task {task.name}", prompts, right)
-    if config.outer.tasks_per_step > len(train):
-        right = f"at most {len(train)}, the tasks to train on"
-        faults.add("more tasks than there are", "outer.tasks_per_step", config.outer.tasks_per_step, right)
+    if (count := config.outer.tasks_in_step) > len(train):
+        right = f"at most {len(train)}, the tasks to train on; or all"
+        faults.add("more tasks than there are", "outer.tasks_per_step", count, right)
 
 
 def check_validation(config: RunConfig, validation: Sequence[EncodedTask], faults: Faults) -> None:

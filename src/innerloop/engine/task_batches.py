@@ -29,7 +29,7 @@ class TaskBatches:
             self.names,
             [prompts_of(task.task.pool) for task in tasks],
             seed=config.seed,
-            tasks_per_step=config.outer.tasks_per_step,
+            tasks_per_step=config.outer.tasks_in_step,
             support=support,
             query=query,
         )

@@ -130,6 +130,7 @@ def plan(config: RunConfig, device: Device, *, budget: int | None = None, ground
     """
     config = with_dtype(config, device.kind)
     work = workload_of(config, kind=device.kind, ground=ground)
+    config = work.session.config
     limit, limited_by = device.memory, device.title
     if budget is not None and budget <= limit:
         limit, limited_by = budget, "--budget"
@@ -173,7 +174,7 @@ def _settings(config: RunConfig, work: Workload, device: Device) -> Iterator[tup
 
 def _savings(config: RunConfig, work: Workload, device: Device) -> Iterator[Keys]:
     memory = config.memory
-    tasks = min(work.tasks_per_forward(config, kind=device.kind), config.outer.tasks_per_step)
+    tasks = min(work.tasks_per_forward(config, kind=device.kind), config.outer.tasks_in_step)
     while tasks > 1:
         tasks //= 2
         yield {"memory.tasks_per_forward": tasks}

@@ -55,7 +55,7 @@ class Forecast:
     @property
     def seconds(self) -> float | None:
         """One outer step; None where no rate of the device is known."""
-        rate, tasks = self.device.rate(self.config.model.dtype), self.config.outer.tasks_per_step
+        rate, tasks = self.device.rate(self.config.model.dtype), self.config.outer.tasks_in_step
         return rate and self.flops / rate.flops * math.ceil(tasks / self.gpus) / tasks
 
     @property
@@ -74,7 +74,7 @@ class Forecast:
         adapter = 4 * work.trained  # float32, whatever the model's dtype
         written = {"adapters" if work.adapters > 1 else "adapter": work.adapters * adapter}
         if method.build().keeps_adapted:  # beside them the outer gradient, of the same size
-            written["task_adapters"] = (self.config.outer.tasks_per_step + 1) * adapter
+            written["task_adapters"] = (self.config.outer.tasks_in_step + 1) * adapter
         if work.cached_bytes:
             written["hidden_states"] = work.cached_bytes
         return written | running
@@ -105,7 +105,7 @@ class Forecast:
             "peak_phase": self.peak_phase,
             "phases": self.phases,
             "host_bytes": self.footprint.host,
-            "tasks_per_step": self.config.outer.tasks_per_step,
+            "tasks_per_step": self.config.outer.tasks_in_step,
             "tasks_per_forward": self.tasks_per_forward,
             "adapters": work.adapters,
             "steps": self.config.outer.steps,
@@ -177,7 +177,7 @@ class Forecast:
             longest = config.tasks.max_length
             source = f"every example taken as {longest} (tasks.max_length), all scored: no tokenizer is here"
         lines = [
-            f"tasks    {config.outer.tasks_per_step} per step, {self.tasks_per_forward} per forward pass",
+            f"tasks    {config.outer.tasks_in_step} per step, {self.tasks_per_forward} per forward pass",
             f"tokens   {work.tokens_per_step:,.0f} per step, {source}",
         ]
         if better := faster(config.model.dtype, self.device.kind):
@@ -198,7 +198,7 @@ def forecast(work: Workload, device: Device, *, config: RunConfig | None = None,
     if config.memory.offload and device.kind == "cpu":
         right = "false: there is no other memory than the host's; or --device with a GPU"
         raise UserError(Fault("nothing to offload from", "memory.offload", True, right))
-    a_device = math.ceil(config.outer.tasks_per_step / gpus)
+    a_device = math.ceil(config.outer.tasks_in_step / gpus)
     tasks_per_forward = min(work.tasks_per_forward(config, kind=device.kind), a_device)
     traced, chunk = _shortened(config, work.largest_chunk(tasks_per_forward))
     found = trace(traced, work.shape, chunk, on_cpu=device.kind == "cpu")

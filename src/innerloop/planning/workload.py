@@ -87,7 +87,7 @@ class Workload:
         if not self.session.cut:
             return 0
         config, tasks = self.session.config, len(self.session.train)
-        rounds = config.outer.steps * config.outer.tasks_per_step * self.adapters
+        rounds = config.outer.steps * config.outer.tasks_in_step * self.adapters
         most = TOGETHER.get(self.session.device.type, TOGETHER["cpu"])  # a model without weights is on no device
         together = max(1, int(most / self.tokens_per_example))
         drawn = min(tasks, rounds)

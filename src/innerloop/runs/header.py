@@ -109,7 +109,7 @@ def header_of(session: Session) -> Header:
         examples_per_task=min(len(task.pool) for task in session.train),
         adapters=len(streams),
         steps=config.outer.steps,
-        tasks_per_step=config.outer.tasks_per_step,
+        tasks_per_step=config.outer.tasks_in_step,
         tasks_per_forward=session.tasks_per_forward(batches),
         tokens_per_step=config.method.build().tokens(batches[0]),
         cached_layers=session.cut,

@@ -32,7 +32,7 @@ FREE = {"output_dir", "report_to"}  # the folder may have been moved; a tracker 
 INPUTS = {"model": "the base model's weights", "data": "the examples", "tokenizer": "how examples become tokens"}
 _LAST = "tasks_per_forward"
 _AUTO = f"memory.{_LAST}"  # `auto` is what it was resolved to when the run was begun
-_DTYPE = "model.dtype"  # the same
+_DTYPE, _A_STEP = "model.dtype", "outer.tasks_per_step"  # the same
 _DATE = "tasks.date"  # the day that the run was begun
 _NAMED = 5
 
@@ -106,6 +106,8 @@ def same_config(earlier: Earlier, config: RunConfig) -> RunConfig:
             config = config.model_copy(update={"model": config.model.model_copy(update={"dtype": old})})
         elif key == _AUTO and new == "auto":
             config = config.model_copy(update={"memory": config.memory.model_copy(update={_LAST: old})})
+        elif key == _A_STEP and new == "all":
+            config = config.model_copy(update={"outer": config.outer.model_copy(update={"tasks_per_step": old})})
         elif old != new and key not in FREE:
             _changed(earlier, faults, key, old, new)
     faults.raise_if_any()
