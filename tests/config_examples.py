@@ -68,6 +68,7 @@ OTHER: dict[str, Any] = {
     "outer.schedule": "cosine",
     "outer.warmup": 0.5,
     "outer.rates_lr": 0.1,
+    "outer.joint_steps": 2,
     "outer.ema": 0.5,
     "outer.on_non_finite": "skip",
     "memory.tasks_per_forward": 2,

@@ -14,14 +14,14 @@ from innerloop.config.loading import load_config
 from innerloop.engine.session import prepare
 from innerloop.learning.methods import METHODS
 from innerloop.results.cell_files import CellFile
-from small_runs import Runs, World, manifest_of, settings
+from small_runs import NOTHING, Changes, Runs, World, manifest_of, settings, small_run
 
 STEPS = 2  # of each adapter of `runs`
 
 
-def passes(world: World, method: str) -> int:
+def passes(world: World, method: str, changes: Changes = NOTHING) -> int:
     """Gradients and Hessian-vector products of one task's loss that a run takes: counted on the way."""
-    session = prepare(load_config(settings(world, method, Path("unused"))), model=world.model)
+    session = prepare(load_config(settings(world, method, Path("unused"), changes)), model=world.model)
     taken = 0
     for _, batches in session.streams():
         space = session.space()
@@ -48,6 +48,13 @@ def passes(world: World, method: str) -> int:
 def test_passes_are_the_gradients_and_hessian_products_of_a_tasks_loss(world: World, runs: Runs, method: str) -> None:
     runs(method)
     assert run_facts(runs(method).folder)["passes"] == passes(world, method) > 0
+
+
+def test_steps_of_joint_training_are_one_pass_of_a_task(world: World, tmp_path: Path) -> None:
+    changes = {"outer.joint_steps": 1}
+    small_run(world, "meta-lora", tmp_path / "run", changes)
+    found = run_facts(tmp_path / "run")["passes"]
+    assert found == passes(world, "meta-lora", changes) < passes(world, "meta-lora")
 
 
 @pytest.mark.parametrize("method", ["lora", "fomaml-lora", "joint"])

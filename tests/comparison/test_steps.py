@@ -95,6 +95,34 @@ def test_seconds_of_drawn_inner_steps_are_those_of_their_passes(world: World, mo
     assert timed_steps(session, 1000) == int(1000 / (sum(looked_at) / LOOKED_AT))
 
 
+@pytest.mark.parametrize("first", [0.4, 2])
+@pytest.mark.parametrize("budget", ["tokens", "seconds"])
+def test_steps_of_joint_training_are_counted_as_what_they_take(
+    uneven: World, first: float, budget: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A share is one of the steps that the budget buys, not of those that the config names."""
+    tree = settings(uneven, "meta-lora", Path("unused"), {"outer.joint_steps": first, "method.inner.steps": 3})
+    config = load_config(tree)
+    session = prepare(config, model=uneven.model)
+    monkeypatch.setattr(module._Timed, "a_step", property(lambda self: 2.0 if self.joint else 5.0))  # pyright: ignore
+
+    def taken(steps: int) -> float:
+        changed = config.model_copy(update={"outer": config.outer.model_copy(update={"steps": steps})})
+        joint = min(steps, 2 if first == 2 else -(-2 * steps // 5))
+        if budget == "seconds":
+            return 2.0 * joint + 5.0 * (steps - joint)
+        ((_, batches),) = prepare(changed, model=uneven.model).streams()
+        every = (batches[step] for step in range(steps))
+        return sum(batch.token_count for tasks in every for batch in tasks.batches)
+
+    for steps in (1, 2, 5):
+        amount = taken(steps)
+        found = timed_steps(session, amount) if budget == "seconds" else budget_steps(session, budget, amount)
+        assert found == steps
+        less = timed_steps(session, amount - 1) if budget == "seconds" else budget_steps(session, budget, amount - 1)
+        assert less == max(steps - 1, 1 if budget == "seconds" else 0)
+
+
 def test_the_adapters_of_std_lora_share_the_budget(uneven: World) -> None:
     both = session_of(uneven, "lora")
     tokens = 4000

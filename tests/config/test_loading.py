@@ -68,7 +68,10 @@ COMMON |= {f"outer.optimizer.{key}" for key in ("name", "lr", "betas", "eps", "w
 COMMON |= {f"tasks.{key}" for key in ("suite", "difficulty", "examples_per_task", "support", "test", "only")}
 COMMON |= {f"tasks.{key}" for key in ("validation", "held_out", "max_length", "on_too_long")}
 QUERY = {"tasks.query"}
-SGD_STEPS = {f"method.inner.{key}" for key in ("steps", "batch_size", "clip", "optimizer.name", "optimizer.lr")}
+AFTER_JOINT = {"outer.joint_steps"}
+SGD_STEPS = AFTER_JOINT | {
+    f"method.inner.{key}" for key in ("steps", "batch_size", "clip", "optimizer.name", "optimizer.lr")
+}
 ADAMW_STEPS = SGD_STEPS | {f"method.inner.optimizer.{key}" for key in ("betas", "eps", "weight_decay")}
 LORA = {key for key in KEYS if key.startswith("method.lora.")}
 RATIO = {"method.inner.optimizer.loraplus_lr_ratio"}

@@ -57,6 +57,8 @@ REFUSED = [
     ("fomaml-lora", "memory.offload=true", "memory.offload", ["LoRA"], "memory.offload=false"),
     ("fomaml", "memory.lean=true", "memory.lean", ["bfloat16"], "model.dtype=bfloat16"),
     ("maml", "memory.tasks_per_forward=2", "tasks_per_forward", ["maml-lora"], "memory.tasks_per_forward=1"),
+    ("joint-lora", "outer.joint_steps=2", "joint_steps", ["jointly in every step"], "outer.warmup=2"),
+    ("lora", "outer.joint_steps=2", "joint_steps", ["one task", "meta-lora"], "outer.warmup=2"),
     ("lora", "outer.tasks_per_step=2", "tasks_per_step", ["one task"], "outer.tasks_per_step=1"),
     ("fomaml", "method.inner.steps=0", "inner.steps", ["whole number above 0"], "method.inner.steps=[0, 1]"),
     ("fomaml", "method.inner.steps=[1, -1]", "inner.steps", ["-1", "0 or above"], "method.inner.steps=[2]"),

@@ -118,6 +118,7 @@ CHANGES: dict[str, Change] = {
     "outer.schedule": of("outer.schedule"),
     "outer.warmup": of("outer.warmup"),
     "outer.rates_lr": of("outer.rates_lr", run="rates"),
+    "outer.joint_steps": of("outer.joint_steps"),
     "outer.ema": of("outer.ema"),
     "outer.on_non_finite": of("outer.on_non_finite"),
     "memory.tasks_per_forward": Change(1, shows="plan"),

@@ -168,6 +168,23 @@ def test_what_a_run_took_has_its_trunk_cache(world: World, tmp_path: Path) -> No
         assert manifest["forecast"]["phases"][phase]["cache"] == pytest.approx(store.kept, rel=0.25)
 
 
+def test_joint_steps_are_forecast_with_the_methods_own(world: World) -> None:
+    """Each phase's peak is the higher one; operations are a mean over the run's steps."""
+
+    def of(method: str, **changes: Any) -> Forecast:
+        tree = settings(world, method, Path("unused"), {"outer.steps": 4, **changes})
+        return forecast(workload_of(load_config(tree), kind="cpu"), CPU_DEVICE)
+
+    both = of("meta-lora", **{"outer.joint_steps": 1})
+    joint, own = of("joint-lora", **{"outer.steps": 1}), of("meta-lora")  # the joint step's batch is the first one
+    assert joint.flops < both.flops < own.flops
+    peaks = [{phase: sum(parts.values()) for phase, parts in each.phases.items()} for each in (both, joint, own)]
+    assert peaks[1]["query"] > peaks[2]["query"], "a joint batch is support and query"
+    assert peaks[0] == {phase: max(size, peaks[1].get(phase, 0)) for phase, size in peaks[2].items()}
+    assert list(both.phases) == list(own.phases)
+    assert any("in each of the first 1" in line for line in both.lines())
+
+
 FLAT = ["fomaml", "meta-lora", *(pytest.param(name, marks=LONG) for name in ("fomaml-lora", "reptile", "reptile-lora"))]
 
 
@@ -175,7 +192,7 @@ FLAT = ["fomaml", "meta-lora", *(pytest.param(name, marks=LONG) for name in ("fo
 def test_memory_is_flat_in_the_inner_steps_of_a_first_order_method(world: World, method: str) -> None:
     """Which is why one inner step is traced."""
     work = workload_of(load_config(settings(world, method, Path("unused"), {"method.inner.steps": 3})), kind="cuda")
-    config, chunk = work.session.config, work.largest_chunk(1)
+    config, chunk = work.session.config, work.stretches[0].largest_chunk(1)
     traced, one_step = _shortened(config, chunk)
     assert len(one_step.support) == 1
     whole, short = trace(config, work.shape, chunk).peak, trace(traced, work.shape, one_step).peak
@@ -190,7 +207,7 @@ def test_all_inner_steps_of_the_second_order_are_traced(world: World, method: st
         workload_of(load_config(settings(world, method, Path("unused"), {"method.inner.steps": steps})), kind="cpu")
         for steps in (1, 2)
     )
-    assert _shortened(long.session.config, long.largest_chunk(1))[0] is long.session.config
+    assert _shortened(long.session.config, long.stretches[0].largest_chunk(1))[0] is long.session.config
     assert forecast(long, CPU_DEVICE).peak > forecast(short, CPU_DEVICE).peak + 2 * short.trained
 
 

@@ -57,6 +57,24 @@ def test_the_batches_are_those_of_the_run(world: World, method: str) -> None:
     assert found.base_bytes == sum(p.numel() * p.element_size() for p in world.model.model.parameters())
 
 
+@pytest.mark.parametrize("first", [0.5, 3])
+def test_steps_of_joint_training_count_as_what_they_read(world: World, first: float) -> None:
+    """As many tokens as the run's trainer says it took."""
+    changes = {"outer.steps": 4, "outer.joint_steps": first, "method.inner.steps": 3}
+    found = workload(world, **changes)
+    session = prepare(found.session.config, model=world.model)
+    ((_, batches),) = session.streams()
+    trainer = session.trainer(session.space(), batches)
+    taken = [trainer.step(batches[step]).tokens for step in range(4)]
+    assert found.tokens_per_step == pytest.approx(sum(taken) / 4)
+    assert max(taken[: int(max(first, 2))]) < min(taken[int(max(first, 2)) :])
+    assert found.tokens_per_step < workload(world, **{**changes, "outer.joint_steps": 0}).tokens_per_step
+    assert [(stretch.joint, stretch.share) for stretch in found.stretches] == [
+        (True, max(first, 2) / 4),
+        (False, 1 - max(first, 2) / 4),
+    ]
+
+
 def test_batches_are_laid_out_for_the_device_of_the_plan(world: World) -> None:
     """As session.streams() lays them out on one: with fillers for a GPU, without on a CPU."""
     config = load_config(settings(world, "fomaml-lora", Path("unused"), {"outer.steps": 5, "outer.tasks_per_step": 3}))
@@ -73,7 +91,7 @@ def test_the_largest_chunk_is_that_of_all_steps(world: World, tasks_per_forward:
     found = workload(world, **{"outer.steps": 6, "outer.tasks_per_step": 3})
     every = [chunk for step in found.steps for chunk in step.split(tasks_per_forward)]
     tokens = [max(batch.computed_tokens for batch in chunk.batches) for chunk in every]
-    largest = found.largest_chunk(tasks_per_forward)
+    largest = found.stretches[0].largest_chunk(tasks_per_forward)
     assert max(batch.computed_tokens for batch in largest.batches) == max(tokens) > min(tokens)
     assert len(largest.names) == tasks_per_forward
 

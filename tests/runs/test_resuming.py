@@ -32,6 +32,7 @@ TRUNK = {"method.lora.layers": "last-1", "memory.trunk_cache": True, "method.lor
 CASES: dict[str, tuple[str, dict[str, Any]]] = {name: (name, changes) for name, changes in EVERY.items()}
 AFTER_ANY_STEP = ("fomaml-lora", "lora")
 CASES["lean"] = ("fomaml", EVERY["fomaml"] | LEAN)
+CASES["joint first, averaged"] = ("meta-lora", EVERY["meta-lora"] | {"outer.joint_steps": 0.5, "outer.ema": 0.9})
 CASES["trunk cache"] = ("fomaml-lora", EVERY["fomaml-lora"] | TRUNK)
 
 

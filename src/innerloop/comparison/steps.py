@@ -6,14 +6,17 @@ timed_steps    seconds: from a few steps that are timed and then forgotten
 """
 
 import statistics
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable
+from functools import cached_property
 from itertools import count
 
+from innerloop.config.loading import RunConfig
+from innerloop.engine.schedules import joint_steps
 from innerloop.engine.session import Session
 from innerloop.engine.sources import examples_a_round
-from innerloop.engine.task_batches import TaskBatches
-from innerloop.learning.methods import Method
+from innerloop.learning.methods import Joint
 
 TIMED = 3
 LOOKED_AT = 64  # steps whose passes are counted
@@ -25,7 +28,10 @@ def budget_steps(session: Session, budget: str, amount: float) -> int:
     if budget == "examples":
         a_step = session.config.outer.tasks_in_step * sum(examples_a_round(session.config))
         return int(amount // (len(streams) * a_step))
-    return _token_steps(session.config.method.build(), streams, amount)
+    method = session.config.method.build()
+    joint = _Sums(lambda step: sum(Joint().tokens(batches.of(step, joint=True)) for batches in streams))
+    own = _Sums(lambda step: sum(method.tokens(batches.of(step, joint=False)) for batches in streams))
+    return _most(session.config, joint, own, amount)
 
 
 def timed_steps(session: Session, seconds: float) -> int:
@@ -33,22 +39,51 @@ def timed_steps(session: Session, seconds: float) -> int:
 
     A pass is timed, since steps may draw different numbers of inner steps; a step has as many as the first ones' mean.
     """
-    _, batches = session.streams()[0]
-    trainer = session.trainer(session.space(), batches)
-    taken: list[float] = []
-    for step in range(TIMED + 1):
-        started = time.perf_counter()
-        passes = trainer.step(batches[step]).passes
-        taken.append((time.perf_counter() - started) / passes)
-    each = [batch.tasks for step in range(LOOKED_AT) for batch in trainer.method.forwards(batches[step])]
-    a_step = statistics.median(taken[1:]) * sum(each) / LOOKED_AT
-    return max(1, int(seconds / len(session.streams()) / a_step))
+    adapters, joint, own = len(session.streams()), _Timed(session, joint=True), _Timed(session, joint=False)
+    sums = _Sums(lambda _: adapters * joint.a_step), _Sums(lambda _: adapters * own.a_step)
+    return max(1, _most(session.config, *sums, seconds))
 
 
-def _token_steps(method: Method, streams: Sequence[TaskBatches], tokens: float) -> int:
-    spent = 0
-    for step in count():
-        spent += sum(method.tokens(batches[step]) for batches in streams)
-        if spent > tokens:
-            return step
+class _Timed:
+    """Steps of one rule, timed when they are asked for."""
+
+    def __init__(self, session: Session, *, joint: bool) -> None:
+        self.session, self.joint = session, joint
+
+    @cached_property
+    def a_step(self) -> float:
+        """Seconds."""
+        _, batches = self.session.streams()[0]
+        trainer = self.session.trainer(self.session.space(), batches)
+        trainer.joint_steps = sys.maxsize if self.joint else 0
+        taken: list[float] = []
+        for step in range(TIMED + 1):
+            tasks = batches.of(step, joint=self.joint)
+            started = time.perf_counter()
+            passes = trainer.step(tasks).passes
+            taken.append((time.perf_counter() - started) / passes)
+        every = (batches.of(step, joint=self.joint) for step in range(LOOKED_AT))
+        each = [batch.tasks for tasks in every for batch in trainer.rule.forwards(tasks)]
+        return statistics.median(taken[1:]) * sum(each) / LOOKED_AT
+
+
+class _Sums:
+    """What the first n steps take, by what each one does; no step is asked for twice."""
+
+    def __init__(self, of: Callable[[int], float]) -> None:
+        self.of, self.known = of, [0.0]
+
+    def first(self, steps: int) -> float:
+        while len(self.known) <= steps:
+            self.known.append(self.known[-1] + self.of(len(self.known) - 1))
+        return self.known[steps]
+
+
+def _most(config: RunConfig, joint: _Sums, own: _Sums, amount: float) -> int:
+    """The most steps that stay within the amount; how many of them are joint training may depend on their number."""
+    for steps in count(1):
+        first = joint_steps(config.outer, of=steps)
+        rest = own.first(steps) - own.first(first) if first < steps else 0
+        if (joint.first(first) if first else 0) + rest > amount:
+            return steps - 1
     raise AssertionError("unreachable")

@@ -52,6 +52,7 @@ def defaults(given: Mapping[str, Any]) -> dict[str, Any]:
         **{f"method.{option.name}": option.default for rule in (*rules, row.rule) for option in own_options(rule)},
         "evaluate.k": given.get("tasks.support", DEFAULTS["tasks.support"]),
         "outer.tasks_per_step": 1 if row.one_task else 4,
+        "outer.joint_steps": 0.0,
         "memory.trunk_cache_gb": 16,
         **_optimizer("method.inner.optimizer", inner, given),
         "method.inner.optimizer.loraplus_lr_ratio": Optimizer.loraplus_lr_ratio,

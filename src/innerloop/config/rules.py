@@ -22,6 +22,7 @@ LORAPLUS = "method.inner.optimizer.loraplus_lr_ratio"
 STEPS, LEARNED_RATES = "method.inner.steps", "method.inner.learned_rates"
 INNER_OPTIMIZER = "method.inner.optimizer.name"
 A_FORWARD, A_STEP, TRUNK_CACHE = "memory.tasks_per_forward", "outer.tasks_per_step", "memory.trunk_cache"
+JOINT_STEPS = "outer.joint_steps"
 LEAN, OFFLOAD, DTYPE = "memory.lean", "memory.offload", "model.dtype"
 INNER_OPTIONS = frozenset[str]().union(*(row.rule.takes for row in METHODS.values()))
 SUPPORT, QUERY, EXAMPLES = "tasks.support", "tasks.query", "tasks.examples_per_task"
@@ -96,6 +97,12 @@ def _unread_by_method(name: str) -> Iterator[Objection]:
     if not row.rule.reads_query:
         problem = f'"{name}" learns from the support set alone and reads no query examples'
         yield Objection((QUERY, METHOD), problem, "leave it out")
+    if not row.after_joint:
+        problem = f'"{name}" trains {"on one task at a time" if row.one_task else "on all tasks jointly in every step"}'
+        right = (
+            f"leave it out; it is read by {', '.join(method for method, other in METHODS.items() if other.after_joint)}"
+        )
+        yield Objection((JOINT_STEPS, METHOD), problem, right)
     if not row.space.reads_lora:
         problem = f'"{name}" trains {row.space.title} and reads no LoRA option'
         right = f"{lora_sibling(name)} as method.name"

@@ -255,6 +255,7 @@ class OuterSection(Section):
     schedule: Literal["constant", "linear", "cosine"] = _key("constant", means="constant, linear or cosine")
     warmup: float = _key(0.0, means="whole number of steps, or a share of them below 1", ge=0)
     rates_lr: float | None = _positive(None)
+    joint_steps: float | None = _key(None, means="whole number of steps, or a share of them below 1", ge=0)
     ema: float | None = _key(None, means="number above 0 and below 1", gt=0, lt=1)
     on_non_finite: Literal["error", "skip"] = _key("error", means="error or skip")
 

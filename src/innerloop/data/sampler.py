@@ -26,6 +26,12 @@ class Draw(NamedTuple):
     support: list[list[int]]
     query: list[list[int]]
 
+    @property
+    def pooled(self) -> "Draw":
+        """The same examples, all of them query: what joint training draws."""
+        both = [[*support, *query] for support, query in zip(self.support, self.query, strict=True)]
+        return Draw(self.tasks, [[] for _ in self.tasks], both)
+
 
 def prompts_of(pool: Sequence[Example]) -> list[list[int]]:
     """The positions of the examples that share a prompt, in order of first appearance."""

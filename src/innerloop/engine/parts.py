@@ -19,7 +19,7 @@ from innerloop.data.encoding import EncodedTask
 from innerloop.data.tasks import token_key
 from innerloop.engine.hidden_states import HiddenStates
 from innerloop.engine.rate_learning import RateLearning
-from innerloop.engine.schedules import rate_of, warmup_steps
+from innerloop.engine.schedules import first_steps, joint_steps, rate_of
 from innerloop.engine.trainer import Trainer
 from innerloop.learning.inner_loop import InnerLoop
 from innerloop.learning.inner_rates import InnerRates, fresh_rates
@@ -91,6 +91,7 @@ def make_trainer(config: RunConfig, space: ParameterSpace, *, tasks_per_forward:
         rate_of=rate_of(config.outer.schedule, warmup=config.outer.warmup, steps=config.outer.steps),
         ema=config.outer.ema,
         rates=RateLearning(rates, lr=lr) if rates and lr else None,
+        joint_steps=joint_steps(config.outer),
     )
 
 
@@ -126,7 +127,7 @@ def _method(config: RunConfig, space: ParameterSpace) -> Method:
     rule, inner = config.method.build(), config.method.inner
     if inner is None or rule.loop is None:
         return rule
-    warmup = warmup_steps(inner.warmup, config.outer.steps)
+    warmup = first_steps(inner.warmup, config.outer.steps)
     loop = replace(rule.loop, warmup=warmup, rates=fresh_rates_of(config, space))
     return replace(rule, inner=loop)  # pyright: ignore[reportUnknownVariableType, reportArgumentType]
 

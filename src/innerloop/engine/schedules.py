@@ -1,20 +1,36 @@
-"""How the outer learning rate changes over a run: transformers' own schedules.
+"""What changes over the steps of a run: the outer learning rate, by transformers' own schedules, and the rule.
 
 RateOf         steps behind -> the factor that the next step's learning rate is multiplied with
 rate_of        a schedule's name, its warm-up and the number of steps -> RateOf, None where every factor is 1
-warmup_steps   a number of steps, or a share of a run below 1 -> steps
+first_steps    a number of steps, or a share of a run below 1 -> steps
+joint_steps    how many steps of joint training come first
+rule_at        the rule of a step
 """
 
 import math
 from collections.abc import Callable
 from typing import Any, cast
 
+from innerloop.config.schema import OuterSection, RunConfig
+from innerloop.learning.methods import Joint, Method
+
 RateOf = Callable[[int], float]
 
 
-def warmup_steps(warmup: float, steps: int) -> int:
-    """As transformers reads it: a share is rounded up."""
-    return math.ceil(warmup * steps) if warmup < 1 else int(warmup)
+def first_steps(first: float, steps: int) -> int:
+    """As transformers reads a warm-up: a share is rounded up."""
+    return math.ceil(first * steps) if first < 1 else int(first)
+
+
+def joint_steps(outer: OuterSection, *, of: int | None = None) -> int:
+    """Of so many steps, by default the run's: all of them where more are asked for."""
+    steps = outer.steps if of is None else of
+    return min(first_steps(outer.joint_steps or 0, steps), steps)
+
+
+def rule_at(config: RunConfig, step: int) -> Method:
+    """Joint training first, where a config asks for that; then the method."""
+    return Joint() if step < joint_steps(config.outer) else config.method.build()
 
 
 def rate_of(schedule: str, *, warmup: float, steps: int) -> RateOf | None:
@@ -22,7 +38,7 @@ def rate_of(schedule: str, *, warmup: float, steps: int) -> RateOf | None:
 
     A pure function of the step, so that a run that goes on needs to keep nothing of it.
     """
-    first = warmup_steps(warmup, steps)
+    first = first_steps(warmup, steps)
     if schedule == "constant" and not first:
         return None
     import torch

@@ -7,6 +7,7 @@ from innerloop.data.batches import task_batch, with_masks
 from innerloop.data.encoding import EncodedTask
 from innerloop.data.sampler import TaskStream, drawn_steps, prompts_of
 from innerloop.data.tasks import TaskBatch, token_key
+from innerloop.engine.schedules import joint_steps
 from innerloop.engine.sources import examples_a_round
 
 
@@ -19,7 +20,7 @@ class TaskBatches:
     def __init__(
         self, config: RunConfig, tasks: Sequence[EncodedTask], *, packed: bool = False, even: bool = True
     ) -> None:
-        self.inner, self.seed = config.method.inner, config.seed
+        self.inner, self.seed, self.joint_steps = config.method.inner, config.seed, joint_steps(config.outer)
         self.layout = {"packed": packed, "even": even}
         self.dropout = config.method.lora is not None and config.method.lora.lora_dropout > 0
         self.names = [task.task.name for task in tasks]
@@ -43,16 +44,27 @@ class TaskBatches:
                 yield tuple(keys[task][position] for position in (*support, *query))
 
     def __getitem__(self, step: int) -> TaskBatch:
-        return self._batch(step, drawn_steps(self.inner.choices, seed=self.seed, step=step) if self.inner else 0)
+        return self.of(step, joint=step < self.joint_steps)
+
+    def of(self, step: int, *, joint: bool) -> TaskBatch:
+        """joint: the step's support and query examples as one batch, as joint training reads them."""
+        if joint or not self.inner:
+            return self._batch(step, 0, joint=joint)
+        return self._batch(step, drawn_steps(self.inner.choices, seed=self.seed, step=step))
 
     @property
-    def largest(self) -> TaskBatch:
+    def longest(self) -> TaskBatch:
         """The first step's tasks with as many inner steps as any step takes."""
         return self._batch(0, self.inner.most if self.inner else 0)
 
-    def _batch(self, step: int, inner_steps: int) -> TaskBatch:
+    @property
+    def largest(self) -> TaskBatch:
+        """That, or what joint training reads of them where it comes first: support and query in one batch."""
+        return self.of(0, joint=True) if self.joint_steps else self.longest
+
+    def _batch(self, step: int, inner_steps: int, *, joint: bool = False) -> TaskBatch:
         size = self.inner.batch_size if self.inner else 0
-        draw = self.draws.draw(step)
+        draw = self.draws.draw(step).pooled if joint else self.draws.draw(step)
         batch = task_batch(self.pools, self.names, draw, inner_steps=inner_steps, batch_size=size, **self.layout)
         batch = batch._replace(step=step)
         return with_masks(batch, seed=self.seed, step=step) if self.dropout else batch

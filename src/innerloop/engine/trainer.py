@@ -21,7 +21,7 @@ from innerloop.engine.rate_learning import RateLearning
 from innerloop.engine.schedules import RateOf
 from innerloop.engine.stopping import held
 from innerloop.errors import RunError
-from innerloop.learning.methods import Method, Outcome
+from innerloop.learning.methods import Joint, Method, Outcome
 from innerloop.numerics.averages import average_, copy_in_float32
 from innerloop.numerics.optimizers import Optimizer
 from innerloop.numerics.rounding import seeded
@@ -46,6 +46,7 @@ class Trainer:
     rate_of             the factor of the outer learning rate after so many steps; None = always 1
     ema                 decay of the moving average of the shared values that is learned; None = the values themselves
     rates               what learns the rates of the inner loop, where these are learned
+    joint_steps         of joint training, which come before the method's own
     gradient            (...) where the tasks' gradients are added up
     """
 
@@ -61,10 +62,11 @@ class Trainer:
         rate_of: RateOf | None = None,
         ema: float | None = None,
         rates: RateLearning | None = None,
+        joint_steps: int = 0,
     ) -> None:
         self.space, self.method, self.optimizer, self.seed = space, method, optimizer, seed
         self.skip_non_finite, self.rate_of, self.ema = skip_non_finite, rate_of, ema
-        self.rates = rates
+        self.rates, self.joint_steps = rates, joint_steps
         limits = [limit for limit in (space.limit, tasks_per_forward) if limit is not None]
         self.tasks_per_forward = min(limits, default=None)
         self.steps = 0
@@ -103,6 +105,11 @@ class Trainer:
                 last = metrics.support_loss_last
                 self._divergence.warn_if_lost(self.space.shared, step=self.steps, loss=metrics.loss, after_inner=last)
                 return metrics
+
+    @property
+    def rule(self) -> Method:
+        """Of the step at hand."""
+        return Joint() if self.steps < self.joint_steps else self.method
 
     @property
     def learned_values(self) -> TensorSet:
@@ -151,7 +158,7 @@ class Trainer:
             broken = found.broken or self._broken_alone(chunks)
             left = len(found.names) - len(broken)
             if not self.skip_non_finite or left in (0, len(found.names)):
-                inner = getattr(self.method, "inner", None)
+                inner = getattr(self.rule, "inner", None)
                 raise RunError(refusal(found, broken, step=self.steps + 1, inner=inner))
             skipped += broken
             parts = list(without(tasks, skipped))
@@ -168,11 +175,11 @@ class Trainer:
             # Views that can't be written: only the outer optimizer moves the shared values (docs/design/0001).
             start = per_task(self.space.shared, len(chunk.names))
             try:
-                method = self.method.at(chunk)
+                method = self.rule.at(chunk)
                 outcome = method.outer_gradient(self.space, start, chunk.to(self.space.device), self.gradient)
             except torch.OutOfMemoryError as error:
                 self._halve(len(chunk.names), error)
-            self._passes += map(pass_of, self.method.forwards(chunk))
+            self._passes += map(pass_of, self.rule.forwards(chunk))
             if outcome.adapted is not None:
                 self.last_round.keep(chunk, outcome.adapted)
             outcomes.append(outcome._replace(adapted=None))

@@ -288,6 +288,11 @@ class Row(NamedTuple):
     inner: Steps | None = None
 
     @property
+    def after_joint(self) -> bool:
+        """Whether steps of joint training on the same tasks can come before its own."""
+        return not self.one_task and self.rule is not Joint
+
+    @property
     def steps(self) -> Steps:
         """Of its inner loop, where a config says nothing."""
         return self.inner or self.space.inner

@@ -13,12 +13,13 @@ from typing import Any
 from innerloop.config.loading import RunConfig
 from innerloop.data.tasks import TaskBatch
 from innerloop.engine.dtypes import faster
+from innerloop.engine.schedules import joint_steps
 from innerloop.errors import Fault, UserError
 from innerloop.learning.methods import Method
 from innerloop.planning.devices import Device
 from innerloop.planning.tracing import trace
 from innerloop.planning.tracking import PARTS, Footprint
-from innerloop.planning.workload import Workload
+from innerloop.planning.workload import Stretch, Workload
 
 SLACK = "allocator slack"
 
@@ -180,6 +181,11 @@ class Forecast:
             f"tasks    {config.outer.tasks_in_step} per step, {self.tasks_per_forward} per forward pass",
             f"tokens   {work.tokens_per_step:,.0f} per step, {source}",
         ]
+        if len(work.stretches) > 1:
+            joint, method = (f"{stretch.tokens_per_step:,.0f}" for stretch in work.stretches)
+            lines.append(
+                f"joint    {joint} of them in each of the first {joint_steps(config.outer)}, {method} after those"
+            )
         if better := faster(config.model.dtype, self.device.kind):
             lines.append(f"faster   {better}")
         if config.method.row.one_task:
@@ -200,12 +206,23 @@ def forecast(work: Workload, device: Device, *, config: RunConfig | None = None,
         raise UserError(Fault("nothing to offload from", "memory.offload", True, right))
     a_device = math.ceil(config.outer.tasks_in_step / gpus)
     tasks_per_forward = min(work.tasks_per_forward(config, kind=device.kind), a_device)
-    traced, chunk = _shortened(config, work.largest_chunk(tasks_per_forward))
-    found = trace(traced, work.shape, chunk, on_cpu=device.kind == "cpu")
-    repetitions = _repetitions(work, chunk, tasks_per_forward)
-    flops = sum(found.flops[phase] * times for phase, times in repetitions.items())
+    found: Footprint | None = None
+    flops = 0.0
+    for stretch in work.stretches:
+        traced, chunk = _shortened(_alone(config, stretch), stretch.largest_chunk(tasks_per_forward))
+        own = trace(traced, work.shape, chunk, on_cpu=device.kind == "cpu")
+        repetitions = _repetitions(stretch, chunk, tasks_per_forward)
+        flops += stretch.share * sum(own.flops[phase] * times for phase, times in repetitions.items())
+        found = found.or_higher(own) if found else own
+    assert found is not None
     whole = found.with_cache(work.cached_bytes, on_host=device.kind != "cpu")
     return Forecast(config, work, device, gpus, tasks_per_forward, whole, flops)
+
+
+def _alone(config: RunConfig, stretch: Stretch) -> RunConfig:
+    """A run whose first step is one of these."""
+    outer = config.outer.model_copy(update={"joint_steps": float(stretch.joint)})
+    return config.model_copy(update={"outer": outer})
 
 
 def _shortened(config: RunConfig, chunk: TaskBatch) -> tuple[RunConfig, TaskBatch]:
@@ -214,7 +231,9 @@ def _shortened(config: RunConfig, chunk: TaskBatch) -> tuple[RunConfig, TaskBatc
     All that is trained is taken to adapt, which is the most, since few layers stand for all.
     """
     inner = config.method.inner
-    if inner is None or (config.method.row.rule.second_order and inner.train in (None, "all")):
+    if inner is None or not chunk.support:
+        return config, chunk
+    if config.method.row.rule.second_order and inner.train in (None, "all"):
         return config, chunk
     inner = inner.model_copy(update={"train": inner.train and "all"})
     if config.method.row.rule.second_order:
@@ -224,13 +243,12 @@ def _shortened(config: RunConfig, chunk: TaskBatch) -> tuple[RunConfig, TaskBatc
     return config.model_copy(update={"method": method}), chunk._replace(support=[largest])
 
 
-def _repetitions(work: Workload, chunk: TaskBatch, tasks_per_forward: int) -> dict[str, float]:
+def _repetitions(stretch: Stretch, chunk: TaskBatch, tasks_per_forward: int) -> dict[str, float]:
     """How often a step of the run does what was traced of a phase, by the tokens that go through it."""
-    method = work.session.config.method.build()
-    every = [tokens_by_phase(method, part) for step in work.steps for part in step.split(tasks_per_forward)]
+    every = [tokens_by_phase(stretch.rule, part) for step in stretch.steps for part in step.split(tasks_per_forward)]
     return {
-        phase: sum(part[phase] for part in every) / len(work.steps) / tokens
-        for phase, tokens in tokens_by_phase(method, chunk).items()
+        phase: sum(part[phase] for part in every) / len(stretch.steps) / tokens
+        for phase, tokens in tokens_by_phase(stretch.rule, chunk).items()
     }
 
 

@@ -9,8 +9,10 @@ from contextlib import contextmanager
 from typing import Any
 
 from innerloop.engine.groundwork import Say
+from innerloop.engine.schedules import joint_steps
 from innerloop.engine.session import Session
 from innerloop.engine.trainer import Trainer
+from innerloop.learning.methods import Joint
 from innerloop.machine import peak_memory, reset_peak_memory
 from innerloop.planning.devices import CPU_FLOAT32, Device, chosen
 from innerloop.planning.forecast import Forecast, forecast
@@ -63,12 +65,15 @@ class Forecaster:
 
 
 def seconds_of(session: Session, device: Device) -> float:
-    """The first step's tokens at most, as many for every step, at the device's rate, or at a CPU's where none is known.
+    """The first step's tokens at most, as many for every step of its rule, at the device's rate, or at a CPU's.
 
     Rough, and the same on every call: what LoRA saves, attention's products and padding are left out.
     """
     config, streams = session.config, session.streams()
+    joint, (_, batches) = joint_steps(config.outer), streams[0]
     parameters = sum(parameter.numel() for parameter in session.model.model.parameters())
-    tokens = config.method.build().tokens(streams[0][1].largest) * config.outer.steps * len(streams)
+    spent = joint * Joint().tokens(batches.of(0, joint=True)) if joint else 0
+    spent += (config.outer.steps - joint) * config.method.build().tokens(batches.longest)
+    tokens = spent * len(streams)
     rate = device.rate(config.model.dtype) or CPU_FLOAT32
     return FLOPS * parameters * tokens / rate.flops

@@ -72,6 +72,16 @@ class Footprint:
     def peak(self) -> int:
         return sum(self.parts.values())
 
+    def or_higher(self, other: "Footprint") -> "Footprint":
+        """Of a run that does both: the higher peak of each phase. The operations are still this one's."""
+        peaks = dict(self.peaks)
+        for phase, parts in other.peaks.items():
+            if sum(parts.values()) > sum(peaks.get(phase, {}).values()):
+                peaks[phase] = parts
+        ordered = {phase: peaks[phase] for phase in PHASES if phase in peaks}
+        host = {part: max(self.host.get(part, 0), other.host.get(part, 0)) for part in {**self.host, **other.host}}
+        return replace(self, peaks=ordered, host=host)
+
     def with_cache(self, size: int, *, on_host: bool) -> "Footprint":
         """The same with hidden states of so many bytes in every phase after loading, or in host memory beside a GPU."""
         if not size:

@@ -1,5 +1,6 @@
 """What a run goes through, known without its weights: how many tokens, in which batches, for how many adapters.
 
+Stretch               the steps of one rule: how large a share of the run, and some of their batches
 Workload              the batches of a run's first steps, and what follows from its tasks and its model's shape
 workload_of           config -> Workload
 workload_of_session   the same of a model and tasks that are loaded
@@ -20,9 +21,11 @@ from innerloop.data.tasks import TaskBatch
 from innerloop.engine.dtypes import with_dtype
 from innerloop.engine.forwards import evenly, tasks_that_fit
 from innerloop.engine.groundwork import Groundwork, groundwork
+from innerloop.engine.schedules import joint_steps, rule_at
 from innerloop.engine.session import Session, prepare
 from innerloop.engine.sources import examples_a_round
 from innerloop.engine.task_batches import TaskBatches
+from innerloop.learning.methods import Method
 from innerloop.loading.architecture import packs
 from innerloop.loading.models import LoadedModel
 from innerloop.spaces.lora import find_targets
@@ -35,18 +38,47 @@ STEPS_LOOKED_AT = 256
 
 
 @dataclass(frozen=True)
+class Stretch:
+    """joint: it comes before the method; share: of the run's steps; steps: the batches that were looked at."""
+
+    rule: Method
+    joint: bool
+    share: float
+    steps: Sequence[TaskBatch]
+
+    @property
+    def tokens_per_step(self) -> float:
+        return sum(self.rule.tokens(step) for step in self.steps) / len(self.steps)
+
+    def largest_chunk(self, tasks_per_forward: int) -> TaskBatch:
+        """The tasks of the forward with the most tokens, of steps with the most inner steps; among equals, with the
+        most scored rows."""
+
+        def size(chunk: TaskBatch) -> tuple[int, int, int]:
+            tokens, rows = max((batch.computed_tokens, len(batch.scored_rows)) for batch in chunk.batches)
+            return len(chunk.support), tokens, rows
+
+        return max((chunk for step in self.steps for chunk in step.split(tasks_per_forward)), key=size)
+
+
+@dataclass(frozen=True)
 class Workload:
     """shape: the model's config; encoded: tokens were counted, not assumed; adapters: trained one after the other;
-    steps: the batches that were looked at; largest: the first one with as many inner steps as any takes;
+    stretches: joint training, where some comes first, and the method; largest: the first batch as wide as any is;
     pool: examples that training draws from."""
 
     session: Session
     shape: "PretrainedConfig"
     encoded: bool
     adapters: int
-    steps: Sequence[TaskBatch]
+    stretches: Sequence[Stretch]
     largest: TaskBatch
     pool: int
+
+    @property
+    def steps(self) -> list[TaskBatch]:
+        """The batches that were looked at."""
+        return [step for stretch in self.stretches for step in stretch.steps]
 
     @property
     def parameters(self) -> int:
@@ -69,8 +101,7 @@ class Workload:
     @property
     def tokens_per_step(self) -> float:
         """That go through the model, every forward counted: the mean of the steps that were looked at."""
-        method = self.session.config.method.build()
-        return sum(method.tokens(step) for step in self.steps) / len(self.steps)
+        return sum(stretch.share * stretch.tokens_per_step for stretch in self.stretches)
 
     @property
     def tokens_per_example(self) -> float:
@@ -107,16 +138,6 @@ class Workload:
         asked = config.memory.tasks_per_forward
         return tasks_that_fit(config, self.largest, torch.device(kind)) if asked == "auto" else asked
 
-    def largest_chunk(self, tasks_per_forward: int) -> TaskBatch:
-        """The tasks of the forward with the most tokens, of steps with the most inner steps; among equals, with the
-        most scored rows."""
-
-        def size(chunk: TaskBatch) -> tuple[int, int, int]:
-            tokens, rows = max((batch.computed_tokens, len(batch.scored_rows)) for batch in chunk.batches)
-            return len(chunk.support), tokens, rows
-
-        return max((chunk for step in self.steps for chunk in step.split(tasks_per_forward)), key=size)
-
 
 def workload_of(config: RunConfig, *, kind: str, ground: Groundwork | None = None) -> Workload:
     """Read the tasks, encode them where that can be done here, and draw the batches of the first steps.
@@ -140,13 +161,20 @@ def workload_of_session(session: Session, *, encoded: bool = True, even: bool | 
     """
     config, inner = session.config, session.config.method.inner
     layout = {"packed": packs(session.model.model), "even": session.even if even is None else even}
-    groups = session.groups
     alike = not encoded and (inner is None or len(inner.choices) == 1)  # every step has as many tokens
-    count = 1 if alike else min(config.outer.steps, max(1, STEPS_LOOKED_AT // len(groups)))
+    groups, joint, steps = session.groups, joint_steps(config.outer), config.outer.steps
+    count = 1 if alike else max(1, STEPS_LOOKED_AT // len(groups))
     every = [TaskBatches(config, group, **layout) for group in groups[:STEPS_LOOKED_AT]]
-    steps: list[TaskBatch] = []
-    for batches in every:
-        steps += [batches[step] for step in range(count)]
+    stretches = [
+        Stretch(
+            rule_at(config, places[0]),
+            joint=places[0] < joint,
+            share=len(places) / steps,
+            steps=[batches[step] for batches in every for step in places[:count]],
+        )
+        for places in (range(joint), range(joint, steps))
+        if places
+    ]
     pool = sum(len(task.pool) for task in session.train)
-    shape = session.model.model.config
-    return Workload(session, shape, encoded, adapters=len(groups), steps=steps, largest=every[0].largest, pool=pool)
+    known = {"largest": every[0].largest, "pool": pool}
+    return Workload(session, session.model.model.config, encoded, len(groups), stretches, **known)

@@ -193,7 +193,8 @@ class MetaRun:
         self.counts["computed_tokens"] += metrics.computed_tokens
         self.counts["skipped_tasks"] += len(metrics.skipped)
         adapter = {"adapter": name} if name else {}
-        self.journal.record(**adapter, **metrics._asdict(), timing={"seconds": self.seconds})
+        joint = {"joint": True} if metrics.step <= trainer.joint_steps else {}
+        self.journal.record(**adapter, **joint, **metrics._asdict(), timing={"seconds": self.seconds})
         if trainer.steps % self.save_every == 0 or trainer.steps == last:
             self.save()
         if self.report:

@@ -11,7 +11,7 @@ from typing import Any
 from innerloop.config.loading import RunConfig
 from innerloop.data.leaks import Overlap, overlap_lines
 from innerloop.engine.dtypes import faster
-from innerloop.engine.schedules import warmup_steps
+from innerloop.engine.schedules import first_steps, joint_steps, rule_at
 from innerloop.engine.session import Session
 from innerloop.errors import RunError
 from innerloop.spaces.space import Trained
@@ -25,6 +25,7 @@ class Header:
     dtype                 of a forward pass
     examples_per_task     of the smallest pool
     adapters              trained one after the other
+    joint_steps           the first ones, of joint training
     tokens_per_step       tokens that go through the model in the first step
     cached_layers         lowest layers whose outputs are computed once per example
     cache_gb              of those outputs that are kept, at most
@@ -45,6 +46,7 @@ class Header:
     examples_per_task: int
     adapters: int
     steps: int
+    joint_steps: int
     tasks_per_step: int
     tasks_per_forward: int
     tokens_per_step: int
@@ -63,6 +65,7 @@ class Header:
     def lines(self) -> list[str]:
         """For people, one fact per line."""
         trained, kinds = self.trained, sorted({path.rsplit(".", 1)[-1] for path in self.trained.modules})
+        joint = f", the first {self.joint_steps} of joint training" if self.joint_steps else ""
         lines = [
             f"method   {self.method} ({self.algorithm})",
             f"trains   {trained.tensors} tensors, {trained.parameters:,} parameters, in {trained.dtype}: "
@@ -74,7 +77,7 @@ class Header:
             f"{self.tasks_per_step} per step, {self.tasks_per_forward} per forward pass",
             *([f"inner    {self.inner}"] if self.inner else []),
             f"outer    {self.outer}",
-            f"steps    {self.steps}; {self.tokens_per_step:,} tokens in the first one",
+            f"steps    {self.steps}{joint}; {self.tokens_per_step:,} tokens in the first one",
             *([f"evaluate {self.validation}"] if self.validation else []),
         ]
         if self.adapters > 1:
@@ -109,9 +112,10 @@ def header_of(session: Session) -> Header:
         examples_per_task=min(len(task.pool) for task in session.train),
         adapters=len(streams),
         steps=config.outer.steps,
+        joint_steps=joint_steps(config.outer),
         tasks_per_step=config.outer.tasks_in_step,
         tasks_per_forward=session.tasks_per_forward(batches),
-        tokens_per_step=config.method.build().tokens(batches[0]),
+        tokens_per_step=rule_at(config, 0).tokens(batches[0]),
         cached_layers=session.cut,
         cache_gb=config.memory.trunk_cache_gb or 0,
         keeps_full_gradient=inner is not None and space.keeps_full_gradient(inner.build().optimizer),
@@ -124,7 +128,7 @@ def header_of(session: Session) -> Header:
 def outer_in_words(config: RunConfig) -> str:
     """What moves the shared values, and how its rate changes."""
     outer = config.outer
-    first = warmup_steps(outer.warmup, outer.steps)
+    first = first_steps(outer.warmup, outer.steps)
     falls = {"constant": "", "linear": ", falling to 0 linearly", "cosine": ", falling to 0 on a cosine"}
     warm = f", after {first} steps of warm-up" if first else ""
     said = outer.build_optimizer(eight_bit=config.memory.lean).said
@@ -140,7 +144,7 @@ def inner_in_words(config: RunConfig) -> str | None:
     each = inner.batch_size if inner.batch_size < config.tasks.support else f"all {config.tasks.support}"
     comma = "," if len(inner.choices) > 1 else ""
     said = f"{inner.said_steps}{comma} on {each} support examples, {inner.build().optimizer.said}"
-    if warm := warmup_steps(inner.warmup, config.outer.steps):
+    if warm := first_steps(inner.warmup, config.outer.steps):
         said += f"; the rate rises from a tenth over {warm} outer steps"
     if inner.train not in (None, "all"):
         what = "LoRA's B alone" if inner.train == "lora-b" else f"the {inner.train.replace('-', ' ')} layers alone"
