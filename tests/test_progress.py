@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from innerloop import progress
-from innerloop.engine.metrics import Metrics
+from innerloop.engine.metrics import Metrics, ValidationScore
 from innerloop.progress import busy
 from small_runs import World, config_file
 
@@ -46,6 +46,18 @@ def test_each_thing_ends_with_a_line_of_all_of_it(capsys: pytest.CaptureFixture[
         "training  2/2  loss 1.250",
         "training ada  1/1  loss 9.000",
     ]
+
+
+def test_a_step_shows_the_last_evaluation_and_where_the_best_was(capsys: pytest.CaptureFixture[str]) -> None:
+    with busy("reading") as now:
+        now.evaluated(ValidationScore(0, None, 0.0, {}), None)
+        now.step("", metrics(1, 2.0), 2)
+        best = ValidationScore(1, 1.25, 0.5, {})
+        now.evaluated(best._replace(step=2, nats=1.5), best)
+        now.step("", metrics(2, 2.0), 2)
+        now.step("next", metrics(1, 2.0), 1)
+    said = capsys.readouterr().err.splitlines()
+    assert "training  2/2  loss 2.000  eval 1.500 nats, 50% exact, best at step 1" in said
 
 
 def test_what_ends_early_says_how_far_it_came(capsys: pytest.CaptureFixture[str]) -> None:

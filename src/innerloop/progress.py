@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol, TextIO, cast
 
 if TYPE_CHECKING:
-    from innerloop.engine.metrics import Metrics
+    from innerloop.engine.metrics import Metrics, ValidationScore
 
 NARROW, WIDE = 60, 100  # columns that lines are broken for, whatever a terminal has
 EVERY = 10.0  # seconds between two lines where there is no terminal
@@ -58,7 +58,7 @@ class Busy:
     """Shows the activity it is told of, and how far that is."""
 
     def __init__(self, display: _Display) -> None:
-        self._display, self._now = display, _Now("", 0, 0, "")
+        self._display, self._now, self._evaluated = display, _Now("", 0, 0, ""), ""
 
     def say(self, name: str, done: int = 0, total: int = 0, note: str = "") -> None:
         """Shows `name` at done of total, where total 0 means unknown. Another name ends the activity before it."""
@@ -72,7 +72,11 @@ class Busy:
 
     def step(self, name: str, metrics: "Metrics", steps: int) -> None:
         """Shows an outer step of `steps`. name: the adapter's, where there are several."""
-        self.say(f"training {name}".rstrip(), metrics.step, steps, f"loss {metrics.loss:.3f}")
+        self.say(f"training {name}".rstrip(), metrics.step, steps, f"loss {metrics.loss:.3f}{self._evaluated}")
+
+    def evaluated(self, found: "ValidationScore", best: "ValidationScore | None") -> None:
+        """Has the steps from here on show the last evaluation, and after which step the best one was."""
+        self._evaluated = f"  eval {found.said}" + (f", best at step {best.step}" if best else "")
 
     def print(self, *lines: str) -> None:
         """Prints on standard output, with the progress line paused."""

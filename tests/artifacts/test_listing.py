@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from innerloop.artifacts.listing import HEADER, differences, list_runs, table
+from innerloop.artifacts.listing import HEADER, differences, how_it_ended, list_runs, table
 from innerloop.errors import UserError
 from small_runs import Runs, World, small_run
 
@@ -91,3 +91,15 @@ def test_a_loss_is_the_mean_of_the_last_steps_of_one_adapter(two: tuple[Path, Pa
     assert [run.loss for run in list_runs(tmp_path)] == [pytest.approx(100 + sum(range(11, 31)) / 20)]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines[:33]))
     assert [run.loss for run in list_runs(tmp_path)] == [pytest.approx(102)]
+
+
+def test_how_a_run_ended_is_said_of_any_manifest() -> None:
+    found = {"best": {"nats": 1.25, "exact": 0.5}, "best_step": 4, "evaluations": 3, "exported_step": 4}
+    said = how_it_ended({"validation": found, "stopped_after": 6, "stopped_by": "evaluate.patience"})
+    assert said == [
+        "evaluated 3 times, best after step 4: 1.250 nats, 50% exact; exported: the values after step 4",
+        "ended    after 6 steps, by evaluate.patience",
+    ]
+    assert how_it_ended({}) == []
+    for odd in ({"validation": 3}, {"validation": {"best": None}}, {"stopped_after": "x"}, {"stopped_after": 3}):
+        assert how_it_ended(odd) == []

@@ -17,6 +17,7 @@ def test_runs_are_listed_shown_and_compared(cli: Cli, runs: Runs) -> None:
     assert "method:\n  name: fomaml-lora" in shown.out
     facts = json.loads(cli("runs", "show", folder, "--json").out)
     assert facts["config"]["method"]["name"] == facts["method"] == "fomaml-lora"
+    assert facts["ended"] == {"validation": None, "stopped_after": None, "stopped_by": None}
     differ = json.loads(cli("runs", "diff", folder, other, "--json").out)
     assert differ["method.name"] == {"one": "fomaml-lora", "other": "meta-lora"}
     assert "seed" not in differ

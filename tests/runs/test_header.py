@@ -66,7 +66,7 @@ def test_the_plan_says_what_will_be_evaluated_and_how_often(world: World) -> Non
     changes = {"tasks.validation": ["ada"], "outer.steps": 9, "evaluate.every": 4, "evaluate.patience": 2}
     what = header_of(session_of(world, "fomaml-lora", **changes))
     said = "1 validation task after 3 examples each, at the start and every 4 steps: 4 times"
-    ends = "ends after 2 evaluations without a better one; the best values are exported, the best by nats"
+    ends = "ends after 2 evaluations without a better one; the best values by nats are exported"
     assert f"evaluate {said}; {ends}" in what.lines()
     without = header_of(session_of(world, "fomaml-lora"))
     assert without.validation is None

@@ -20,7 +20,7 @@ from innerloop.data.given import TASK, GivenTasks, given_tasks
 from innerloop.data.sampler import fitting_sizes, prompts_of
 from innerloop.engine.dtypes import of_dtype
 from innerloop.engine.groundwork import Groundwork, groundwork
-from innerloop.engine.metrics import Metrics
+from innerloop.engine.metrics import Metrics, ValidationScore
 from innerloop.errors import Fault, Faults, UserError
 from innerloop.learning.methods import METHODS
 from innerloop.loading.shapes import skeleton
@@ -149,8 +149,12 @@ class MetaTrainer:
             now.step(name, metrics, steps)
             return self.callbacks.step(name, metrics)
 
+        def on_evaluation(found: ValidationScore, best: ValidationScore | None) -> Ask:
+            now.evaluated(found, best)
+            return self.callbacks.evaluated(found, best)
+
         self.callbacks.begins()
-        told = {"on_step": on_step, "on_evaluation": self.callbacks.evaluated, "on_stage": now.say}
+        told = {"on_step": on_step, "on_evaluation": on_evaluation, "on_stage": now.say}
         learned = runs.meta_train(self.config, model=self.model, resume=resume, **told)
         self.callbacks.ends()
         return learned

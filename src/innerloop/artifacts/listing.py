@@ -7,6 +7,7 @@ Listed       one run's folder, in a line
 list_runs    every run below a folder, the newest first
 table        such lines in columns
 differences  the settings of two runs that are not the same; ABSENT where a run doesn't read one
+how_it_ended  a manifest -> lines: the best evaluation, which values were exported, and why a run ended early
 
 A folder may come from somebody else, or be half-written: what can't be read is listed as such, and nothing is loaded.
 """
@@ -84,6 +85,22 @@ def differences(one: Path, other: Path) -> dict[str, tuple[Any, Any]]:
     configs = [_config(folder) for folder in (one, other)]
     pairs = {key: tuple(get(config, key) for config in configs) for key in KEYS if key != "output_dir"}
     return {key: (left, right) for key, (left, right) in pairs.items() if left != right}
+
+
+def how_it_ended(manifest: Mapping[str, Any]) -> list[str]:
+    """Nothing where nothing was evaluated and every step was taken, or the manifest says it in no way that is known."""
+    lines = list[str]()
+    try:
+        if found := manifest.get("validation"):
+            nats, exact = (found["best"][name] for name in ("nats", "exact"))
+            best = f"best after step {found['best_step']}: {nats:.3f} nats, {exact:.0%} exact"
+            exported = f"exported: the values after step {found['exported_step']}"
+            lines.append(f"evaluated {found['evaluations']} times, {best}; {exported}")
+        if (steps := manifest.get("stopped_after")) is not None:
+            lines.append(f"ended    after {int(steps)} steps, by {manifest['stopped_by']}")
+    except (KeyError, TypeError, ValueError):
+        pass
+    return lines
 
 
 def _config(folder: Path) -> Mapping[str, Any]:

@@ -36,7 +36,7 @@ def runs_ls(
 @runs.command("show")
 def runs_show(folder: Folder, json_: Json = False) -> None:
     """Show what a run was, whether it learns, what it took, and its settings."""
-    from innerloop.artifacts.listing import list_runs
+    from innerloop.artifacts.listing import how_it_ended, list_runs
     from innerloop.config.document import to_yaml
     from innerloop.config.output_dir import read_manifest
     from innerloop.errors import Fault, UserError
@@ -47,8 +47,10 @@ def runs_show(folder: Folder, json_: Json = False) -> None:
     if manifest is None:
         raise UserError(Fault("no manifest.json here", str(folder), expected="the output_dir of a run"))
     (run,) = list_runs(folder)
-    text = "\n".join([*run_lines(read_run(folder)), "", to_yaml(manifest["config"]).rstrip()])
-    say({**run.facts(), "config": manifest["config"]}, text, as_json=json_)
+    lines = [*run_lines(read_run(folder)), *how_it_ended(manifest)]
+    text = "\n".join([*lines, "", to_yaml(manifest["config"]).rstrip()])
+    ended = {key: manifest.get(key) for key in ("validation", "stopped_after", "stopped_by")}
+    say({**run.facts(), "ended": ended, "config": manifest["config"]}, text, as_json=json_)
 
 
 @runs.command("diff")

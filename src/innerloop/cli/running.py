@@ -21,7 +21,7 @@ from innerloop.errors import Fault, UserError
 from innerloop.progress import Busy, busy
 
 if TYPE_CHECKING:
-    from innerloop.engine.metrics import Metrics
+    from innerloop.engine.metrics import Metrics, ValidationScore
     from innerloop.planning.forecast import Forecast
     from innerloop.runs.header import Header
 
@@ -81,6 +81,7 @@ def _train(
     config: Path, set_: list[str], now: Busy, resume: bool, allow_change: list[str], json_: bool
 ) -> tuple[dict[str, Any], str]:
     """What is said at the end, for programs and for people."""
+    from innerloop.artifacts.listing import how_it_ended
     from innerloop.config.loading import load_config
     from innerloop.engine.groundwork import checked
     from innerloop.planning.forecaster import Forecaster
@@ -112,6 +113,9 @@ def _train(
     def on_step(name: str, metrics: "Metrics") -> None:
         now.step(name, metrics, steps)
 
+    def on_evaluation(found: "ValidationScore", best: "ValidationScore | None") -> None:
+        now.evaluated(found, best)
+
     meta_train(
         what,
         resume=resume,
@@ -120,12 +124,14 @@ def _train(
         on_resume=lambda earlier: tell("resumed", earlier.host()["restarts"][-1], *earlier.lines(), ""),
         on_header=on_header,
         on_step=on_step,
+        on_evaluation=on_evaluation,
         forecaster=Forecaster(on_forecast, say=now.say),
     )
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     said |= {"output_dir": str(folder), "measured": manifest["host"].get("measured")}
     taken = beside(manifest) if said["measured"] else []  # else it was too short for a forecast
-    return said, "\n".join([*taken, f"wrote {folder}: {_contents(folder)}"])
+    said |= {key: manifest[key] for key in ("validation", "stopped_after", "stopped_by") if key in manifest}
+    return said, "\n".join([*taken, *how_it_ended(manifest), f"wrote {folder}: {_contents(folder)}"])
 
 
 def check(config: Config, set_: Sets = [], json_: Json = False) -> None:  # noqa: B006

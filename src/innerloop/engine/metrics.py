@@ -88,6 +88,11 @@ class ValidationScore(NamedTuple):
     def of_line(cls, line: Mapping[str, Any]) -> "ValidationScore":
         return cls(step=line["step"], **line["eval"])
 
+    @property
+    def said(self) -> str:
+        """In words."""
+        return f"{'no finite' if self.nats is None else f'{self.nats:.3f}'} nats, {self.exact:.0%} exact"
+
     def numbers(self, prefix: str = "eval/") -> dict[str, float]:
         """What a plot can show of it, by name."""
         return ({} if self.nats is None else {f"{prefix}nats": self.nats}) | {f"{prefix}exact": self.exact}

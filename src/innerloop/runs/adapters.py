@@ -218,6 +218,8 @@ class MetaRun:
         assert trainer is not None
         if validation is None or not validation.is_due(trainer.steps, asked=now):
             return
+        if self.say and not trainer.steps:
+            self.say("evaluating the untrained start", 0, 0)
         values, rates = trainer.learned_values, trainer.rates and trainer.rates.rates
         found = validation.evaluate(trainer.space.at(values), step=trainer.steps, rates=rates)
         with held():  # what is kept and what is said about it go together

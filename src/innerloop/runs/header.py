@@ -170,5 +170,5 @@ def validation_in_words(config: RunConfig, tasks: int) -> str | None:
     patience = f"; ends after {asked.patience} evaluations without a better one" if asked.patience else ""
     return (
         f"{some} after {asked.k} examples each, at the start and every {asked.every} steps: {times} times{patience}; "
-        f"the {asked.export} values are exported" + f", the best by {by}" * (asked.export == "best")
+        f"the {asked.export} values{f' by {by}' * (asked.export == 'best')} are exported"
     )
