@@ -247,13 +247,17 @@ def _shown(config: Any, *, disable_tqdm: bool = False, **more: Any) -> Learned:
     """With its progress, unless the caller is told of it."""
     steps = 0
 
-    def on_header(header: Header) -> None:
-        nonlocal steps
-        steps = header.steps
-
     told = more.keys() & {"on_header", "on_stage", "on_step"}
     with busy("reading the config", shown=not (disable_tqdm or told)) as now:
-        ours = {"on_header": on_header, "on_stage": now.say, "on_step": lambda *step: now.step(*step, steps)}
+
+        def on_header(header: Header) -> None:
+            nonlocal steps
+            steps = header.steps
+
+        def on_step(name: str, metrics: Metrics) -> None:
+            now.step(name, metrics, steps)
+
+        ours = {"on_header": on_header, "on_stage": now.say, "on_step": on_step}
         return runs.meta_train(config, **(more if told else ours | more))
 
 

@@ -73,7 +73,7 @@ def given_tasks(
             right = f"task_column=, one of {', '.join(columns)}; or a mapping of names to records"
             faults.add("a data set without a column of tasks", "task_column", task_column, right)
             continue
-        rows: Sequence[Any] = dataset_rows(part) if is_dataset(part) else part
+        rows: Any = dataset_rows(part) if is_dataset(part) else part
         for record in rows:
             task = str(record[task_column]) if split else name
             if task not in found:
