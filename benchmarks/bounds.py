@@ -36,8 +36,10 @@ ROWS = (Row("lora", 8), Row("all", 8), Row("lora", 64), Row("lora", 300))
 def measured(row: Row) -> dict[str, Any]:
     import torch
 
+    from innerloop.data.encoding import EncodedTask
+    from innerloop.data.tasks import Task
     from innerloop.data.token_ids import Encoded
-    from innerloop.evaluation.kshot import adapted, tokens_per_forward
+    from innerloop.evaluation.kshot import Chunk, adapted, tokens_per_forward
     from innerloop.learning.inner_loop import InnerLoop
     from innerloop.loading.models import load
     from innerloop.machine import peak_memory
@@ -58,7 +60,8 @@ def measured(row: Row) -> dict[str, Any]:
     support = [Encoded(str(n), tuple(tokens), prompt) for n, tokens in enumerate(drawn)]
     before = peak_memory()["rss"] / 1e9
     started, cpu = time.perf_counter(), time.process_time()
-    found = adapted(space, InnerLoop(steps=1, optimizer=Sgd(lr=1e-3)), [support])
+    chunk = Chunk([EncodedTask(Task("", ()), tuple(support), (), dropped=0, truncated=0)], [support])
+    found = adapted(space, InnerLoop(steps=1, optimizer=Sgd(lr=1e-3)), chunk)
     return {
         "trains": "LoRA r = 16, all layers" if row.trains == "lora" else "all parameters",
         "examples": row.examples,

@@ -55,6 +55,7 @@ PLANNED = {
     "or both": [CHECKPOINTED, "memory.lean=true", "memory.offload=true"],
 }
 EIGHT_A_PASS = ["tasks.support=4", "tasks.query=4"]  # where there is no inner loop, both go through in one
+EIGHT_IN_A_PROMPT = ["tasks.support=7"]
 TABLE_BEGIN, TABLE_END = "<!-- table: begin, by `python docs/generate.py --plan` -->", "<!-- table: end -->"
 
 INTRO = """\
@@ -182,7 +183,11 @@ CHOICE = """\
    `method.inner.steps`.
 4. **Reptile on LoRA moves the factors, not their product.** The mean of the tasks' B A is not (mean B)(mean A),
    and an update has many factorizations.
-5. **Adapt with the optimizer that you trained with.** `innerloop adapt` uses the run's own number of steps, optimizer
+5. **Examples in the prompt and gradient steps add up.** `in-context-lora` learns from prompts of many examples, every
+   answer given those before it, and keeps a task's examples in its prompts; a few steps on prompts that each leave one
+   out come on top ([note](design/0022-answers-in-one-prompt.md)). `tasks.prompt: in-context` does the same under the
+   other methods. A request then costs the tokens of the examples, too.
+6. **Adapt with the optimizer that you trained with.** `innerloop adapt` uses the run's own number of steps, optimizer
    and learning rate, because the initialization was trained for these.
 6. **A start for one inner loop alone, or a start that is good.** With a fixed number of steps, training may move the
    start to where exactly so many steps lead to a good place; then it is worse than the base model without any step, or
@@ -276,7 +281,8 @@ def planned(method: str, settings: Sequence[str] = tuple(PLANNED)) -> list[str]:
     from innerloop.planning.workload import workload_of
 
     cells: list[str] = []
-    one_pass = [] if "inner" in METHODS[method].rule.options() else EIGHT_A_PASS
+    together = EIGHT_A_PASS if METHODS[method].reads_query else EIGHT_IN_A_PROMPT
+    one_pass = [] if "inner" in METHODS[method].rule.options() else together
     for setting in settings:
         try:
             config = load_config({**LLAMA, "method": {"name": method}}, [*one_pass, *PLANNED[setting]])
@@ -305,7 +311,7 @@ def _overview(name: str, trained: Trained) -> tuple[str, ...]:
         row.space.title,
         f"{trained.parameters:,}",
         f"{trained.percent:.2f} %",
-        "support, query" if row.rule.reads_query else "support",
+        "support, query" if row.reads_query else "support",
     )
 
 

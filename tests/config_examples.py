@@ -24,6 +24,7 @@ OTHER: dict[str, Any] = {
     "tasks.difficulty": "hard",
     "tasks.instances": 3,
     "tasks.columns": {"question": "q"},
+    "tasks.prompt": "in-context",
     "tasks.verifier": "number",
     "tasks.examples_per_task": 50,
     "tasks.support": 6,

@@ -88,7 +88,7 @@ def settings(world: World, method: str, output: Path, changes: Changes = NOTHING
         "tasks.folder": str(world.tasks),
         "tasks.test": TEST,
         "tasks.support": 3,
-        "tasks.query": 2 if row.rule.reads_query else ABSENT,
+        "tasks.query": 2 if row.reads_query else ABSENT,
         "tasks.held_out": ["cy", "dee"] if row.one_task else ["dee"],
         "method.name": method,
         "method.inner.steps": 2 if "inner" in row.rule.options() else ABSENT,

@@ -66,7 +66,7 @@ COMMON |= {
 }
 COMMON |= {f"outer.optimizer.{key}" for key in ("name", "lr", "betas", "eps", "weight_decay")}
 COMMON |= {f"tasks.{key}" for key in ("suite", "difficulty", "examples_per_task", "support", "test", "only")}
-COMMON |= {f"tasks.{key}" for key in ("validation", "held_out", "max_length", "on_too_long")}
+COMMON |= {f"tasks.{key}" for key in ("validation", "held_out", "max_length", "on_too_long", "prompt")}
 QUERY = {"tasks.query"}
 AFTER_JOINT = {"outer.joint_steps"}
 SGD_STEPS = AFTER_JOINT | {
@@ -85,6 +85,7 @@ READ = {
     "meta-lora": COMMON | QUERY | ADAMW_STEPS | LORA | RATIO | {"method.keep_task_adapters"},
     "reptile-lora": COMMON | ADAMW_STEPS | LORA | RATIO,
     "joint-lora": COMMON | QUERY | LORA,
+    "in-context-lora": COMMON | LORA,
     "lora": COMMON | QUERY | LORA,
 }
 

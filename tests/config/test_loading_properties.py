@@ -46,6 +46,8 @@ def valid(draw: st.DrawFn) -> dict[str, Any]:
         values["method.lora.layers"] = "last-2"
     if METHODS[method].one_task:
         values.pop("outer.tasks_per_step", None)
+    if METHODS[method].one_task or "memory.trunk_cache" in values:
+        values.pop("tasks.prompt", None)
     gone = [objection.keys[0] for objection in unread(values)]
     return nested(
         {key: value for key, value in values.items() if not any(f"{key}.".startswith(f"{other}.") for other in gone)}

@@ -42,7 +42,7 @@ def test_what_a_method_does_not_read_follows_from_its_row(method: str) -> None:
     row = METHODS[method]
     expected = {"tasks.columns", "tasks.verifier", "memory.trunk_cache_gb", "outer.rates_lr"}
     expected |= set() if row.space.reads_lora else {"method.lora", "method.inner.optimizer.loraplus_lr_ratio"}
-    expected |= set() if row.rule.reads_query else {"tasks.query"}
+    expected |= set() if row.reads_query else {"tasks.query"}
     expected |= {"evaluate"} if row.one_task else set()
     if "inner" in row.rule.options():
         expected |= {f"method.inner.{option}" for option in ("anchor", "multi_step", "train", "learned_rates")} - {
@@ -69,6 +69,9 @@ def test_what_other_values_leave_unread() -> None:
     assert folder - always == {"tasks.difficulty", "tasks.instances"}
     assert always - folder == {"tasks.columns", "tasks.verifier"}
     assert always - unread_keys(**{"memory.trunk_cache": True}) == {"memory.trunk_cache_gb"}
+    assert unread_keys(**{"tasks.prompt": "in-context"}) == always
+    joint = unread_keys(**{"method.name": "joint-lora"})
+    assert unread_keys(**{"method.name": "joint-lora", "tasks.prompt": "in-context"}) - joint == {"tasks.query"}
 
 
 def test_without_a_method_nothing_is_said_of_it() -> None:
@@ -138,6 +141,27 @@ def test_each_conflict_is_found_by_its_own_value(key: str, value: Any, words: st
 def test_conflicts_with_the_method(method: str, key: str, value: Any, words: str) -> None:
     found = list(conflicts({**VALUES, "method.name": method, key: value}))
     assert [words in objection.problem for objection in found] == ([True] if words else [])
+
+
+@pytest.mark.parametrize(
+    ("method", "changes", "words"),
+    [
+        ("lora", {}, "ready to use as it is"),
+        ("fomaml-lora", {"tasks.support": 1}, "there are none"),
+        ("joint-lora", {"tasks.support": 1}, ""),
+        ("joint-lora", {"memory.trunk_cache": True}, "hardly come twice"),
+        ("joint-lora", {"tasks.support": 10}, "a prompt larger than the pool: support 10 + 1 of 10"),
+        ("joint-lora", {"tasks.support": 9}, ""),
+        ("in-context-lora", {"tasks.prompt": "alone"}, "trains on prompts with examples"),
+        ("fomaml", {}, ""),
+    ],
+)
+def test_conflicts_of_examples_in_the_prompt(method: str, changes: dict[str, Any], words: str) -> None:
+    values = {**VALUES, "tasks.prompt": "in-context", "method.name": method, "method.inner.batch_size": 1, **changes}
+    found = list(conflicts({**values, "tasks.query": None if "joint" in method or "context" in method else 6}))
+    assert [words in objection.problem for objection in found] == ([True] if words else [])
+    if method == "in-context-lora":
+        assert "joint-lora as method.name" in found[0].expected
 
 
 def test_lean_is_for_first_order_methods_in_bfloat16_with_sgd_inside() -> None:

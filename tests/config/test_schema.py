@@ -31,6 +31,8 @@ from innerloop.loading.models import DTYPES
 from innerloop.numerics.optimizers import AdamW, Sgd
 from innerloop.spaces.lora import LoraSettings
 
+ALONE = {"prompt": "alone"}  # what the method says
+
 
 def test_keys_and_sections_cover_the_schema() -> None:
     assert len(set(EVERYTHING)) == len(EVERYTHING) == len(KEYS) + len(SECTIONS)
@@ -69,17 +71,17 @@ def test_a_method_without_an_inner_loop_builds() -> None:
     [
         (ModelSection, {"name": "m"}, {"name": " "}),
         (ModelSection, {"name": "m", "device": "cuda:1"}, {"name": "m", "device": "cuda:"}),
-        (TasksSection, {"support": 8}, {"support": "8"}),
-        (TasksSection, {"support": 1}, {"support": 0}),
-        (TasksSection, {"support": 1}, {"support": True}),
-        (TasksSection, {"support": 1}, {"support": 1.0}),
-        (TasksSection, {"only": ["a", "b"]}, {"only": ["a", "a"]}),
-        (TasksSection, {"only": ["a"]}, {"only": "a"}),
-        (TasksSection, {"only": ["1"]}, {"only": [1]}),
-        (TasksSection, {"folder": "x"}, {"folder": ""}),
-        (TasksSection, {"folder": Path("x")}, {"folder": "a\0b"}),
-        (TasksSection, {"folder": "é"}, {"folder": "\ud800"}),
-        (TasksSection, {"columns": {"question": "q"}}, {"columns": {"question": 3}}),
+        (TasksSection, {**ALONE, "support": 8}, {**ALONE, "support": "8"}),
+        (TasksSection, {**ALONE, "support": 1}, {**ALONE, "support": 0}),
+        (TasksSection, {**ALONE, "support": 1}, {**ALONE, "support": True}),
+        (TasksSection, {**ALONE, "support": 1}, {**ALONE, "support": 1.0}),
+        (TasksSection, {**ALONE, "only": ["a", "b"]}, {**ALONE, "only": ["a", "a"]}),
+        (TasksSection, {**ALONE, "only": ["a"]}, {**ALONE, "only": "a"}),
+        (TasksSection, {**ALONE, "only": ["1"]}, {**ALONE, "only": [1]}),
+        (TasksSection, {**ALONE, "folder": "x"}, {**ALONE, "folder": ""}),
+        (TasksSection, {**ALONE, "folder": Path("x")}, {**ALONE, "folder": "a\0b"}),
+        (TasksSection, {**ALONE, "folder": "é"}, {**ALONE, "folder": "\ud800"}),
+        (TasksSection, {**ALONE, "columns": {"question": "q"}}, {**ALONE, "columns": {"question": 3}}),
         (OptimizerSection, {"name": "sgd", "lr": 1}, {"name": "sgd", "lr": True}),
         (OptimizerSection, {"name": "sgd", "lr": 1}, {"name": "sgd", "lr": float("inf")}),
         (OptimizerSection, {"name": "sgd", "lr": 1}, {"name": "sgd", "lr": float("nan")}),

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from innerloop.data.encoding import encode, encode_prompt
 from innerloop.data.tasks import Example, Message
 from innerloop.data.token_ids import Encoded, End
-from innerloop.data.tokens import Reader, Separator
+from innerloop.data.tokens import Reader
 from innerloop.errors import UserError
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12)
@@ -189,7 +189,7 @@ def test_a_generation_starts_where_the_answer_would(tokenizer: Any, make_tokeniz
 
 
 def test_a_separator_ends_a_text_and_stops_its_generation(tokenizer: Any) -> None:
-    blocks = Reader(tokenizer, separator=Separator("\n\n", "Q:"))
+    blocks = Reader(tokenizer, separator="\n\n")
     encoded, chat = blocks.encoded([TEXT, CHAT])
     assert isinstance(encoded, Encoded)
     assert parts(encoded, tokenizer) == ("", " 4", "\n\n")

@@ -10,11 +10,8 @@ from helpers import lora_space
 from innerloop.data.encoder import Encoder
 from innerloop.data.encoding import EncodedTask, encode, encode_all
 from innerloop.data.tasks import Example, Message, Task
-from innerloop.data.token_ids import End
-from innerloop.data.tokens import Separator
-from innerloop.errors import UserError
 from innerloop.evaluation.generation import SPARE, answers, end_of, prompt_of
-from innerloop.evaluation.in_context import in_context_prompts, in_context_task, separator_of, too_long
+from innerloop.evaluation.in_context import in_context_task, too_long
 from innerloop.evaluation.kshot import draw_support, score
 from innerloop.evaluation.scoring import verified
 from innerloop.loading.architecture import positions_of
@@ -43,65 +40,12 @@ def written(examples: Any) -> list[tuple[str, str]]:
     return [(TOKENIZER.decode(prompt_of(each)), TOKENIZER.decode(each.scored)) for each in examples]
 
 
-def test_texts_follow_blocks_of_prompt_and_answer() -> None:
-    before = "1+1=2\n\nquestion: 2+1\nanswer: 3\n\n"
-    found = in_context_prompts(SUPPORT, TEST, ENCODER)
-    assert written(found) == [(before + "3+1=", "4\n\n"), (before + "4+4=", "8\n\n")]
-    assert {(each.stop, each.end) for each in found} == {(End((TOKENIZER.eos_token_id,), "\n\n"), 2)}
-    turned = in_context_prompts(SUPPORT[::-1], TEST[:1], ENCODER)
-    assert written(turned)[0][0] == "question: 2+1\nanswer: 3\n\n1+1=2\n\n3+1="
-
-
-def test_other_tokens_have_another_id() -> None:
-    """Hidden states below a trunk's cut are kept by id."""
-    asked = [in_context_prompts(SUPPORT[:k], TEST, ENCODER) for k in range(3)]
-    assert len({example.id for examples in asked for example in examples}) == 6
-    assert [example.id for example in asked[0]] == [example.id for example in TEST]
-
-
-def test_conversations_follow_the_others_turns() -> None:
-    found = in_context_prompts([talk("1+1", "2"), talk("2+1", "3")], [talk("3+1", "4")], ENCODER)
-    turns = "<bos>user: 1+1<eos>assistant: 2<eos>user: 2+1<eos>assistant: 3<eos>user: 3+1<eos>assistant: "
-    assert written(found) == [(turns, "4<eos>")]
-
-
-def test_a_system_message_that_all_begin_with_is_said_once() -> None:
-    system, other = Message("system", "add"), Message("system", "subtract")
-    (found,) = in_context_prompts([talk("1+1", "2", system)], [talk("3+1", "4", system)], ENCODER)
-    once = "<bos>system: add<eos>user: 1+1<eos>assistant: 2<eos>user: 3+1<eos>assistant: "
-    assert written([found])[0][0] == once
-    (mixed,) = in_context_prompts([talk("1-1", "0", other)], [talk("3+1", "4", system)], ENCODER)
-    assert written([mixed])[0][0] == (
-        "<bos>system: add<eos>system: subtract<eos>user: 1-1<eos>assistant: 0<eos>user: 3+1<eos>assistant: "
-    )
-    (plain,) = in_context_prompts([talk("1+1", "2")], [talk("3+1", "4", system)], ENCODER)
-    assert written([plain])[0][0] == once
-
-
-def test_an_example_of_many_turns_keeps_them_all() -> None:
-    long = Example((Message("user", "hi"), Message("assistant", "yes?"), Message("user", "1+1")), "2")
-    (found,) = in_context_prompts([long], [talk("3+1", "4")], ENCODER)
-    assert written([found])[0][0] == (
-        "<bos>user: hi<eos>assistant: yes?<eos>user: 1+1<eos>assistant: 2<eos>user: 3+1<eos>assistant: "
-    )
-
-
-@pytest.mark.parametrize(
-    ("support", "test", "words"),
-    [(talk("1", "1"), TEST[0], "before a text"), (TEST[0], talk("1", "1"), "before a conversation")],
-)
-def test_text_and_conversations_do_not_mix(support: Example, test: Example, words: str) -> None:
-    with pytest.raises(UserError, match=rf"example {support.id}.*{words}"):
-        in_context_prompts([support], [test], ENCODER)
-
-
 def test_a_task_with_its_support_in_the_prompt_is_scored_like_any_other() -> None:
     task = encoded(Task("sums", SUPPORT, TEST))
     support = draw_support(task, 2, seed=1)
     shown = in_context_task(task, support, ENCODER)
-    by_id = {example.id: example for example in SUPPORT}
-    assert list(shown.test) == in_context_prompts([by_id[each.id] for each in support], TEST, ENCODER)
-    assert (shown.task, shown.pool) == (task.task, task.pool)
+    assert shown.test == ENCODER.in_context(task).behind(support).test
+    assert (shown.task, shown.pool, shown.in_context) == (task.task, task.pool, None)
     space = lora_space(tiny_model("llama", layers=2))
     zero = {name: value * (not name.endswith("lora_B")) for name, value in space.shared.items()}
     (found,) = score(space, per_task(zero, 1), [shown])
@@ -148,26 +92,16 @@ def bpe_tokenizer() -> Any:
 def test_the_separator_is_scored_in_the_tokens_that_a_prompt_of_blocks_has() -> None:
     tokenizer = bpe_tokenizer()
     support = [Example(f"in: {word}\nout:", f" {word}") for word in ("ab", "cd", "ef")]
-    (found,) = in_context_prompts(support[:2], support[2:], replace(ENCODER, tokenizer=tokenizer))
+    encoder = replace(ENCODER, tokenizer=tokenizer)
+    (task,) = encoder.tasks([Task("t", tuple(support[:2]), tuple(support[2:]))])
+    (found,) = in_context_task(task, task.pool, encoder).test
     blocks = "".join(f"{each.prompt}{each.answer}\n\n" for each in support) + "in: gh"
     whole = tuple(tokenizer(blocks)["input_ids"])
     assert found.tokens == whole[: len(found.tokens)]
     assert tokenizer.decode(found.tokens) == blocks.removesuffix("in: gh")
     assert tokenizer.decode(found.tokens[-found.end :]) == "\n\n"
-    alone = encode(support[2], tokenizer, separator=Separator("\n\n"))
-    assert (found.end, alone.end) == (2, 1), "a blank line that nothing follows is another token"
-
-
-def test_answers_with_a_blank_line_get_another_separator_or_are_a_fault() -> None:
-    def task(*answers: str) -> Task:
-        return Task("t", tuple(Example(f"{n}=", answer) for n, answer in enumerate(answers)), TEST)
-
-    assert separator_of(task("a\nb", "c\n\n")) == "\n\n"
-    found = encoded(task("a\n\nb", "c"))
-    (asked, _) = in_context_task(found, found.pool, ENCODER).test
-    assert written([asked]) == [("0=a\n\nb\n\n###\n\n1=c\n\n###\n\n3+1=", "4\n\n###\n\n")]
-    with pytest.raises(UserError, match=r"task t.*separator"):
-        separator_of(task("a\n\n###\n\nb"))
+    alone = encode(Example(" " + support[2].prompt, support[2].answer), tokenizer, separator="\n\n")
+    assert (found.end, alone.end) == (2, 1), "a blank line that white space may follow is another token"
 
 
 def test_without_examples_a_text_ends_at_a_blank_line_and_its_prompt_stays() -> None:

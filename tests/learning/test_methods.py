@@ -238,8 +238,10 @@ def test_the_table_names_a_rule_and_its_options() -> None:
         "meta-lora": ("MetaLora", "lora"),
         "reptile-lora": ("Reptile", "lora"),
         "joint-lora": ("Joint", "lora"),
+        "in-context-lora": ("Joint", "lora"),
         "lora": ("Joint", "lora"),
     }
+    assert [name for name, row in METHODS.items() if row.prompt == "in-context"] == ["in-context-lora"]
     assert [name for name, row in METHODS.items() if row.one_task] == ["lora"]
     assert MetaLora.options() == {"inner", "keep_task_adapters"}
     assert Fomaml.options() == Reptile.options() == {"inner"}

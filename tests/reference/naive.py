@@ -1,7 +1,7 @@
 """The methods the obvious way: deepcopy, torch.optim, full logits, one example and one task at a time.
 
-A task is (support, query): a list of examples for each inner step, and a list of examples, whose tokens
-behind the prompt are scored. What is trained is whatever has requires_grad.
+A task is (support, query): a list of examples for each inner step, and a list of examples, whose answers
+are scored. What is trained is whatever has requires_grad.
 """
 
 from copy import deepcopy
@@ -76,7 +76,10 @@ def token_nats(model: nn.Module, example: Encoded, values: Values | None = None)
 
 def loss(model: nn.Module, examples: Examples, values: Values | None = None) -> Tensor:
     """Mean nats per scored token."""
-    return torch.cat([token_nats(model, each, values)[each.prompt - 1 :] for each in examples]).mean()
+    nats = [(token_nats(model, each, values), each.answers) for each in examples]
+    return torch.cat(
+        [found[answer.start - 1 : answer.stop - 1] for found, answers in nats for answer in answers]
+    ).mean()
 
 
 def answer_nats(model: nn.Module, example: Encoded, *, stopping: bool = False) -> float:

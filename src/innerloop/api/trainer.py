@@ -297,7 +297,7 @@ def _sized(tree: dict[str, Any], written: Path, args: MetaTrainingArguments) -> 
     sizes = fitting_sizes(min(len(prompts_of(task.pool)) for task in tasks))
     row = METHODS.get(tree["method"]["name"])
     for name, size in sizes._asdict().items():
-        reads = name != "query" or row is None or row.rule.reads_query
+        reads = name != "query" or row is None or row.reads_query
         if reads and f"tasks.{name}" not in args.values:
             tree["tasks"][name] = size
     return tree

@@ -211,7 +211,9 @@ def _training(about: Card) -> Iterator[str]:
 
 def _adaptation(about: Card) -> Iterator[str]:
     adapted = about.adapted
-    if about.holds == "task" and adapted is not None:
+    if about.holds == "task" and adapted is not None and not adapted.losses:
+        yield f"- adapted to {adapted.examples} examples without a step"
+    elif about.holds == "task" and adapted is not None:
         first, last = adapted.losses[0], adapted.losses[-1]
         yield f"- adapted to {adapted.examples} examples in {len(adapted.losses)} steps, {adapted.optimizer}"
         yield f"- support loss before the first step {first:.3f}, before the last {last:.3f} nats per scored token"

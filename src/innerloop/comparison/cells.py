@@ -16,6 +16,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -43,7 +44,7 @@ from innerloop.engine.stopping import stoppable
 from innerloop.errors import ResumableError, RunError, UserError
 from innerloop.evaluation.in_context import in_context_task
 from innerloop.evaluation.kshot import draw_support
-from innerloop.evaluation.protocol import Initialization, Piece, Protocol, measure, pieces
+from innerloop.evaluation.protocol import Initialization, Piece, Protocol, adaptations, measure, pieces
 from innerloop.files import write_json
 from innerloop.results.names import COST, UNTRAINED
 from innerloop.runs.checkpoint import newest
@@ -133,14 +134,15 @@ class _Run:
         if arm == BASE:
             score_pieces(place, pieces(protocol, hows=(), seen=True), self.measured, self.say)
             return []
+        in_context = self._config(None).tasks.prompt == "in-context"
         score_pieces(
             place,
-            pieces(protocol, hows=("own", "tuned"), seen=True, bare=not self.cell.one_task),
+            pieces(protocol, hows=adaptations(in_context=in_context), seen=True, bare=not self.cell.one_task),
             self.measured,
             self.say,
         )
         hows = ("own", "tuned") if self.cell.one_task else ("none", "own", "tuned")
-        prompts, held_out = self.matrix.evaluation.forgetting_prompts, self.common.held_out
+        prompts, held_out = self.matrix.evaluation.forgetting_prompts, self._stand(self.common.held_out)
         options = {"protocol": protocol, "prompts": prompts, "hows": hows, "say": self.say}
         return forgotten(place, self.what, self.common.model, held_out, **options)
 
@@ -153,13 +155,14 @@ class _Run:
         else:
             learned = load_run(self.place / "run")
             space, model, own = learned.space, learned.model, learned.inner
-        chosen = {} if arm in UNTRAINED else tuned(self.place, space, self.protocol, common.validation, self.say)
+        validation = self._stand(common.validation)
+        chosen = {} if arm in UNTRAINED else tuned(self.place, space, self.protocol, validation, self.say)
         return Initialization(space, model, own, chosen)
 
     def measured(self, piece: Piece) -> dict[str, Any]:
         """The piece's scores, and whose they are."""
         what, protocol = self.what, self.protocol
-        tasks = self.common.train if piece.table == "seen" else self.common.held_out
+        tasks = self._stand(self.common.train if piece.table == "seen" else self.common.held_out)
         if self.cell.one_task and piece.table == "seen":
             parts = [measure(piece, self._own_adapter(what, task), [task], protocol) for task in tasks]
             scores = {name: score for part in parts for name, score in part["tasks"].items()}
@@ -172,6 +175,13 @@ class _Run:
                 tasks = [in_context_task(task, support, encoder) for task, support in pairs]
             found = measure(piece, what, tasks, protocol)
         return {"arm": self.cell.arm, "budget": self.cell.budget, "seed": self.cell.seed, **found}
+
+    def _stand(self, tasks: Sequence[EncodedTask]) -> list[EncodedTask]:
+        """As the arm's training has them: each example alone in its prompt, or behind others of its task."""
+        trained = self.cell.arm not in UNTRAINED
+        if not trained or self._config(None).tasks.prompt == "alone":
+            return list(tasks)
+        return [self.common.encoder.in_context(task) for task in tasks]
 
     def _fresh(self) -> ParameterSpace:
         """A LoRA at its starting values: Std LoRA's as its own adapters are."""

@@ -37,6 +37,7 @@ from innerloop.comparison.reading import sound_matrix
 from innerloop.comparison.steps import budget_steps
 from innerloop.config.loading import RunConfig
 from innerloop.config.schema import ABSENT, get
+from innerloop.data.in_context import separator_of
 from innerloop.data.leaks import Overlap, overlap_lines
 from innerloop.data.tasks import Task
 from innerloop.engine.dtypes import with_dtype
@@ -44,7 +45,7 @@ from innerloop.engine.groundwork import Say, groundwork
 from innerloop.engine.session import Session, prepare
 from innerloop.errors import Fault, Faults, UserError
 from innerloop.evaluation.generation import cap_fault
-from innerloop.evaluation.in_context import in_context_task, separator_of, too_long
+from innerloop.evaluation.in_context import in_context_task, prompt_faults, too_long
 from innerloop.evaluation.kshot import draw_support
 from innerloop.files import write_json
 from innerloop.loading.architecture import positions_of
@@ -261,6 +262,10 @@ def _check_budgets(matrix: Matrix, session: Session, faults: Faults) -> None:
             seen.update(new)
             faults += [replace(fault, where=f"arm {arm}: {fault.where}") for fault in new.values()]
             continue
+        if not costly:
+            protocol, positions = matrix.protocol(arm, matrix.seeds[0]), positions_of(session.model.model)
+            long = prompt_faults([task for task in prepared.held_out if task.test], protocol, positions=positions)
+            faults += [replace(fault, where=f"arm {arm}: {fault.where}") for fault in long]
         budgets = [] if costly else [cell.budget for cell in asked if cell.budget != "seconds"]
         for budget in budgets:
             amount = matrix.given_budgets[budget]

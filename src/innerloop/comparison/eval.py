@@ -18,13 +18,16 @@ from innerloop.comparison.planned import protocol_facts
 from innerloop.comparison.scores import score_pieces, tuned
 from innerloop.config.loading import RunConfig
 from innerloop.engine.groundwork import Groundwork, Say, groundwork
+from innerloop.engine.inspection import warn_of_more
 from innerloop.engine.session import prepare
 from innerloop.errors import Fault, Faults, UserError
 from innerloop.evaluation.generation import cap_fault
-from innerloop.evaluation.protocol import Initialization, Piece, Protocol, measure, pieces
+from innerloop.evaluation.in_context import prompt_faults
+from innerloop.evaluation.protocol import Initialization, Piece, Protocol, adaptations, measure, pieces
 from innerloop.files import write_json
+from innerloop.loading.architecture import positions_of
 from innerloop.loading.models import LoadedModel
-from innerloop.results.names import OWN_BUDGET
+from innerloop.results.names import OWN_BUDGET, How
 from innerloop.results.schema import RESULTS, Results
 from innerloop.results.summary import summarize
 from innerloop.runs.learned import Learned
@@ -49,8 +52,8 @@ def to_score(
 ) -> Groundwork:
     """The tasks of a finished run that are going to be scored, before its model is read.
 
-    Raises UserError where no task was held out, one has fewer than k examples or longer answers than allowed, or its
-    data can't be read any more.
+    Raises UserError where no task was held out, one has fewer than k examples, longer answers than allowed or, in
+    context, too long prompts, or its data can't be read any more.
     """
     run, faults, found = finished(folder), Faults(), None
     check_shared(run)
@@ -60,7 +63,10 @@ def to_score(
         faults.add("this run held no task out", "tasks.held_out", expected="names of tasks to score")
     if found:
         _check_examples(found, max(protocol.k), faults)
-        faults += cap_fault([task for task in found.held_out if task.test], protocol.max_new_tokens, "--max-new-tokens")
+        scored = [task for task in found.held_out if task.test]
+        faults += cap_fault(scored, protocol.max_new_tokens, "--max-new-tokens")
+        faults += prompt_faults(scored, protocol, positions=positions_of(found.model))
+        warn_of_more(run.config, max(protocol.k))
     faults.raise_if_any()
     assert found is not None
     return found
@@ -93,7 +99,8 @@ def evaluate(learned: Learned, protocol: Protocol, say: Say, *, ground: Groundwo
     def measured(piece: Piece) -> dict[str, Any]:
         return cell._asdict() | measure(piece, what, session.held_out, protocol)
 
-    score_pieces(place, pieces(protocol, hows=("own", "tuned") if choices else ("own",)), measured, say)
+    hows: list[How] = [how for how in adaptations(in_context=learned.in_context) if choices or how != "tuned"]
+    score_pieces(place, pieces(protocol, hows=hows), measured, say)
     if not (folder / PLAN).exists():
         facts = protocol_facts(session, k=protocol.k, draws=protocol.draws, seeds=[protocol.seed])
         name, command = str(learned.folder), _command(learned.folder, protocol)

@@ -27,7 +27,7 @@ from innerloop.engine.sources import encoder_of
 from innerloop.errors import Fault, UserError
 from innerloop.evaluation.generation import allowance, answers
 from innerloop.evaluation.in_context import in_context_task, too_long
-from innerloop.evaluation.kshot import adapted, score
+from innerloop.evaluation.kshot import Chunk, adapted, score
 from innerloop.evaluation.scoring import verified
 from innerloop.learning.inner_loop import InnerLoop
 from innerloop.loading.architecture import positions_of
@@ -133,7 +133,7 @@ def judge(
     arms, left_out = list[Arm](), dict[str, str]()
     if config.method.row.space.trains_base:
         left_out["base"] = "the run holds the model that it trained, and no base beside it"
-        arms.append(_arm("unadapted", learned, learned.space, replace(inner, steps=0), task))
+        arms.append(_arm("unadapted", learned, learned.space, replace(inner, steps=0), task.behind(())))
     else:
         fresh = make_space(config, learned.model.model)
         still = replace(inner, steps=0)
@@ -144,8 +144,8 @@ def judge(
             left_out["in context"] = f"{faults[0].problem} ({faults[0].value} tokens, {faults[0].expected})"
         else:
             arms.append(_arm("in context", learned, fresh, still, prompted))
-        arms.append(_arm("fresh LoRA", learned, fresh, inner, task))
-    arms.append(_arm(OURS, learned, learned.space, inner, task))
+        arms.append(_arm("fresh LoRA", learned, fresh, inner, task.behind(task.pool)))
+    arms.append(_arm(OURS, learned, learned.space, inner, task.behind(task.pool)))
     references = tuple(example.answer.strip() for example in task.task.test)
     return SideBySide(
         len(task.pool), tuple(arms), tuple(example.asks for example in task.task.test), references, left_out
@@ -172,7 +172,7 @@ def _arm(name: str, learned: Learned, space: ParameterSpace, inner: InnerLoop, t
     values: Mapping[str, Tensor] = per_task(space.shared, 1)
     if inner.steps:
         with seeded(learned.config.seed, "adapt", device=space.device):
-            values = adapted(space, inner, [task.pool]).values
+            values = adapted(space, inner, Chunk([task], [task.pool])).values
     seconds = time.perf_counter() - started
     (scores,) = score(space, values, [task])
     (written,) = answers(space, dict(values), [task], tokenizer=learned.model.tokenizer, max_new_tokens=None)

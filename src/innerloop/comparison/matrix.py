@@ -211,7 +211,7 @@ def common_config(matrix: Matrix, seed: int, *, trunk_cache: bool = True) -> Run
     """
     # A method of shared values (what Std LoRA trains on are the held-out tasks) that nothing is trained with here.
     own: Fragment = {"method": {"name": JOINT}, "seed": seed, "output_dir": "unused"}
-    own |= {"tasks": {"support": 1, "query": 1}, "outer": {"tasks_per_step": 1}}
+    own |= {"tasks": {"support": 1, "query": 1, "prompt": "alone"}, "outer": {"tasks_per_step": 1}}
     if not trunk_cache:
         own["memory"] = {"trunk_cache": False}
     tree = merged(matrix.runs.every, matrix.runs.lora, own)

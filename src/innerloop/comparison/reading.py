@@ -31,7 +31,12 @@ from innerloop.results.names import COST, NO_BUDGET, UNTRAINED, known_arms
 
 OURS = ("method.name", "seed", "output_dir", "outer.steps")
 SECTIONS = {"model", "tasks", "method", "outer", "memory"}
-THEIRS = ("tasks.examples_per_task", "tasks.support", "tasks.query")  # an arm may draw from them in its own way
+THEIRS = (
+    "tasks.examples_per_task",
+    "tasks.support",
+    "tasks.query",
+    "tasks.prompt",
+)  # an arm may draw from them in its own way
 SHARED = tuple(key for key in KEYS if key.startswith(("model.", "tasks.")) and key not in THEIRS)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from innerloop import plugins
 from innerloop.config.rules import unread
 from innerloop.config.schema import BROKEN_METHODS, DEFAULTS, OPTIMIZERS, OptimizerSection
+from innerloop.data.in_context import LEFT_OUT
 from innerloop.data.suites import SUITES
 from innerloop.learning.inner_loop import InnerLoop
 from innerloop.learning.methods import METHODS, own_options
@@ -41,6 +42,7 @@ def defaults(given: Mapping[str, Any]) -> dict[str, Any]:
         "tasks.verifier": "exact",
         "tasks.examples_per_task": None if "tasks.folder" in given else 100,
         "tasks.query": 8,
+        "tasks.prompt": row.prompt,
         "method.inner.steps": steps,
         "method.inner.clip": inner.clip,
         "method.inner.anchor": InnerLoop.anchor,
@@ -48,7 +50,7 @@ def defaults(given: Mapping[str, Any]) -> dict[str, Any]:
         "method.inner.train": InnerLoop.train,
         "method.inner.learned_rates": "none",
         "outer.rates_lr": 0.01,
-        "method.inner.batch_size": given.get("tasks.support", DEFAULTS["tasks.support"]),
+        "method.inner.batch_size": _inner_batch(given, given.get("tasks.prompt", row.prompt)),
         **{f"method.{option.name}": option.default for rule in (*rules, row.rule) for option in own_options(rule)},
         "evaluate.k": given.get("tasks.support", DEFAULTS["tasks.support"]),
         "outer.tasks_per_step": 1 if row.one_task else 4,
@@ -66,6 +68,12 @@ def defaults(given: Mapping[str, Any]) -> dict[str, Any]:
 def method_of(given: Mapping[str, Any]) -> str | None:
     name = given.get("method.name")
     return name if isinstance(name, str) and name in METHODS and name not in BROKEN_METHODS else None
+
+
+def _inner_batch(given: Mapping[str, Any], prompt: Any) -> Any:
+    """All of the support; of prompts that each hold all of it, a few."""
+    support = given.get("tasks.support", DEFAULTS["tasks.support"])
+    return min(support, LEFT_OUT) if prompt == "in-context" and isinstance(support, int) else support
 
 
 def _instances(given: Mapping[str, Any]) -> int | None:

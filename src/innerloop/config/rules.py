@@ -27,6 +27,7 @@ LEAN, OFFLOAD, DTYPE = "memory.lean", "memory.offload", "model.dtype"
 INNER_OPTIONS = frozenset[str]().union(*(row.rule.takes for row in METHODS.values()))
 SUPPORT, QUERY, EXAMPLES = "tasks.support", "tasks.query", "tasks.examples_per_task"
 EVALUATE, EVALUATE_EVERY, VALIDATION = "evaluate", "evaluate.every", "tasks.validation"
+PROMPT = "tasks.prompt"
 
 
 class Objection(NamedTuple):
@@ -40,7 +41,8 @@ class Objection(NamedTuple):
 def lora_sibling(method: str) -> str:
     """The method with the same rule that trains LoRA; all of those where there is none."""
     own, lora = METHODS[method], {name: row for name, row in METHODS.items() if row.space.reads_lora}
-    same = [name for name, row in lora.items() if (row.rule, row.one_task) == (own.rule, own.one_task)]
+    like = own.rule, own.one_task, own.prompt
+    same = [name for name, row in lora.items() if (row.rule, row.one_task, row.prompt) == like]
     return method if method in lora else " or ".join(same or lora)
 
 
@@ -48,6 +50,9 @@ def unread(values: Values) -> Iterator[Objection]:
     """Keys and sections without a reader in this run, whether they were set or not."""
     if values.get(METHOD) in METHODS:
         yield from _unread_by_method(values[METHOD])
+        if _is_one_prompt(values):
+            problem = f"a prompt has {SUPPORT} examples and one more, and every answer is learned from"
+            yield Objection((QUERY, PROMPT, METHOD), problem, "leave it out")
     for section in OPTIMIZERS:
         if values.get(f"{section}.name") == "sgd":
             for option in ("betas", "eps", "weight_decay"):
@@ -141,7 +146,11 @@ def _source_conflicts(values: Values) -> Iterator[Objection]:
 
 def _size_conflicts(values: Values) -> Iterator[Objection]:
     support, query, pool = values[SUPPORT], values.get(QUERY) or 0, values[EXAMPLES]
-    if pool is not None and support + query > pool:
+    if pool is not None and _is_one_prompt(values):
+        if support >= pool:
+            problem = f"a prompt larger than the pool: support {support} + 1 of {pool} examples"
+            yield Objection((SUPPORT, EXAMPLES, PROMPT, METHOD), problem, f"below {EXAMPLES}")
+    elif pool is not None and support + query > pool:
         problem = f"a batch larger than the pool: support {support} + query {query} of {pool} examples"
         keys = (SUPPORT, QUERY, EXAMPLES, METHOD)
         yield Objection(keys, problem, f"at most {EXAMPLES} together")
@@ -168,6 +177,7 @@ def _method_conflicts(values: Values) -> Iterator[Objection]:
         yield Objection((A_STEP, METHOD), f'"{name}" trains on one task at a time', "1")
     if values[TRUNK_CACHE]:
         yield from _trunk_conflicts(values)
+    yield from _prompt_conflicts(values)
     if not row.space.trains_base:
         for key in (key for key in (LEAN, OFFLOAD) if values[key]):
             problem = f'"{name}" trains {row.space.title}, a few millions of values: there is little to save'
@@ -199,6 +209,37 @@ def _trunk_conflicts(values: Values) -> Iterator[Objection]:
     elif _includes_the_first(values["method.lora.layers"]):
         problem = "the first layer is trained too, so nothing below it could be kept"
         yield Objection((TRUNK_CACHE, "method.lora.layers", METHOD), problem, right)
+
+
+def _prompt_conflicts(values: Values) -> Iterator[Objection]:
+    name = values[METHOD]
+    row, right = METHODS[name], "alone"
+    if _prompt(values) == right:
+        if row.prompt != right:
+            problem, like = f'"{name}" trains on prompts with examples in them', (row.rule, row.space, right)
+            plain = [other for other, its in METHODS.items() if (its.rule, its.space, its.prompt) == like]
+            yield Objection((PROMPT, METHOD), problem, f"in-context; or {plain[0]} as method.name")
+        return
+    if row.one_task:
+        problem = f'"{name}" trains an adapter that is ready to use as it is, without examples in its prompts'
+        yield Objection((PROMPT, METHOD), problem, f"{right}; or a method that shares an initialization")
+    if "inner" in row.rule.options() and values[SUPPORT] < 2:
+        problem = "an inner step asks one support example behind the others, and there are none"
+        yield Objection((SUPPORT, PROMPT, METHOD), problem, "at least 2")
+    if values[TRUNK_CACHE]:
+        problem = "prompts with examples in them hardly come twice, so nothing that is kept of them would be read again"
+        yield Objection((TRUNK_CACHE, PROMPT, METHOD), problem, f"false, or {right} in {PROMPT}")
+
+
+def _prompt(values: Values) -> Any:
+    return values.get(PROMPT) or METHODS[values[METHOD]].prompt
+
+
+def _is_one_prompt(values: Values) -> bool:
+    """Whether a step's examples of a task are one prompt, every answer of which is learned from."""
+    if values.get(METHOD) not in METHODS or "inner" in METHODS[values[METHOD]].rule.options():
+        return False
+    return _prompt(values) == "in-context"
 
 
 def _lean_conflicts(values: Values) -> Iterator[Objection]:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, create_model
 from pydantic.fields import FieldInfo
 
+from innerloop.data.in_context import Asks
 from innerloop.data.suites.drawing import Difficulty
 from innerloop.data.verifiers import verifier_names
 from innerloop.learning.inner_loop import InnerLoop
@@ -126,6 +127,7 @@ class TasksSection(Section):
     difficulty: Difficulty | None = _key(None, means="easy, default or hard")
     instances: int | None = _count(None)
     columns: dict[str, _Text] | None = _key(None, means="map of names to names")
+    prompt: Asks = _key(means="alone or in-context")
     verifier: Annotated[str, AfterValidator(_known_verifier)] | None = _key(None, means=_listed(VERIFIER_NAMES))
     examples_per_task: int | None = _count(None, means="whole number above 0, or null")
     support: int = _count(8)

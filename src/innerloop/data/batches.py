@@ -5,15 +5,18 @@ Legend: T = tasks, B = examples per task, S = tokens of the longest example, K =
 collate         T lists of B encoded examples -> Batch
 inner_batches   one support batch per inner step: the whole support each time, or fresh parts of it
 task_batch      what one outer step reads, from a draw
+in_context_batch   the same, of prompts with examples in them
 mask_seed       the seed of an example's dropout masks in one forward
 """
 
 import hashlib
+import zlib
 from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
 
+from innerloop.data.in_context import InContext
 from innerloop.data.packing import pack
 from innerloop.data.sampler import Draw
 from innerloop.data.tasks import Batch, TaskBatch
@@ -37,7 +40,8 @@ def collate(examples: Sequence[Sequence[Encoded]], *, packed: bool = False, even
             tokens[t, b, : len(example.tokens)] = torch.tensor(example.tokens)
             # Position i predicts token i + 1: a row is scored where its right neighbour is.
             row = (t * per_task + b) * length
-            scored[t] += range(row + max(example.prompt, 1) - 1, row + len(example.tokens) - 1)
+            for answer in example.answers:
+                scored[t] += range(row + max(answer.start, 1) - 1, row + answer.stop - 1)
     rows = torch.tensor([row for task in scored for row in task], dtype=torch.int64)
     batch = Batch(
         tokens=tokens,
@@ -99,6 +103,43 @@ def task_batch(
         names=tuple(names[t] for t, _, _ in drawn),
         support=inner,
         query=collate(query, packed=packed, even=even) if query[0] else None,
+    )
+
+
+def in_context_batch(
+    prompts: Sequence[InContext],
+    pools: Sequence[Sequence[Encoded]],
+    names: Sequence[str],
+    draw: Draw,
+    *,
+    chance: Sequence[int],
+    inner_steps: int,
+    batch_size: int,
+    packed: bool = False,
+    even: bool = True,
+) -> TaskBatch:
+    """The same, where examples stand in prompts with others of their task.
+
+    Where no support was drawn, one prompt of all the query, every answer of it scored. Else each inner step reads
+    prompts that leave one support example out, and the query stands behind 0 to all of the support.
+    chance: what their orders are drawn from, beside each task's name and the inner step.
+    """
+    found: list[tuple[str, list[list[Encoded]], list[Encoded]]] = []
+    for t, *places in zip(draw.tasks, draw.support, draw.query, strict=True):
+        support, query = ([pools[t][p] for p in positions] for positions in places)
+        seeds = *chance, zlib.crc32(names[t].encode("utf-8", "surrogatepass"))
+        if support:
+            steps = prompts[t].left_out(support, steps=inner_steps, batch_size=batch_size, chance=seeds)
+            found.append((names[t], steps, prompts[t].drawn(query, support, chance=seeds)))
+        else:
+            found.append((names[t], [], [prompts[t].every(query)]))
+    if packed:
+        found.sort(key=lambda each: sum(len(one.tokens) for part in (*each[1], each[2]) for one in part))
+    layout = {"packed": packed, "even": even}
+    return TaskBatch(
+        names=tuple(name for name, _, _ in found),
+        support=[collate([steps[step] for _, steps, _ in found], **layout) for step in range(inner_steps)],
+        query=collate([query for _, _, query in found], **layout) if found[0][2] else None,
     )
 
 

@@ -16,9 +16,10 @@ from innerloop.data.arrow_values import dataset_rows, is_dataset
 from innerloop.data.encoding import EncodedTask, OnTooLong, encode, encode_all
 from innerloop.data.examples import read_examples
 from innerloop.data.forms import FORMS, alpaca
+from innerloop.data.in_context import Asks, InContext, separator_of
 from innerloop.data.tasks import Example, Message, Task
 from innerloop.data.token_ids import Encoded, Start
-from innerloop.data.tokens import Reader, Separator
+from innerloop.data.tokens import Reader
 from innerloop.errors import Fault, Faults, UserError
 
 if TYPE_CHECKING:
@@ -37,13 +38,17 @@ PROMPTS = 'a text, a record without its answer, or a list of messages: [{"role":
 
 @dataclass(frozen=True)
 class Encoder:
-    """columns: our field names -> those of the files; date: YYYY-MM-DD, told to a chat template that writes it."""
+    """columns: our field names -> those of the files; date: YYYY-MM-DD, told to a chat template that writes it.
+
+    asks  whether a task's examples stand alone in their prompts, or behind others of the task
+    """
 
     tokenizer: "PreTrainedTokenizerBase"
     max_length: int
     on_too_long: OnTooLong
     columns: Mapping[str, str] = field(default_factory=dict[str, str])
     date: str | None = None
+    asks: Asks = "alone"
 
     def examples(self, source: Examples, *, columns: Mapping[str, str] | None = None) -> list[Example]:
         """The examples of one task, from a file or from records.
@@ -60,20 +65,46 @@ class Encoder:
             raise UserError(Fault("not a map of names to names", "columns", columns, '{"question": "Question"}'))
         return read_examples(source, columns=self.columns if columns is None else columns, required=columns is not None)
 
-    def encode(self, example: Example, *, separator: Separator | None = None) -> Encoded:
+    def encode(self, example: Example, *, separator: str | None = None) -> Encoded:
         """Of any length; separator: of an in-context prompt. Raises UserError where it can't be encoded."""
         return encode(example, self.tokenizer, date=self.date, separator=separator)
 
     def tasks(self, tasks: Iterable[Task]) -> list[EncodedTask]:
-        """As `encode_all` does."""
+        """As `encode_all` does. Raises UserError, too, for tasks whose examples can't stand in one prompt."""
         options = {"max_length": self.max_length, "on_too_long": self.on_too_long}
-        return encode_all(tasks, self.tokenizer, date=self.date, **options)
+        found = encode_all(tasks, self.tokenizer, date=self.date, **options)
+        if self.asks == "alone":
+            return found
+        faults, shown = Faults(), list[EncodedTask]()
+        for task in found:
+            with faults.collecting():
+                shown.append(self.in_context(task))
+        faults.raise_if_any()
+        return shown
 
-    def starts(self, prompts: Sequence[Prompt], form: Form | None) -> list[Start]:
+    def in_context(self, task: EncodedTask) -> EncodedTask:
+        """The task, with what makes prompts of its examples. Raises UserError where they can't stand in one."""
+        reader = Reader(self.tokenizer, date=self.date, separator=separator_of(task.task))
+        examples, encoded = (*task.task.pool, *task.task.test), (*task.pool, *task.test)
+        return replace(task, in_context=InContext(examples, encoded, reader))
+
+    def behind(self, kept: EncodedTask, examples: EncodedTask) -> list[Encoded]:
+        """The pool's examples, each behind those of a task in context that don't ask the same."""
+        assert kept.in_context is not None
+        both = Task(kept.task.name, tuple({e.id: e for e in (*kept.task.pool, *examples.task.pool)}.values()))
+        known = {e.id: e for e in (*kept.pool, *examples.pool)}
+        pool = tuple(known[example.id] for example in both.pool)
+        prompts = InContext(both.pool, pool, kept.in_context.reader)
+        keys = {example.id: example.prompt_key for example in both.pool}
+        others = [[each for each in kept.pool if keys[each.id] != keys[asked.id]] for asked in examples.pool]
+        return list(map(prompts.asked, examples.pool, others))
+
+    def starts(self, prompts: Sequence[Prompt], form: Form | None, *, kept: EncodedTask | None = None) -> list[Start]:
         """What generations of answers start from.
 
         form  that of the examples that were learned from: a text is a user's turn, a question, an instruction, or
               stands for itself; None: they were of several, and a text could be any
+        kept  examples in context, which stand before each prompt
         Raises UserError with what is wrong with any prompt.
         """
         if isinstance(prompts, str | bytes | Mapping) or not isinstance(prompts, Sequence):
@@ -83,7 +114,8 @@ class Encoder:
         for index, prompt in enumerate(prompts):
             where = f"prompts[{index}]"
             try:
-                start = reader.start(self._asked(prompt, form))
+                asked = self._asked(prompt, form)
+                start = kept.in_context.start(asked, kept.pool) if kept and kept.in_context else reader.start(asked)
                 if not start.tokens:
                     faults.add("no token to start from", where, prompt, "text")
                 found.append(start)

@@ -10,9 +10,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
+from innerloop.data.in_context import InContext
 from innerloop.data.tasks import Example, Message, Task
 from innerloop.data.token_ids import Encoded
-from innerloop.data.tokens import Reader, Separator
+from innerloop.data.tokens import Reader
 from innerloop.errors import Faults, UserError
 
 if TYPE_CHECKING:
@@ -25,13 +26,23 @@ OnTooLong = Literal["error", "drop", "truncate"]
 
 @dataclass(frozen=True)
 class EncodedTask:
-    """The task without its dropped examples; `pool` and `test` encode its own, in the same order."""
+    """The task without its dropped examples; `pool` and `test` encode its own, in the same order.
+
+    in_context  how its examples stand in prompts with others of the task; None: each stands alone
+    """
 
     task: Task
     pool: tuple[Encoded, ...]
     test: tuple[Encoded, ...]
     dropped: int
     truncated: int
+    in_context: InContext | None = None
+
+    def behind(self, support: Sequence[Encoded]) -> "EncodedTask":
+        """With these examples in the prompts of its test examples, where its examples stand in context."""
+        if self.in_context is None:
+            return self
+        return replace(self, test=tuple(self.in_context.asked(each, support) for each in self.test))
 
 
 def encode(
@@ -39,7 +50,7 @@ def encode(
     tokenizer: "PreTrainedTokenizerBase",
     *,
     date: str | None = None,
-    separator: Separator | None = None,
+    separator: str | None = None,
 ) -> Encoded:
     """Prompt and answer, tokenized apart.
 

@@ -23,6 +23,8 @@ class Encoded(NamedTuple):
 
     stop     what ends a generation
     opening  the text before the answer that the `prefix` tokens belong to
+    between  of a prompt with several scored answers: where, behind the first, one ends and the next begins. The last
+             answer is the one that is asked: `prefix`, `end`, `stop` and `opening` are its own
     """
 
     id: str
@@ -32,11 +34,24 @@ class Encoded(NamedTuple):
     end: int = 1
     stop: End = End()
     opening: str = ""
+    between: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def answers(self) -> list[range]:
+        """Where the tokens of each scored answer are."""
+        starts = (self.prompt, *(stop for _, stop in self.between))
+        stops = (*(start for start, _ in self.between), len(self.tokens))
+        return [range(start, stop) for start, stop in zip(starts, stops, strict=True)]
+
+    @property
+    def asked(self) -> int:
+        """Where the last answer begins: how many tokens it is asked with."""
+        return self.between[-1][1] if self.between else self.prompt
 
     @property
     def scored(self) -> tuple[int, ...]:
         """The token ids that are scored."""
-        return self.tokens[self.prompt :]
+        return tuple(self.tokens[place] for answer in self.answers for place in answer)
 
 
 class Start(NamedTuple):

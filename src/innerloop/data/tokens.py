@@ -1,6 +1,5 @@
 """A text becomes token ids: the prompt, what a chat template writes, the answer, and what ends it.
 
-Separator what stands between the blocks of an in-context prompt
 Reader    examples -> Encoded, by one tokenizer
 """
 
@@ -16,14 +15,9 @@ from innerloop.errors import Fault, UserError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+SEEN_BEHIND = 8  # characters of the next block that a tokenizer sees behind a separator
+
 Spans = Sequence[tuple[int, int]]  # where tokens start and stop in a text
-
-
-class Separator(NamedTuple):
-    """text: what ends a block; behind: how the next one begins, since a tokenizer may write the text otherwise then."""
-
-    text: str
-    behind: str = ""
 
 
 class _Text(NamedTuple):
@@ -46,7 +40,8 @@ class Reader:
     """A tokenizer and what is asked of it once: a call takes longer than a short text in it, so texts go together.
 
     date       YYYY-MM-DD, what a chat template that writes the date is told; None: today
-    separator  ends the answer to a text in place of the end token
+    separator  ends the answer to a text in place of the end token, in the tokens that it has before another text that
+               begins like this one
     """
 
     def __init__(
@@ -54,7 +49,7 @@ class Reader:
         tokenizer: "PreTrainedTokenizerBase",
         *,
         date: str | None = None,
-        separator: Separator | None = None,
+        separator: str | None = None,
     ) -> None:
         self.tokenizer, self.date, self.separator = tokenizer, date, separator
 
@@ -88,7 +83,8 @@ class Reader:
     def start(self, example: Example) -> Start:
         """Of the example's answer, whatever that is. Raises UserError as for an example that is encoded."""
         if isinstance(example.prompt, str):
-            return Start(self._begun(example, self.ids([example.prompt])[0]), "", self._end_token())
+            ids = self._begun(example, self.ids([example.prompt])[0])
+            return Start(ids, "", End(self._end_token().tokens, self.separator or ""))
         written = turn(example, self.tokenizer, date=self.date, known=False)
         return Start(
             self._begun(example, self.ids([written.before])[0]), written.opening, self._stop_of(written.closing)
@@ -113,9 +109,10 @@ class Reader:
                 answer = answer.rstrip().removesuffix(cast(str, end))
             text = _Text(prompt, "", answer, cast(str, end) if closed else "", closed, self._end_token())
             if self.separator is not None:
-                between, behind = self.separator
-                stop = End(self._end_token().tokens, between)
-                text = _Text(prompt, "", answer, between, True, stop, behind if self.tokenizer.is_fast else "")
+                stop = End(self._end_token().tokens, self.separator)
+                # White space at its beginning could become one token with the separator.
+                cuts = self.tokenizer.is_fast and not prompt[:1].isspace()
+                text = _Text(prompt, "", answer, self.separator, True, stop, prompt[:SEEN_BEHIND] if cuts else "")
         else:
             try:
                 written = turn(example, self.tokenizer, date=self.date)

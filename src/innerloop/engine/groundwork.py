@@ -11,7 +11,7 @@ several_processes   whether this process can run it
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,12 +19,13 @@ from innerloop.config.loading import RunConfig, sound_part
 from innerloop.config.output_dir import occupied
 from innerloop.data.doubts import doubts
 from innerloop.data.encoding import EncodedTask
+from innerloop.data.in_context import Asks, InContext
 from innerloop.data.leaks import Overlap, overlaps
 from innerloop.data.roles import Roles, assign_roles
 from innerloop.data.tasks import Task
 from innerloop.data.token_ids import Encoded
 from innerloop.data.verifiers import unreadable
-from innerloop.engine.inspection import check_tokens, warnings_of
+from innerloop.engine.inspection import check_prompts, check_tokens, warnings_of
 from innerloop.engine.sources import (
     check_sizes,
     check_validation,
@@ -53,7 +54,7 @@ Say = Callable[[str, int, int], None]  # a stage, and how much of how much of it
 _READ = "suite", "folder", "columns", "verifier", "difficulty", "instances", "examples_per_task", "test", "only"
 _SOURCE = tuple(f"tasks.{key}" for key in _READ)
 _NAMES = ("tasks.validation", "tasks.held_out")
-_LENGTHS = ("tasks.max_length", "tasks.on_too_long")
+_LENGTHS = ("tasks.max_length", "tasks.on_too_long", "tasks.prompt")
 _SIZES = ("tasks.support", "tasks.query", "outer.tasks_per_step", "method.name")
 
 
@@ -241,7 +242,7 @@ class _Look:
     def _encoded(self, roles: Roles) -> list[list[EncodedTask]] | None:
         names, given = self.config.tasks, [task for group in roles for task in group]
         if self.assumed:
-            return [[_longest(task, names.max_length) for task in group] for group in roles]
+            return [[_longest(task, names.max_length, names.prompt) for task in group] for group in roles]
         if self.tokenizer is None:
             return None
         self.say("encoding the tasks", 0, 0)
@@ -250,7 +251,10 @@ class _Look:
             every = encoder_of(self.config, self.tokenizer).tasks(given)
             self._check_tokens(every)
             rest = iter(every)
-            return [[next(rest) for _ in group] for group in roles]
+            groups = [[next(rest) for _ in group] for group in roles]
+            if self.bare is not None and self.sound(*_SIZES):
+                self.faults += check_prompts(groups[0], self.config.tasks.support + 1, self.bare)
+            return groups
         return None
 
     def _check_tokens(self, tasks: list[EncodedTask]) -> None:
@@ -274,10 +278,11 @@ def lengths(model: "PreTrainedModel", tasks: Sequence[EncodedTask]) -> list[Faul
     return found
 
 
-def _longest(task: Task, length: int) -> EncodedTask:
+def _longest(task: Task, length: int, asks: Asks) -> EncodedTask:
     full = (1,) * length
     pool = tuple(Encoded(example.id, full, 0) for example in task.pool)
-    return EncodedTask(task, pool, test=(), dropped=0, truncated=0)
+    found = EncodedTask(task, pool, test=(), dropped=0, truncated=0)
+    return replace(found, in_context=InContext(task.pool, pool, None)) if asks == "in-context" else found
 
 
 def several_processes() -> list[Fault]:

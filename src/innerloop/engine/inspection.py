@@ -1,6 +1,8 @@
 """The data as a model and its tokenizer read it: faults, warnings, and one example to look at.
 
 check_tokens   faults: token ids that the model has no row for, examples longer than its positions
+check_prompts  faults: in-context prompts that are longer, or that the chat template writes otherwise than their parts
+warn_of_more   says so where a prompt is to hold more examples than training had
 warnings_of    sentences: answers that the tokenizer can't write, prompts and answers whose seam is in the wrong place
 Shown          one example as the model reads it, in its parts
 shown          the first example of some tasks -> Shown
@@ -8,17 +10,19 @@ shown_all      the first examples of the first tasks
 """
 
 import unicodedata
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 from torch import nn
 
+from innerloop.config.loading import RunConfig
 from innerloop.data.encoding import EncodedTask
 from innerloop.data.tasks import Example
 from innerloop.data.token_ids import Encoded
 from innerloop.errors import Fault, Faults
-from innerloop.loading.architecture import positions_of
+from innerloop.loading.architecture import longest_alone, positions_of
 from innerloop.loading.models import LoadedModel
 
 if TYPE_CHECKING:
@@ -75,6 +79,42 @@ def check_tokens(tasks: Sequence[EncodedTask], model: LoadedModel) -> None:
         right = f"tasks.max_length: {positions} (max_position_embeddings), and tasks.on_too_long: drop or truncate"
         faults.append(Fault(problem, example.named, len(encoded.tokens), right))
     faults.raise_if_any()
+
+
+def check_prompts(tasks: Iterable[EncodedTask], size: int, model: nn.Module) -> Faults:
+    """A fault for each task whose prompts of `size` examples can't be; none where examples stand alone.
+
+    Every answer of its pool is looked at as an earlier one, and the longest examples together.
+    """
+    faults = Faults()
+    limits = [each for each in (positions_of(model), longest_alone(model)) if each is not None]
+    for task in tasks:
+        with faults.collecting():
+            if task.in_context and not task.in_context.of_texts:
+                for first in range(0, len(task.pool) - 1, size - 1):
+                    task.in_context.every(task.pool[first : first + size])
+            faults += _too_long_together(task, size, min(limits)) if limits else []
+    return faults
+
+
+def _too_long_together(task: EncodedTask, size: int, most: int) -> list[Fault]:
+    if task.in_context is None or not task.pool:
+        return []
+    longest = sorted(task.pool, key=lambda each: -len(each.tokens))[:size]
+    lengths = [len(task.in_context.every(longest[:count]).tokens) for count in range(1, len(longest) + 1)]
+    if lengths[-1] <= most:
+        return []
+    fit = sum(length <= most for length in lengths)
+    right = f"at most {most} tokens, which {fit} of its longest examples fit; or a smaller tasks.max_length"
+    problem = f"a prompt of {size} examples is too long for the model"
+    return [Fault(problem, f"task {task.task.name}", lengths[-1], right)]
+
+
+def warn_of_more(config: RunConfig, k: int) -> None:
+    """Where a run was trained in context, and never with so many examples in a prompt."""
+    if config.tasks.prompt == "in-context" and k > (most := config.tasks.support):
+        said = f"{k} examples in a prompt: this run was trained with {most} at most (tasks.support)"
+        warnings.warn(said, RuntimeWarning, stacklevel=3)
 
 
 def warnings_of(tasks: Sequence[EncodedTask], tokenizer: "PreTrainedTokenizerBase") -> list[str]:

@@ -101,10 +101,10 @@ def own_adaptation(config: RunConfig) -> InnerLoop:
     >>> own_adaptation(load_config("run.yaml")).steps
     2
     """
-    section = config.method.inner
+    section, row, in_context = config.method.inner, config.method.row, config.tasks.prompt == "in-context"
     if section is None:
-        return config.method.row.adaptation
-    whole = section.batch_size >= config.tasks.support  # of any number of examples, then
+        return row.adaptation_in_context if in_context else row.adaptation
+    whole = section.batch_size >= config.tasks.support and not in_context  # of any number of examples, then
     return replace(section.build(), batch_size=None if whole else section.batch_size)
 
 

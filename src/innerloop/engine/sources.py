@@ -78,7 +78,7 @@ def _capped(task: Task, pool: int | None) -> Task:
 def encoder_of(config: RunConfig, tokenizer: "PreTrainedTokenizerBase") -> Encoder:
     """The one reader of a run's examples and prompts."""
     tasks = config.tasks
-    return Encoder(tokenizer, tasks.max_length, tasks.on_too_long, tasks.columns or {}, tasks.date)
+    return Encoder(tokenizer, tasks.max_length, tasks.on_too_long, tasks.columns or {}, tasks.date, tasks.prompt)
 
 
 def on_a_day(config: RunConfig, tokenizer: "PreTrainedTokenizerBase") -> RunConfig:
@@ -90,9 +90,14 @@ def on_a_day(config: RunConfig, tokenizer: "PreTrainedTokenizerBase") -> RunConf
 
 
 def examples_a_round(config: RunConfig) -> tuple[int, int]:
-    """(support, query) examples that a step draws of a task; without an inner loop, all are trained on."""
+    """(support, query) examples that a step draws of a task; without an inner loop, all are trained on.
+
+    In context the last one of a prompt is asked behind tasks.support others.
+    """
     support, query = config.tasks.support, config.tasks.query or 0
-    return (support, query) if config.method.inner else (0, support + query)
+    if config.method.inner:
+        return support, query
+    return 0, support + (1 if config.tasks.prompt == "in-context" else query)
 
 
 def with_tasks_counted(config: RunConfig, train: Sequence[Task]) -> RunConfig:

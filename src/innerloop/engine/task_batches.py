@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 
 from innerloop.config.loading import RunConfig
-from innerloop.data.batches import task_batch, with_masks
+from innerloop.data.batches import in_context_batch, task_batch, with_masks
 from innerloop.data.encoding import EncodedTask
 from innerloop.data.sampler import TaskStream, drawn_steps, prompts_of
 from innerloop.data.tasks import TaskBatch, token_key
@@ -25,6 +25,8 @@ class TaskBatches:
         self.dropout = config.method.lora is not None and config.method.lora.lora_dropout > 0
         self.names = [task.task.name for task in tasks]
         self.pools = [task.pool for task in tasks]
+        self.in_context = [task.in_context for task in tasks if task.in_context]
+        self.in_a_prompt = config.tasks.support + 1
         support, query = examples_a_round(config)
         self.draws = TaskStream(
             self.names,
@@ -36,7 +38,7 @@ class TaskBatches:
         )
 
     def drawn(self, steps: Iterable[int]) -> Iterator[tuple[bytes, ...]]:
-        """Keys of the examples that these outer steps read, those of a step's task at a time."""
+        """Keys of the examples that these outer steps read alone, those of a step's task at a time."""
         keys = [[token_key(example.tokens) for example in pool] for pool in self.pools]
         for step in steps:
             draw = self.draws.draw(step)
@@ -65,6 +67,13 @@ class TaskBatches:
     def _batch(self, step: int, inner_steps: int, *, joint: bool = False) -> TaskBatch:
         size = self.inner.batch_size if self.inner else 0
         draw = self.draws.draw(step).pooled if joint else self.draws.draw(step)
-        batch = task_batch(self.pools, self.names, draw, inner_steps=inner_steps, batch_size=size, **self.layout)
+        loop = {"inner_steps": inner_steps, "batch_size": size, **self.layout}
+        if self.in_context:
+            if joint:  # a prompt of as many examples as any other has
+                draw = draw._replace(query=[each[: self.in_a_prompt] for each in draw.query])
+            chance = self.seed, step
+            batch = in_context_batch(self.in_context, self.pools, self.names, draw, chance=chance, **loop)
+        else:
+            batch = task_batch(self.pools, self.names, draw, **loop)
         batch = batch._replace(step=step)
         return with_masks(batch, seed=self.seed, step=step) if self.dropout else batch

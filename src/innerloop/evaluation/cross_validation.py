@@ -37,10 +37,11 @@ def folds(task: EncodedTask) -> list[EncodedTask]:
 
 
 def fold_fault(task: EncodedTask) -> Fault | None:
-    """Two prompts are the least: one to learn from, one to ask."""
-    if folds(task):
+    """Two prompts are the least: one to learn from, one to ask; three where what is learned from is asked in turn."""
+    least = 3 if task.in_context else 2
+    if len(folds(task)) >= least:
         return None
-    right = "at least 2 different prompts"
+    right = f"at least {least} different prompts"
     return Fault("too few examples to leave one out", f"task {task.task.name}", len(task.pool), right)
 
 
@@ -89,7 +90,8 @@ def _fold(task: EncodedTask, tested: Sequence[bool]) -> EncodedTask:
 
     pool, test = (tuple(task.task.pool[place] for place in side(which)) for which in (False, True))
     encoded = (tuple(task.pool[place] for place in side(which)) for which in (False, True))
-    return EncodedTask(replace(task.task, pool=pool, test=test), *encoded, dropped=0, truncated=0)
+    left = replace(task.task, pool=pool, test=test)
+    return EncodedTask(left, *encoded, dropped=0, truncated=0, in_context=task.in_context)
 
 
 def _or_infinite(number: float) -> float:

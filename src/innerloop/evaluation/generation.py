@@ -43,7 +43,7 @@ class Answer(NamedTuple):
 
 
 def prompt_of(example: Encoded) -> tuple[int, ...]:
-    return example.tokens[: example.prompt]
+    return example.tokens[: example.asked]
 
 
 def end_of(tokenizer: "PreTrainedTokenizerBase") -> End:

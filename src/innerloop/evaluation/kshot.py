@@ -3,7 +3,9 @@
 Legend: T = tasks, k = support examples, E = test examples per task.
 
 TaskScore          nats and correctness of each test example of one task
-adapted            inner steps on the support of tasks that go through a forward together
+Chunk              tasks that go through a forward together, and their support
+adapted            inner steps on the support of a chunk
+fitting            the inner loop, as far as k examples admit steps
 adapt              the same for any number of tasks, and a look at the values after each step
 adapt_and_score    scores after each of some numbers of inner steps
 training_loss      what inner steps minimize, which weighs tokens where scores weigh examples
@@ -24,6 +26,7 @@ from torch import Tensor
 
 from innerloop.data.batches import collate, inner_batches
 from innerloop.data.encoding import EncodedTask
+from innerloop.data.in_context import LEFT_OUT, InContext
 from innerloop.data.tasks import Batch
 from innerloop.data.token_ids import Encoded
 from innerloop.learning.inner_loop import InnerLoop, Reached
@@ -82,10 +85,15 @@ def draw_support(task: EncodedTask, k: int, *, seed: int, draw: int = 0) -> list
     return [task.pool[int(position)] for position in order[:k]]
 
 
+def fitting(inner: InnerLoop, in_context: InContext | None, k: int) -> InnerLoop:
+    """The inner loop, without a step where it asks one example behind the others, and there are none."""
+    return replace(inner, steps=0) if in_context and k < 2 else inner
+
+
 def adapted(
     space: ParameterSpace,
     inner: InnerLoop,
-    support: Sequence[Sequence[Encoded]],
+    chunk: Chunk,
     *,
     tokens: int | None = None,
     before_step: Callable[[TensorSet, Batch], None] | None = None,
@@ -93,10 +101,17 @@ def adapted(
     """K steps from the shared values on T tasks' support: what `Learned.adapt`, eval and compare all do.
 
     tokens  of a forward with its gradient at most; None: the device's `tokens_per_forward`
-    The step's examples are `inner_batches`'; they go through the model in parts that these tokens bound.
+    The step's examples are `inner_batches`', or of tasks in context prompts that leave one out; they go through the
+    model in parts that these tokens bound.
     """
-    options = {"steps": max(inner.steps, 1), "batch_size": inner.batch_size, "packed": packs(space.model)}
-    batches = inner_batches(support, **options)
+    tasks, support = chunk
+    options = {"steps": max(inner.steps, 1), "batch_size": inner.batch_size}
+    prompts = [task.in_context.left_out(own, **options) for task, own in zip(*chunk, strict=True) if task.in_context]
+    if prompts:
+        inner = fitting(inner, tasks[0].in_context, len(support[0]))
+        batches = [collate(step, packed=packs(space.model)) for step in zip(*prompts, strict=True)]
+    else:
+        batches = inner_batches(support, **options, packed=packs(space.model))
     bounded = InParts(space, tokens=tokens or tokens_per_forward(space.device))
     return inner.adapt(bounded, per_task(space.shared, len(support)), batches, before_step=before_step)
 
@@ -113,12 +128,20 @@ def adapt(
 ) -> None:
     """Every task on its own from the shared values; `look` sees the values before each step and after the last.
 
+    It sees tasks in context with their support in the prompts of their test examples. Where one example leaves nothing
+    to step on, the values are the same after every step.
+
     tokens   as of `adapted`
     """
-    for chunk in _chunks(space, supports, tasks, tokens=tokens or tokens_per_forward(space.device)):
+    shown = [task.behind(support) for task, support in zip(tasks, supports, strict=True)]
+    for chunk in _chunks(space, supports, shown, tokens=tokens or tokens_per_forward(space.device)):
         taken = 0
         if not chunk.support[0]:  # k = 0
             look(0, per_task(space.shared, len(chunk.tasks)), chunk)
+            continue
+        if not fitting(inner, chunk.tasks[0].in_context, len(chunk.support[0])).steps:
+            for steps in range(inner.steps + 1):
+                look(steps, per_task(space.shared, len(chunk.tasks)), chunk)
             continue
 
         def before_step(values: TensorSet, batch: Batch, *, chunk: Chunk = chunk) -> None:
@@ -127,7 +150,7 @@ def adapt(
             taken += 1
             on_pass(batch.token_count)
 
-        reached = adapted(space, inner, chunk.support, tokens=tokens, before_step=before_step)
+        reached = adapted(space, inner, chunk, tokens=tokens, before_step=before_step)
         look(taken, reached.values, chunk)
 
 
@@ -233,7 +256,7 @@ def _chunks(
     pairs = list(zip(tasks, supports, strict=True))
     for _, group in groupby(pairs, key=lambda pair: (len(pair[0].test), len(pair[1]))):
         members = list(group)
-        most = max(_tokens(support) + _tokens(task.test) // NO_GRADIENT for task, support in members)
+        most = max(_tokens(support) * _prompts(task) + _tokens(task.test) // NO_GRADIENT for task, support in members)
         size = max(1, tokens // most)
         size = min(size, space.limit or size)
         for first in range(0, len(members), size):
@@ -244,6 +267,11 @@ def _chunks(
 def tokens_per_forward(device: torch.device) -> int:
     """Tokens of a forward with its gradient at most, wherever a user says how many examples there are."""
     return AUTO_TOKENS_PER_FORWARD[device.type]
+
+
+def _prompts(task: EncodedTask) -> int:
+    """How often an inner step reads the support, about."""
+    return LEFT_OUT if task.in_context else 1
 
 
 def _tokens(examples: Sequence[Encoded]) -> int:

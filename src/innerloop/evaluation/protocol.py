@@ -4,6 +4,7 @@ Protocol            k, draws, the grid to tune on, how long an answer may be
 Initialization      what is evaluated, and how it adapts
 Piece               one measurement: which tasks, which draw, how many examples, adapted how
 pieces              every piece of a protocol
+adaptations         how what was trained is adapted where k is above 0
 tune                for each k, the adaptation that validation tasks choose
 measure             one piece -> its scores, for JSON
 
@@ -15,8 +16,9 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from innerloop.data.encoding import EncodedTask
+from innerloop.data.token_ids import Encoded
 from innerloop.evaluation.generation import answers
-from innerloop.evaluation.kshot import Chunk, TaskScore, adapt, choose, draw_support, score
+from innerloop.evaluation.kshot import Chunk, TaskScore, adapt, choose, draw_support, fitting, score
 from innerloop.evaluation.scoring import samples, verified
 from innerloop.learning.inner_loop import InnerLoop
 from innerloop.loading.models import LoadedModel
@@ -71,7 +73,7 @@ class Initialization(NamedTuple):
 def pieces(protocol: Protocol, *, hows: Sequence[How], seen: bool = False, bare: bool = True) -> list[Piece]:
     """k = 0 has one draw and nothing to adapt on.
 
-    hows  how to adapt where k is above 0
+    hows  how to adapt where k is above 0; "none": the examples are in the prompt, and no step is taken
     seen  the training tasks too, as the initialization stands
     bare  held-out tasks at k = 0 (a fresh LoRA is the base model there)
     """
@@ -80,6 +82,11 @@ def pieces(protocol: Protocol, *, hows: Sequence[How], seen: bool = False, bare:
         found.append(Piece("unseen", 0, 0, "none"))
     some = [k for k in protocol.k if k]
     return found + [Piece("unseen", k, draw, how) for k in some for draw in range(protocol.draws) for how in hows]
+
+
+def adaptations(*, in_context: bool) -> list[How]:
+    """Of what was trained. In context, examples in the prompt alone are a way to use them."""
+    return ["none", "own", "tuned"] if in_context else ["own", "tuned"]
 
 
 def tune(
@@ -103,7 +110,7 @@ def tune(
 
 def measure(piece: Piece, what: Initialization, tasks: Sequence[EncodedTask], protocol: Protocol) -> dict[str, Any]:
     """Nats and verified answers of every test example, the support loss that was reached, and nats on the way."""
-    inner, space = what.inner(piece), what.space
+    inner, space = fitting(what.inner(piece), tasks[0].in_context, piece.k), what.space
     supports = [draw_support(task, piece.k, seed=protocol.seed, draw=piece.draw) for task in tasks]
     found: dict[str, dict[str, Any]] = {}
     curve: dict[int, list[float]] = {}
@@ -137,7 +144,7 @@ def _final(
     written = answers(what.space, values, tasks, tokenizer=what.model.tokenizer, max_new_tokens=protocol.max_new_tokens)
     reached: Sequence[float | None] = [None] * len(tasks)
     if adapted:
-        held = [replace(task, test=tuple(support)) for task, support in zip(tasks, chunk.support, strict=True)]
+        held = [_support_asked(task, support) for task, support in zip(tasks, chunk.support, strict=True)]
         reached = [each.mean_nats for each in score(what.space, values, held)]
     found: dict[str, dict[str, Any]] = {}
     for task, each, own, nats in zip(tasks, scores, written, reached, strict=True):
@@ -155,6 +162,14 @@ def _final(
             "samples": samples(task.task, texts, correct),
         }
     return found
+
+
+def _support_asked(task: EncodedTask, support: Sequence[Encoded]) -> EncodedTask:
+    """The support in place of the test examples; in context each behind the others."""
+    if task.in_context is None:
+        return replace(task, test=tuple(support))
+    others = [[other for other in support if other is not each] for each in support]
+    return replace(task, test=tuple(map(task.in_context.asked, support, others)))
 
 
 def _looks(steps: int) -> set[int]:

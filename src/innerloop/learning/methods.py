@@ -22,6 +22,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, Self, cast, get_args, get
 
 from torch import Tensor
 
+from innerloop.data.in_context import Asks
 from innerloop.data.tasks import Batch, TaskBatch
 from innerloop.learning.inner_loop import InnerLoop
 from innerloop.learning.passes import Way, added_at, query_gradient, query_of
@@ -236,7 +237,9 @@ class Joint(Method):
 
         g     = mean_i grad L(theta; S_i + Q_i)
 
-    No inner loop: support and query examples are one batch.
+    No inner loop: support and query examples are one batch. In context (MetaICL, Min et al. 2021, arXiv:2110.15943;
+    in-context tuning, Chen et al. 2021, arXiv:2110.07814) they are one prompt, and L is that of every answer given the
+    examples before it.
 
     Passes: n gradients.
     """
@@ -279,6 +282,7 @@ class Row(NamedTuple):
     """rule: the algorithm; space: the kind of space it trains; one_task: one adapter for each task, no sharing.
 
     inner: defaults of its inner loop, where they aren't those of its kind of space
+    prompt: whether its examples stand alone in their prompts, where a config says nothing
     """
 
     rule: type[Method]
@@ -286,6 +290,12 @@ class Row(NamedTuple):
     title: str
     one_task: bool = False
     inner: Steps | None = None
+    prompt: Asks = "alone"
+
+    @property
+    def reads_query(self) -> bool:
+        """Whether a step draws query examples, where a config says nothing of its prompts."""
+        return self.rule.reads_query and (self.prompt == "alone" or "inner" in self.rule.options())
 
     @property
     def after_joint(self) -> bool:
@@ -302,6 +312,11 @@ class Row(NamedTuple):
         """Of what it learned, where it has no inner loop of its own."""
         return InnerLoop(**self.space.adaptation._asdict())
 
+    @property
+    def adaptation_in_context(self) -> InnerLoop:
+        """The same, of what was trained in context: few steps, on prompts that leave an example out."""
+        return InnerLoop(**self.space.inner._asdict())
+
 
 _FAST_ADAMW = Steps(5, AdamW(lr=3e-3, betas=(0.9, 0.99)))
 
@@ -315,5 +330,6 @@ METHODS: dict[str, Row] = {
     "meta-lora": Row(MetaLora, LORA, "two-stage META-LORA", inner=_FAST_ADAMW),
     "reptile-lora": Row(Reptile, LORA, "Reptile", inner=_FAST_ADAMW),
     "joint-lora": Row(Joint, LORA, "multi-task training"),
+    "in-context-lora": Row(Joint, LORA, "in-context tuning", prompt="in-context"),
     "lora": Row(Joint, LORA, "Std LoRA, one task", one_task=True),
 }

@@ -89,7 +89,7 @@ def _tree(
             "folder": str(folder),
             **({"columns": dict(columns)} if columns else {}),
             "support": sizes.support,
-            **({"query": sizes.query} if row is None or row.rule.reads_query else {}),
+            **({"query": sizes.query} if row is None or row.reads_query else {}),
             "test": sizes.test,
             **only,
             "validation": validation,
@@ -114,7 +114,8 @@ def _measured(tree: dict[str, Any], say: Say) -> Groundwork:
     layers = len(decoder_layers(bare))
     if found.config.method.lora_settings() is not None and layers > 1:
         tree["method"]["lora"] = {"r": 8, "lora_alpha": 16, "layers": f"last-{-(-layers // 4)}"}
-        tree["memory"] = {"trunk_cache": True}
+        if found.config.tasks.prompt == "alone":
+            tree["memory"] = {"trunk_cache": True}
     return groundwork(load_config(tree), say=say)
 
 

@@ -74,6 +74,7 @@ _KNOWN = {
     "in-context": Look(SKY, "P", _DASH),
     "lora": Look(ORANGE, "s", _MIXED),
     "joint-lora": Look(INK, "o"),
+    "in-context-lora": Look(SKY, "P"),
     "reptile-lora": Look(GREEN, "v"),
     "fomaml-lora": Look(BLUE, "^"),
     "meta-lora": Look(VERMILLION, "D"),

@@ -15,6 +15,8 @@ from innerloop.artifacts.card import AdaptedTo
 from innerloop.artifacts.hub import push_to_hub
 from innerloop.artifacts.peft_model import peft_model
 from innerloop.data.encoder import Examples, Form, Prompt
+from innerloop.data.encoding import EncodedTask
+from innerloop.data.token_ids import Encoded
 from innerloop.errors import Fault, Faults, UserError
 from innerloop.evaluation.generation import generate
 from innerloop.evaluation.kshot import score_examples, training_loss
@@ -33,6 +35,7 @@ class Adapted:
     """Values (1, ...) of one task, and the support loss before each inner step.
 
     to    what they were adapted to, where they were
+    kept  the examples that stand in its prompts, where the run was trained in context
 
     >>> adapted = learned.adapt(examples, steps=3)
     >>> len(adapted.losses), adapted.losses[-1] < adapted.losses[0]
@@ -44,6 +47,7 @@ class Adapted:
     losses: tuple[float, ...]
     form: Form | None = "prompt"
     to: AdaptedTo | None = None
+    kept: EncodedTask | None = None
 
     def __repr__(self) -> str:
         losses = " -> ".join(f"{loss:.3f}" for loss in self.losses[:: max(len(self.losses) - 1, 1)]) or "unknown"
@@ -63,7 +67,7 @@ class Adapted:
         Raises UserError for anything else, a single text included, and for a prompt without a token.
         """
         check_count(max_new_tokens, "max_new_tokens")
-        starts = self.learned.encoder.starts(prompts, self.form)
+        starts = self.learned.encoder.starts(prompts, self.form, kept=self.kept)
         if not starts:
             return []
         tokens, openings, ends = zip(*starts, strict=True)
@@ -79,8 +83,9 @@ class Adapted:
         (True, True)
 
         columns  as of `Learned.adapt`
+        In context each is asked behind the examples that were adapted to, its own prompt left out.
         """
-        examined = self.learned.encoded(examples, columns=columns)
+        examined = self._asked(examples, columns)
         found = score_examples(self.learned.space, self.values, [examined])
         return float(found.nats.mean()), float(found.exact.float().mean())
 
@@ -92,7 +97,7 @@ class Adapted:
 
         columns  as of `Learned.adapt`
         """
-        examined = self.learned.encoded(examples, columns=columns)
+        examined = self._asked(examples, columns)
         return float(training_loss(self.learned.space, self.values, [examined]))
 
     def save_pretrained(self, folder: str | Path, *, dtype: str | None = None, merged: bool = False) -> None:
@@ -135,6 +140,10 @@ class Adapted:
         private, token  as of `artifacts.hub.push_to_hub`, the only place that sends anything
         """
         return push_to_hub(repo_id, self.save_pretrained, private=private, token=token)
+
+    def _asked(self, examples: Examples, columns: Mapping[str, str] | None) -> list[Encoded]:
+        fitted = self.learned.fitted(examples, columns)
+        return self.learned.encoder.behind(self.kept, fitted) if self.kept else list(fitted.pool)
 
 
 def changed_inner(inner: object, steps: int | Literal["auto"] | None, lr: object) -> InnerLoop:

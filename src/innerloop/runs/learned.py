@@ -24,15 +24,18 @@ from innerloop.data.given import TASK, given_tasks, task_examples
 from innerloop.data.tasks import Task
 from innerloop.data.token_ids import Encoded
 from innerloop.engine.groundwork import Say, groundwork
-from innerloop.engine.inspection import check_tokens
+from innerloop.engine.inspection import check_prompts, check_tokens, warn_of_more
 from innerloop.engine.last_round import LastRound
 from innerloop.engine.parts import own_adaptation
 from innerloop.engine.sources import encoder_of
 from innerloop.errors import Fault, UserError
 from innerloop.evaluation.cross_validation import choose_steps, fold_fault
-from innerloop.evaluation.kshot import adapted
+from innerloop.evaluation.in_context import prompt_faults
+from innerloop.evaluation.kshot import Chunk, adapted, fitting
+from innerloop.evaluation.protocol import Protocol
 from innerloop.learning.inner_loop import InnerLoop
 from innerloop.learning.inner_rates import InnerRates
+from innerloop.loading.architecture import positions_of
 from innerloop.loading.models import LoadedModel
 from innerloop.numerics.rounding import seeded
 from innerloop.numerics.tensors import per_task
@@ -77,6 +80,15 @@ class Learned:
         return replace(own_adaptation(self.config), rates=self.rates)
 
     @property
+    def in_context(self) -> bool:
+        """Whether examples of a task stand in its prompts, in training and in use.
+
+        >>> learned.in_context
+        False
+        """
+        return self.config.tasks.prompt == "in-context"
+
+    @property
     def exported(self) -> Path:
         """The adapter or model folder that the run wrote.
 
@@ -100,7 +112,9 @@ class Learned:
 
         >>> nats, exact = learned.unadapted.score(examples)
         """
-        return Adapted(self, per_task(self.space.shared, 1), losses=(), form=None)
+        none = EncodedTask(Task("no examples", ()), (), (), dropped=0, truncated=0)
+        kept = self.encoder.in_context(none) if self.in_context else None
+        return Adapted(self, per_task(self.space.shared, 1), losses=(), form=None, kept=kept)
 
     def adapt(
         self,
@@ -112,6 +126,9 @@ class Learned:
         columns: Mapping[str, str] | None = None,
     ) -> Adapted:
         """A few inner steps on the examples, from the shared values, which stay as they are.
+
+        Of a run trained in context, on prompts that each ask one example behind the others; the adapted task keeps all
+        of the examples, which then stand before whatever is asked of it. One example leaves nothing to step on.
 
         >>> len(learned.adapt(examples, steps=3).losses)
         3
@@ -129,16 +146,19 @@ class Learned:
         Raises UserError for records that can't be read, and for arguments of another kind.
         """
         inner = changed_inner(self.inner if inner is None else inner, steps, lr)
-        task = self._fitted(examples, columns)
+        task = self.fitted(examples, columns)
+        self._check_prompt(task)
+        inner = fitting(inner, task.in_context, len(task.pool))
         if steps == "auto":
             if fault := fold_fault(task):
                 raise UserError(replace(fault, where='steps="auto"'))
             inner = replace(inner, steps=choose_steps(self.space, inner, [task])[0].steps)
         with seeded(self.config.seed, "adapt", device=self.space.device):
-            reached = adapted(self.space, inner, [task.pool])
+            reached = adapted(self.space, inner, Chunk([task], [task.pool]))
         losses = tuple(reached.losses.mean(1).tolist())
         to = AdaptedTo(len(task.pool), inner.optimizer.said, losses)
-        return Adapted(self, reached.values, losses, form_of(task.task.pool), to)
+        kept = task if task.in_context else None
+        return Adapted(self, reached.values, losses, form_of(task.task.pool), to, kept)
 
     def evaluate(
         self,
@@ -174,6 +194,9 @@ class Learned:
             encoded = self.encoder.tasks(task_examples(given, self.encoder, most=max(k, default=0), test=test))
             check_tokens(encoded, self.model)
         check_enough(encoded, k)
+        drawn = Protocol(k=tuple(k), draws=draws, seed=self.config.seed)
+        if faults := prompt_faults(encoded, drawn, positions=positions_of(self.model.model)):
+            raise UserError(*faults)
         return evaluation(self.space, self.inner, encoded, k=k, draws=draws, seed=self.config.seed, say=say)
 
     def encoded(self, examples: Examples, *, columns: Mapping[str, str] | None = None) -> list[Encoded]:
@@ -183,9 +206,14 @@ class Learned:
         >>> learned.model.tokenizer.decode(encoded.tokens)
         '2 -> 4<eos>'
         """
-        return list(self._fitted(examples, columns).pool)
+        return list(self.fitted(examples, columns).pool)
 
-    def _fitted(self, examples: Examples, columns: Mapping[str, str] | None) -> EncodedTask:
+    def fitted(self, examples: Examples, columns: Mapping[str, str] | None = None) -> EncodedTask:
+        """The examples as the pool of a task, those that fit. Raises UserError where none does.
+
+        >>> len(learned.fitted(examples).pool) == len(learned.encoded(examples))
+        True
+        """
         encoder = self.encoder
         task = Task("examples", pool=tuple(encoder.examples(examples, columns=columns)))
         (fitted,) = encoder.tasks([task])
@@ -194,6 +222,13 @@ class Learned:
             raise UserError(Fault("every example is too long", "tasks.max_length", encoder.max_length, right))
         check_tokens([fitted], self.model)
         return fitted
+
+    def _check_prompt(self, task: EncodedTask) -> None:
+        """Raises UserError where the examples are too many for a prompt; warns of more than training had."""
+        if task.in_context is None:
+            return
+        check_prompts([task], len(task.pool), self.model.model).raise_if_any()
+        warn_of_more(self.config, len(task.pool))
 
     def save_pretrained(self, folder: str | Path, *, dtype: str | None = None, merged: bool = False) -> None:
         """The shared values as a PEFT adapter folder, or as a Hugging Face model folder.

@@ -85,7 +85,7 @@ class AnswerLoss:
 
     @torch.no_grad()
     def score(self, batch: Batch) -> Score:
-        """Nats of the answer, of stopping, and exact match, each (T, B).
+        """Nats of the answer, of stopping, and exact match, each (T, B); of several answers in a prompt, of the last.
 
         What a chat template itself writes before an answer is in neither nats. Exact match needs no generation: greedy
         decoding writes these very tokens if and only if each is the most likely one behind the true ones before it.
@@ -93,6 +93,9 @@ class AnswerLoss:
         nats_R, greedy_R = score_rows(self.scored_hidden(batch), self.head, batch.targets, chunk_rows=self.logit_rows)
         tasks, examples, length = batch.tokens.shape
         example_R = batch.scored_rows // length
+        asked = torch.tensor([each.asked for task in batch.examples for each in task], device=nats_R.device)
+        last_R = batch.scored_rows % length + 1 >= asked[example_R]
+        nats_R, greedy_R, example_R = nats_R[last_R], greedy_R[last_R], example_R[last_R]
         zeros = torch.zeros(tasks * examples, device=nats_R.device)
         count = zeros.index_add(0, example_R, torch.ones_like(nats_R))
         exact = zeros.index_add(0, example_R, greedy_R.float()) == count
