@@ -56,6 +56,7 @@ OTHER: dict[str, Any] = {
     "method.lora.target_modules": ["q_proj", "v_proj"],
     "method.lora.lora_dropout": 0.1,
     "method.lora.use_rslora": True,
+    "method.lora.init_lora_weights": "gaussian",
     "method.lora.layers": "last-2",
     "method.keep_task_adapters": True,
     "outer.steps": 9,

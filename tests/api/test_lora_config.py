@@ -5,7 +5,8 @@ import pytest
 
 import innerloop
 from innerloop.api.lora_config import lora_keys
-from innerloop.config.schema import KEYS
+from innerloop.config.loading import load_config
+from innerloop.config.schema import KEYS, nested
 from innerloop.errors import UserError
 
 
@@ -28,3 +29,17 @@ def test_what_is_not_read_is_refused_together() -> None:
     with pytest.raises(UserError) as caught:
         lora_keys(peft.LoraConfig(use_dora=True, bias="all"))
     assert {fault.where for fault in caught.value.faults} == {"peft_config.use_dora", "peft_config.bias"}
+
+
+def test_what_would_be_whole_for_each_task_is_refused_with_the_reason() -> None:
+    with pytest.raises(UserError, match="each task would have whole embeddings"):
+        lora_keys(peft.LoraConfig(modules_to_save=["lm_head"]))
+
+
+def test_a_start_is_one_that_leaves_the_base_as_it_is() -> None:
+    assert lora_keys(peft.LoraConfig())["method.lora.init_lora_weights"] is True
+    gaussian = lora_keys(peft.LoraConfig(init_lora_weights="gaussian"))
+    tree = {"model.name": "m", "tasks.suite": "math-science", "method.name": "meta-lora", "output_dir": "o"}
+    assert load_config(nested(tree | gaussian)).method.lora_settings().init_lora_weights == "gaussian"
+    with pytest.raises(UserError, match=r"init_lora_weights[\s\S]*pissa[\s\S]*change the base"):
+        load_config(nested(tree | lora_keys(peft.LoraConfig(init_lora_weights="pissa"))))

@@ -12,7 +12,7 @@ import pytest
 from huggingface_hub import constants
 
 from innerloop.errors import UserError
-from small_runs import SUPPORT, Runs, files_of
+from small_runs import SUPPORT, Cli, Runs, files_of
 
 
 class Hub(BaseHTTPRequestHandler):
@@ -76,6 +76,21 @@ def test_what_is_uploaded_is_the_export(hub: type[Hub], runs: Runs, tmp_path: Pa
         assert there.keys() == here.keys() - {"innerloop_export.json"}
         assert all(there[file] == here[file] for file in there)
         assert {"README.md", "adapter_model.safetensors", "adapter_config.json"} <= there.keys()
+
+
+def test_export_uploads_when_it_is_asked_to_and_only_then(
+    hub: type[Hub], runs: Runs, cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_right")
+    run = runs("fomaml-lora").folder
+    assert cli("export", run, "--check").code == 0
+    assert cli("export", run, "--private").code == 2
+    assert hub.repositories == {}
+    said = cli("export", run, "--merged", "--push-to-hub", "me/merged", "--private", "--json")
+    assert said.code == 0
+    assert json.loads(said.out)["hub"] == f"{constants.ENDPOINT}/me/merged"
+    assert {"me/merged/model.safetensors", "me/merged/README.md"} <= hub.files.keys()
+    assert not any("adapter" in name for name in hub.files)
 
 
 def test_a_token_that_may_not_write_is_said_and_not_shown(hub: type[Hub], runs: Runs) -> None:

@@ -107,6 +107,7 @@ CHANGES: dict[str, Change] = {
     "method.lora.target_modules": of("method.lora.target_modules"),
     "method.lora.lora_dropout": of("method.lora.lora_dropout"),
     "method.lora.use_rslora": of("method.lora.use_rslora"),
+    "method.lora.init_lora_weights": of("method.lora.init_lora_weights"),
     "method.lora.layers": Change("last-1"),
     "method.keep_task_adapters": of("method.keep_task_adapters", shows="files"),
     "outer.steps": of("outer.steps"),

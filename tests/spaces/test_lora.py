@@ -167,6 +167,28 @@ def test_fresh_lora_is_pefts_initialization() -> None:
         assert value.std() == pytest.approx(bound / math.sqrt(3), rel=0.15)
 
 
+def test_a_gaussian_start_is_pefts() -> None:
+    from peft import LoraConfig, get_peft_model
+
+    model, settings = tiny_model("llama"), LoraSettings(r=16, init_lora_weights="gaussian")
+    values = fresh_lora(find_targets(model, settings), settings, seed=3)
+    config = LoraConfig(r=16, target_modules="all-linear", init_lora_weights="gaussian", task_type="CAUSAL_LM")
+    torch.manual_seed(0)
+    theirs = dict(get_peft_model(model, config).named_parameters())
+
+    def spread(side: str) -> tuple[float, float]:
+        ours = torch.cat([value.flatten() for name, value in values.items() if name.endswith(side)])
+        peft = torch.cat([value.detach().flatten() for name, value in theirs.items() if f"{side}.default" in name])
+        return float(ours.std()), float(peft.std())
+
+    ours, peft = spread("lora_A")  # some 10,000 numbers each
+    assert ours == pytest.approx(peft, rel=0.05)
+    assert ours == pytest.approx(1 / 16, rel=0.05)
+    assert spread("lora_B") == (0, 0)
+    uniform = fresh_lora(find_targets(tiny_model("llama"), settings), LoraSettings(r=16), seed=3)
+    assert all(float(value.std()) > 0.07 for name, value in uniform.items() if name.endswith("lora_A"))  # the control
+
+
 def test_a_fresh_lora_changes_no_logit() -> None:
     model = tiny_model("llama", layers=2)
     space = LoraSpace(model, AnswerLoss(model), LoraSettings(r=4), seed=0)

@@ -8,11 +8,12 @@ from typing import Any
 
 from peft import LoraConfig
 
+from innerloop.config.loading import REFUSED
 from innerloop.errors import Faults
 
 __all__ = ["LoraConfig", "lora_keys"]
 
-_LORA = ("r", "lora_alpha", "lora_dropout", "use_rslora")
+_LORA = ("r", "lora_alpha", "lora_dropout", "use_rslora", "init_lora_weights")
 _READ = {*_LORA, "target_modules", "layers_to_transform", "task_type", "peft_type", "inference_mode", "peft_version"}
 
 
@@ -23,7 +24,8 @@ def lora_keys(config: LoraConfig | None) -> dict[str, Any]:
     faults, default = Faults(), type(config)()
     for name, value in config.to_dict().items():
         if name not in _READ and value != default.to_dict().get(name):
-            faults.add("not read here", f"peft_config.{name}", value, "leave it out")
+            problem, right = REFUSED.get(f"method.lora.{name}") or ("not read here", "leave it out")
+            faults.add(problem, f"peft_config.{name}", value, right)
     faults.raise_if_any()
     found = {f"method.lora.{name}": getattr(config, name) for name in _LORA}
     if config.target_modules is not None:

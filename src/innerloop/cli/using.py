@@ -141,6 +141,10 @@ def export(
         str | None, typer.Option(help=f"Of what is written: {', '.join(DTYPES)}. An adapter is float32 by default.")
     ] = None,
     base: Annotated[str | None, typer.Option(help="Where the base model is, if it was moved or isn't named.")] = None,
+    push_to_hub: Annotated[
+        str | None, typer.Option(help="Upload what is written to this repository of the hub, you/name.")
+    ] = None,
+    private: Annotated[bool, typer.Option("--private", help="The repository is private, if it is made now.")] = False,
     check: Annotated[
         bool, typer.Option("--check", help="Reload with transformers and PEFT alone and compare logits.")
     ] = False,
@@ -149,15 +153,18 @@ def export(
     """Write an adapter or model once more, in other forms; check that transformers and PEFT read the same from it."""
     with busy(f"reading {run}") as now, uncollected():
         from innerloop.artifacts.export import check_place
+        from innerloop.artifacts.hub import push_to_hub as upload
         from innerloop.artifacts.portable import Agreement, plain_adapter
         from innerloop.files import MANIFEST
         from innerloop.runs.reloading import load_run
 
         faults = Faults()
-        if merged and output is None:
+        if merged and not (output or push_to_hub):
             faults.add("a merged model is a folder of its own", "--merged", expected="--output: the folder")
-        if dtype is not None and output is None and gguf is None:
+        if dtype is not None and not (output or gguf or push_to_hub):
             faults.add("nothing is written", "--dtype", dtype, "--output or --gguf: where it goes")
+        if private and not push_to_hub:
+            faults.add("nothing is uploaded", "--private", expected="--push-to-hub you/name")
         if output:
             with faults.collecting():
                 check_place(output)
@@ -184,6 +191,9 @@ def export(
             tokens = portable.model.tokenizer("The quick brown fox jumps", return_tensors="pt").input_ids
             agreement = portable.agreement(folder, tokens, **(how if output else {}))
             said["largest_logit_difference"], said["allowed"] = agreement
+        if push_to_hub and agreement.difference <= agreement.allowed:
+            now.say("uploading")
+            said["hub"] = upload(push_to_hub, lambda place: portable.save(place, **how), private=private or None)
     say(said, "\n".join(f"{key.replace('_', ' ')}: {value}" for key, value in said.items()), as_json=json_)
     if not agreement.difference <= agreement.allowed:  # nor where it isn't a number
         raise typer.Exit(CHECK_FAILED)

@@ -2,6 +2,7 @@
 
 load_config     a file or a mapping, and --set on top -> RunConfig
 sound_part      the same as far as it is sound
+REFUSED         keys that people look for and that there are none of: why, and what to do
 RunConfig, KEYS from the schema
 """
 
@@ -157,7 +158,8 @@ class _Check:
     def _unknown(self, path: KeyPath, value: Any) -> None:
         right = _lora_key(path)
         if right is None:
-            self.faults.add("unknown key", self.document.where(path), value, _suggestion(path))
+            problem, right = REFUSED.get(".".join(path)) or ("unknown key", _suggestion(path))
+            self.faults.add(problem, self.document.where(path), value, right)
             return
         name = method_of(self.given)
         method = lora_sibling(name or STAND_INS["method.name"])
@@ -193,6 +195,15 @@ class _Check:
 
     def _is_sound(self, *keys: str) -> bool:
         return not any(within(key, faulty) for key in keys for faulty in self.faulty)
+
+
+# Keys that people look for here, and why there is none.
+REFUSED = {
+    "method.lora.modules_to_save": (
+        "each task would have whole embeddings or output layers of its own, beside its LoRA",
+        "leave it out; or a method that trains all parameters",
+    )
+}
 
 
 def _filled(tree: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:

@@ -209,6 +209,9 @@ class LoraSection(Section):
     )
     lora_dropout: float = _key(LoraSettings.lora_dropout, means="number, 0 or above and below 1", ge=0, lt=1)
     use_rslora: bool = _key(LoraSettings.use_rslora, means="true or false")
+    init_lora_weights: Literal[True, "gaussian"] = _key(
+        True, means="true or gaussian; PEFT's others change the base, which all tasks share, or read data first"
+    )
     layers: _Layers | _LayerList = _key(LoraSettings.layers, means='"all", "last-N" or list of layer numbers')
 
 

@@ -29,11 +29,12 @@ from innerloop.spaces.ragged import add_updates
 from innerloop.spaces.space import ParameterSpace, TaskLoss, Trained, gradients, math_attention
 
 ALL_LINEAR = "all-linear"
+GAUSSIAN = "gaussian"
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoraSettings:
-    """r, lora_alpha, target_modules, lora_dropout, use_rslora as in PEFT; layers: "all", "last-8" or a list.
+    """As in PEFT, but for layers: "all", "last-8" or a list.
 
     >>> LoraSettings(r=8, lora_alpha=16, layers="last-8").scale
     2.0
@@ -44,6 +45,7 @@ class LoraSettings:
     target_modules: str | tuple[str, ...] = ALL_LINEAR
     lora_dropout: float = 0.0
     use_rslora: bool = False
+    init_lora_weights: bool | str = True
     layers: str | tuple[int, ...] = "all"
 
     @property
@@ -144,14 +146,21 @@ class LoraSpace(ParameterSpace):
 
 
 def fresh_lora(targets: Mapping[str, nn.Module], settings: LoraSettings, *, seed: int) -> TensorSet:
-    """PEFT's initialization: A uniform in +-1/sqrt(I) (Kaiming, a = sqrt 5), B zero: the update starts at zero."""
+    """PEFT's initialization: B zero, so that the update starts at zero; A uniform in +-1/sqrt(I) (Kaiming, a = sqrt 5).
+
+    "gaussian": A normal with standard deviation 1/R.
+    """
     generator = torch.Generator().manual_seed(seed)
     values: TensorSet = {}
     for name, module in targets.items():
         assert isinstance(module, nn.Linear)
         A = torch.empty(settings.r, module.in_features)
-        bound = 1 / math.sqrt(module.in_features)
-        values[f"{name}.lora_A"] = A.uniform_(-bound, bound, generator=generator).to(module.weight.device)
+        if settings.init_lora_weights == GAUSSIAN:
+            A.normal_(0, 1 / settings.r, generator=generator)
+        else:
+            bound = 1 / math.sqrt(module.in_features)
+            A.uniform_(-bound, bound, generator=generator)
+        values[f"{name}.lora_A"] = A.to(module.weight.device)
         values[f"{name}.lora_B"] = torch.zeros(module.out_features, settings.r, device=module.weight.device)
     return values
 
