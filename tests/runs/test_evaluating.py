@@ -86,6 +86,14 @@ def test_more_tasks_than_a_page_holds_are_counted(runs: Runs) -> None:
     assert "... and 3 more" in str(runs("fomaml-lora").evaluate(many, k=[0]))
 
 
+def test_tasks_that_training_has_seen_are_said(runs: Runs) -> None:
+    learned = runs("fomaml-lora")
+    found = learned.evaluate({"ada": records("ada"), "eve": TASKS["eve"]}, k=[0])
+    assert found.notes[0] == "trained on ada: these scores are not of new tasks"
+    assert str(found).count("trained on") == 1
+    assert "trained on" not in str(learned.evaluate({"dee": records("dee"), "eve": TASKS["eve"]}, k=[0]))
+
+
 def test_progress_is_told(runs: Runs) -> None:
     told = list[tuple[str, int, int]]()
     runs("fomaml-lora").evaluate(TASKS, k=[0, 2], draws=2, say=lambda *said: told.append(said))

@@ -2,6 +2,7 @@
 
 Evaluation     eval_exact and eval_nats for each k, in the mean and task by task
 evaluation     a space, its inner loop and encoded tasks -> Evaluation
+known_note     what is to be said of tasks that training has seen
 check_enough   whether tasks have k examples to adapt on, and others to test on
 
 The scores are those of `Adapted.score`, the intervals those of `innerloop eval`. There is one initialization here, so
@@ -10,10 +11,12 @@ they speak of other tasks like these, adapted from it, and never of a method.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from innerloop.config.output_dir import read_manifest
 from innerloop.data.encoding import EncodedTask
 from innerloop.engine.groundwork import Say
 from innerloop.errors import Faults
@@ -24,7 +27,7 @@ from innerloop.results.names import MetricName
 from innerloop.results.statistics import covers
 from innerloop.spaces.space import ParameterSpace
 
-TASKS_SHOWN = 12
+TASKS_SHOWN, NAMED = 12, 5
 
 
 class Mean(NamedTuple):
@@ -132,6 +135,7 @@ def evaluation(
     k: Sequence[int],
     draws: int,
     seed: int,
+    notes: Sequence[str] = (),
     say: Say = lambda *_: None,
 ) -> Evaluation:
     """Adapts to k examples of each task's pool, each of `draws` times, and scores its test examples."""
@@ -146,7 +150,18 @@ def evaluation(
     say("scoring", len(todo), len(todo))
     note = f"in brackets: 95 % intervals; they {covers(tasks=len(tasks), seeds=1)}"
     tests = min(len(task.test) for task in tasks)
-    return Evaluation({count: _at(scores) for count, scores in found.items()}, draws, tests, (note,))
+    return Evaluation({count: _at(scores) for count, scores in found.items()}, draws, tests, (*notes, note))
+
+
+def known_note(folder: Path, tasks: Sequence[EncodedTask]) -> tuple[str, ...]:
+    """What is to be said where tasks of these names trained the run in the folder."""
+    roles: Any = (read_manifest(folder) or {}).get("roles")
+    trained: Any = roles.get("train") if isinstance(roles, dict) else None
+    both = [task.task.name for task in tasks if isinstance(trained, list) and task.task.name in trained]
+    if not both:
+        return ()
+    more = f" and {len(both) - NAMED} more" if len(both) > NAMED else ""
+    return (f"trained on {', '.join(both[:NAMED])}{more}: these scores are not of new tasks",)
 
 
 def check_enough(tasks: Sequence[EncodedTask], k: Sequence[int]) -> None:

@@ -41,7 +41,7 @@ from innerloop.numerics.rounding import seeded
 from innerloop.numerics.tensors import per_task
 from innerloop.report.plot import Plot, plot
 from innerloop.runs.adapted import Adapted, changed_inner, check_count
-from innerloop.runs.evaluating import Evaluation, check_enough, evaluation
+from innerloop.runs.evaluating import Evaluation, check_enough, evaluation, known_note
 from innerloop.runs.journal import read_metrics
 from innerloop.spaces.space import ParameterSpace
 
@@ -197,7 +197,8 @@ class Learned:
         drawn = Protocol(k=tuple(k), draws=draws, seed=self.config.seed)
         if faults := prompt_faults(encoded, drawn, positions=positions_of(self.model.model)):
             raise UserError(*faults)
-        return evaluation(self.space, self.inner, encoded, k=k, draws=draws, seed=self.config.seed, say=say)
+        options = {"seed": self.config.seed, "notes": known_note(self.folder, encoded), "say": say}
+        return evaluation(self.space, self.inner, encoded, k=k, draws=draws, **options)
 
     def encoded(self, examples: Examples, *, columns: Mapping[str, str] | None = None) -> list[Encoded]:
         """Fitted to tasks.max_length as in training. Raises UserError where none fits.
