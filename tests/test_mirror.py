@@ -20,6 +20,7 @@ ACROSS = {
     "test_make.py": "the Makefile",
     "test_mirror.py": "the tests' own tree",
     "test_names.py": "names at the top of all modules",
+    "test_notebook.py": "examples/first_steps.ipynb",
     "test_planted_bugs.py": "bugs that the other tests have to find",
     "test_project.py": "pyproject.toml, hooks and forms",
     "test_public_tasks.py": "examples/public_tasks.py",
