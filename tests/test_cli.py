@@ -62,7 +62,9 @@ def test_train_says_what_it_trains_and_writes_it(cli: Cli, world: World, tmp_pat
     said = cli("train", config_file(world, tmp_path, "meta-lora"))
     assert said.code == 0
     assert said.out.startswith("method   meta-lora (two-stage META-LORA)\ntrains   28 tensors, ")
-    assert said.out.endswith(f"wrote {tmp_path / 'run'}: adapter/, manifest.json, metrics.jsonl, run.yaml\n")
+    wrote, then = said.out.splitlines()[-2:]
+    assert wrote == f"wrote {tmp_path / 'run'}: adapter/, manifest.json, metrics.jsonl, run.yaml"
+    assert then == f"next  innerloop report {tmp_path / 'run'}"
     assert manifest_of(tmp_path / "run")["status"] == "done"
     again = cli("train", tmp_path / "run.yaml")
     assert again.code == 2

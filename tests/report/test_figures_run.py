@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from innerloop.report.figure_style import style
-from innerloop.report.figures_run import adapting, answered, ends, losses, running, window
+from innerloop.report.figures_run import answered, ends, gains, losses, running, window
 from innerloop.report.run_record import RunRecord, read_run
 from report.conftest import texts
 from report.run_example import evaluation, run_folder, step
@@ -21,7 +21,7 @@ def run_of(folder: Path, *lines: dict) -> RunRecord:
 def test_each_figure_is_drawn_of_what_is_there(tmp_path: Path) -> None:
     run = run_of(tmp_path, *(step(n) for n in range(1, 30)), evaluation(0, 3.0, 0.1), evaluation(29, 2.0, 0.4))
     with style():
-        figures = [losses(run.steps, run.evaluations), adapting(run.steps), answered(run.evaluations)]
+        figures = [losses(run.steps, run.evaluations), gains(run.steps), answered(run.evaluations)]
         assert [figure.name for figure in figures if figure] == ["run-losses", "run-adapting", "run-answered"]
         shown = [texts(figure.svg) for figure in figures if figure]
         assert {"training loss", "validation tasks, after adapting"} <= set(shown[0])
@@ -37,7 +37,7 @@ def test_what_was_not_measured_is_not_drawn(tmp_path: Path) -> None:
     run = run_of(tmp_path, *(step(n, **without) for n in range(1, 5)), evaluation(4, 2.0))
     with style():
         assert losses(run.steps, run.evaluations)
-        assert (losses([]), adapting(run.steps), answered(run.evaluations)) == (None, None, None)
+        assert (losses([]), gains(run.steps), answered(run.evaluations)) == (None, None, None)
 
 
 def test_one_line_for_each_adapter_and_one_name_for_all(tmp_path: Path) -> None:

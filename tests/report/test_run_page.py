@@ -94,6 +94,20 @@ def test_scores_and_answers_are_of_the_newest_evaluation(tmp_path: Path) -> None
     assert "It is of the tasks of training" not in text
 
 
+def test_the_page_says_what_was_exported_and_why_a_run_ended_early(tmp_path: Path) -> None:
+    chosen = {
+        "validation": {"exported": "best", "exported_step": 12},
+        "stopped_after": 18,
+        "stopped_by": "evaluate.patience",
+    }
+    blocks = parts(run_folder(tmp_path, **chosen))["result"].blocks
+    text = " ".join("".join(span.text for span in block.spans) for block in blocks if isinstance(block, Prose))
+    assert "Ended after 18 steps, by evaluate.patience." in text
+    assert "Exported are the values after step 12, the best on validation tasks." in text
+    without = parts(run_folder(tmp_path))["result"].blocks
+    assert len(without) == len(blocks) - 2
+
+
 def test_a_run_that_has_not_begun_or_failed_has_a_page(tmp_path: Path) -> None:
     begun = write_run_report(run_folder(tmp_path / "begun", [], status="running", host={}, timing={}, forecast={}))
     page = begun.read_text("utf-8")

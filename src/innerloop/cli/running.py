@@ -131,7 +131,8 @@ def _train(
     said |= {"output_dir": str(folder), "measured": manifest["host"].get("measured")}
     taken = beside(manifest) if said["measured"] else []  # else it was too short for a forecast
     said |= {key: manifest[key] for key in ("validation", "stopped_after", "stopped_by") if key in manifest}
-    return said, "\n".join([*taken, *how_it_ended(manifest), f"wrote {folder}: {_contents(folder)}"])
+    wrote, next_ = f"wrote {folder}: {_contents(folder)}", f"next  innerloop report {folder}"
+    return said, "\n".join([*taken, *how_it_ended(manifest), wrote, next_])
 
 
 def check(config: Config, set_: Sets = [], json_: Json = False) -> None:  # noqa: B006

@@ -3,7 +3,7 @@
 Legend: S = outer steps, N = nats per scored token.
 
 losses       training, support and validation losses against the outer step
-adapting     what adapting gains on the support, and the gap that is left to the query examples
+gains        what adapting gains on the support, and the gap that is left to the query examples
 course       all losses in one figure
 answered     exact answers on the validation tasks
 running      the mean of a series over its last steps
@@ -47,7 +47,7 @@ def losses(steps: Sequence[StepLine], evaluations: Sequence[EvalLine] = ()) -> F
     return _drawn(canvas, "losses", title, caption, alt)
 
 
-def adapting(steps: Sequence[StepLine]) -> Figure | None:
+def gains(steps: Sequence[StepLine]) -> Figure | None:
     """None for a method without an inner loop."""
     known = [s for s in steps if s.support_loss_first is not None and s.support_loss_last is not None]
     if not known:

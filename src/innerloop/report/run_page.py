@@ -45,7 +45,7 @@ def write_run_report(folder: Path) -> Path:
     require_report()
     run = read_run(folder)
     with style():
-        figures = [figures_run.losses(run.steps, run.evaluations), figures_run.adapting(run.steps)]
+        figures = [figures_run.losses(run.steps, run.evaluations), figures_run.gains(run.steps)]
         figures.append(figures_run.answered(run.evaluations))
     parts = run_sections(run, [figure for figure in figures if figure])
     head = Masthead(run.name, "run", facts(run), arms=[run.manifest.plan.method])
@@ -66,7 +66,7 @@ def run_sections(run: RunRecord, figures: Sequence[Figure]) -> list[PageSection]
     ended = [say(reason, style="warning")] if run.manifest.reason else []
     warnings = [say(warning, style="warning") for warning in run.manifest.plan.warnings]
     parts = [
-        PageSection("result", "Does it learn?", [*ended, *first, *sentences(run)], folded=False),
+        PageSection("result", "Does it learn?", [*ended, *first, *sentences(run), *_ended(run)], folded=False),
         PageSection("adapting", "Adapting to a task", [*rest], folded=False),
         PageSection("scores", "On tasks that it held out", _scores(run), folded=False),
         PageSection("answers", "What was answered", _answers(run), folded=False),
@@ -83,6 +83,20 @@ def run_sections(run: RunRecord, figures: Sequence[Figure]) -> list[PageSection]
 def sentences(run: RunRecord) -> list[Prose]:
     found = [_what(run), _held_out(run), _learns(run), _adapts(run.steps), _took(run)]
     return [sentence for sentence in found if sentence]
+
+
+def _ended(run: RunRecord) -> list[Prose]:
+    """Why before its last step, and with which values."""
+    said, found = run.manifest, list[Prose]()
+    if said.stopped_after is not None:
+        found.append(
+            say(Span("Ended", "strong"), f" after {said.stopped_after} steps, by {said.stopped_by}.", style="item")
+        )
+    if said.validation:
+        which = ", the best on validation tasks" if said.validation.exported == "best" else ""
+        what = f" are the values after step {said.validation.exported_step}{which}."
+        found.append(say(Span("Exported", "strong"), what, style="item"))
+    return found
 
 
 def _what(run: RunRecord) -> Prose:

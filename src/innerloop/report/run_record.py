@@ -67,7 +67,14 @@ class _Model(Record):
     name: str
 
 
+class _Chosen(Record):
+    exported: str = ""
+    exported_step: int
+
+
 class RunManifest(Record):
+    """validation: which values were exported, where validation tasks were evaluated."""
+
     status: str
     reason: str = ""
     config: dict[str, Any]
@@ -78,6 +85,8 @@ class RunManifest(Record):
     host: _Host = _Host()
     timing: _Timing = _Timing()
     tokens: Number = None
+    validation: _Chosen | None = None
+    stopped_after: int | None = None
     stopped_by: str = ""
 
 
