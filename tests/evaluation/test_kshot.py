@@ -1,5 +1,6 @@
 """k-shot scores are those of a plain loop over examples, and the adaptation with the best of them is chosen."""
 
+import weakref
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -134,6 +135,22 @@ def test_smaller_forwards_give_the_same(session: Session, space: ParameterSpace)
         return nats_of(found)
 
     assert nats(1) == pytest.approx(nats(None), rel=1e-4)
+
+
+def test_the_values_of_some_tasks_are_gone_before_those_of_the_next_are_made(
+    session: Session, space: ParameterSpace
+) -> None:
+    """Of all parameters, each is as large as the model."""
+    tasks, seen = session.train, dict[str, "weakref.ref[Tensor]"]()
+
+    def look(taken: int, values: TensorSet, chunk: Chunk) -> None:
+        (name,) = (task.task.name for task in chunk.tasks)
+        assert all(ref() is None for other, ref in seen.items() if other != name)
+        seen[name] = weakref.ref(next(iter(values.values())))
+        assert seen[name]() is not None
+
+    adapt(space, INNER, supports_of(tasks), tasks, look=look, tokens=1)
+    assert len(seen) == len(tasks) > 1
 
 
 def test_more_steps_than_the_inner_loop_has_are_taken_and_no_others(session: Session, space: ParameterSpace) -> None:

@@ -234,6 +234,28 @@ def test_a_step_takes_its_operations_at_the_devices_rate(predict: Predict) -> No
     assert "time     unknown: no rate is known for bfloat16 on this machine's CPU" in unknown.lines()
 
 
+def test_evaluations_take_their_time_and_their_part_of_a_checkpoint(predict: Predict) -> None:
+    changes = {"model.dtype": "bfloat16", "outer.steps": 9, "tasks.validation": ["ada"]}
+    without, found, last = (
+        predict(device=H200, **changes, **more)
+        for more in ({}, {"evaluate.every": 4}, {"evaluate.every": 4, "evaluate.export": "last"})
+    )
+    assert found.config.evaluate is not None
+    times, steps, support, test = 4, 2, 3, 2
+    tokens = times * (steps * support + test / 3) * found.workload.tokens_per_example
+    assert found.workload.evaluation_tokens == pytest.approx(tokens)
+    assert without.total_seconds is not None
+    assert found.total_seconds is not None
+    assert found.evaluation_seconds == pytest.approx(found.total_seconds - without.total_seconds)
+    assert found.seconds is not None
+    assert found.evaluation_seconds == pytest.approx(found.seconds * tokens / found.workload.tokens_per_step)
+    assert any("9 steps and 4 evaluations (about" in line for line in found.lines())
+    assert without.evaluation_seconds == 0
+    assert not any("evaluations" in line for line in without.lines())
+    assert found.checkpoint_bytes - without.checkpoint_bytes == 4 * found.workload.trained
+    assert last.checkpoint_bytes == without.checkpoint_bytes
+
+
 def test_gpus_share_the_tasks_of_a_step(predict: Predict) -> None:
     changes = {"outer.tasks_per_step": 3, "memory.tasks_per_forward": 3}
     one, two = (predict(device=H200, gpus=gpus, **changes) for gpus in (1, 2))

@@ -13,6 +13,7 @@ get, nested        from a tree to a dotted key's value, and from dotted keys to 
 docs/config.md has a line for each key.
 """
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date
 from pathlib import Path
@@ -305,6 +306,10 @@ class EvaluateSection(Section):
     metric: Literal["nats", "exact"] = _key("nats", means="nats or exact")
     patience: int | None = _count(None, means="whole number above 0, or null")
     export: Literal["best", "last"] = _key("best", means="best or last")
+
+    def times(self, steps: int) -> int:
+        """Evaluations of a run of so many steps: of its start, and up to its last one."""
+        return 1 + math.ceil(steps / self.every)
 
 
 class RunConfig(Section):

@@ -152,6 +152,7 @@ def adapt(
 
         reached = adapted(space, inner, chunk, tokens=tokens, before_step=before_step)
         look(taken, reached.values, chunk)
+        del reached  # before the next chunk's values are made: of all parameters each is as large as the model
 
 
 def adapt_and_score(

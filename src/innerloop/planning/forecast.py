@@ -61,9 +61,15 @@ class Forecast:
 
     @property
     def total_seconds(self) -> float | None:
-        """All steps of all adapters; adapters of a one-task method are shared out over the GPUs."""
+        """All steps of all adapters, and evaluations; adapters of a one-task method are shared out over the GPUs."""
         turns = math.ceil(self.workload.adapters / self.gpus)
-        return self.seconds and self.seconds * self.config.outer.steps * turns
+        return self.seconds and self.seconds * self.config.outer.steps * turns + (self.evaluation_seconds or 0)
+
+    @property
+    def evaluation_seconds(self) -> float | None:
+        """Of the validation tasks during training, roughly: their tokens at the pace of a step's."""
+        rate, work = self.device.rate(self.config.model.dtype), self.workload
+        return rate and self.flops / work.tokens_per_step * work.evaluation_tokens / rate.flops
 
     @property
     def disk(self) -> dict[str, int]:
@@ -82,13 +88,15 @@ class Forecast:
 
     @property
     def checkpoint_bytes(self) -> int:
-        """Of the shared values, their average, the outer optimizer's moments and learned rates, as they are kept."""
+        """Of the values, their average, the best of them, the optimizer's moments and learned rates, as they lie."""
         values, moment = (2, 1) if self.config.memory.lean else (4, 4)
         moments = 2 * moment if self.config.outer.optimizer.name == "adamw" else 0
         average = 4 if self.config.outer.ema else 0
         inner = self.config.method.inner
         rates = 12 if inner and inner.learned_rates == "entry" else 0  # of each tensor, or step, there are few
-        return self.workload.trained * (values + moments + average + rates)
+        evaluate = self.config.evaluate
+        best = (average or values) + rates // 3 if evaluate and evaluate.export == "best" else 0
+        return self.workload.trained * (values + moments + average + rates + best)
 
     def facts(self) -> dict[str, Any]:
         """For programs: bytes, seconds and operations as plain numbers."""
@@ -117,6 +125,7 @@ class Forecast:
             "rate": rate and rate._asdict(),
             "seconds_per_step": self.seconds,
             "seconds": self.total_seconds,
+            "evaluation_seconds": self.evaluation_seconds,
             "disk_bytes": self.disk,
         }
 
@@ -164,6 +173,9 @@ class Forecast:
             return [f"time     unknown: no rate is known for {self.config.model.dtype} on {self.device.title}", compute]
         adapters = self.workload.adapters
         many = f"{steps:,} steps" if adapters == 1 else f"{adapters} adapters of {steps:,} steps each"
+        if self.config.evaluate and self.evaluation_seconds:
+            times = self.config.evaluate.times(steps)
+            many += f" and {times} evaluations (about {duration(self.evaluation_seconds)} of it)"
         return [
             f"time     {duration(self.total_seconds)} for {many}, {duration(self.seconds)} per step",
             f"compute  {significant(self.flops / 1e12)} TFLOP per step, at {significant(rate.flops / 1e12)} TFLOP/s: "

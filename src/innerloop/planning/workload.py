@@ -21,6 +21,7 @@ from innerloop.data.tasks import TaskBatch
 from innerloop.engine.dtypes import with_dtype
 from innerloop.engine.forwards import evenly, tasks_that_fit
 from innerloop.engine.groundwork import Groundwork, groundwork
+from innerloop.engine.parts import own_adaptation
 from innerloop.engine.schedules import joint_steps, rule_at
 from innerloop.engine.session import Session, prepare
 from innerloop.engine.sources import examples_a_round
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
 STEPS_LOOKED_AT = 256
+OF_A_GRADIENT = 3  # a forward pass alone is this part of one with its backward pass
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,17 @@ class Workload:
         """The mean: what the trunk cache keeps of each."""
         batches = [batch for step in self.steps for batch in step.batches]
         return sum(batch.token_count for batch in batches) / sum(batch.tokens[..., 0].numel() for batch in batches)
+
+    @property
+    def evaluation_tokens(self) -> float:
+        """Of all evaluations during training, roughly: as many as would take as long with their gradient."""
+        config, asked = self.session.config, self.session.config.evaluate
+        if asked is None:
+            return 0
+        inner = own_adaptation(config)
+        adapting = inner.steps * min(asked.k, inner.batch_size or asked.k)
+        examples = len(self.session.validation) * (adapting + config.tasks.test / OF_A_GRADIENT)
+        return asked.times(config.outer.steps) * examples * self.tokens_per_example
 
     @property
     def cached_examples(self) -> int:

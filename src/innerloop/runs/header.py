@@ -4,7 +4,6 @@ Header      what a run is going to do: printed, and written to the manifest
 header_of   session -> Header
 """
 
-import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -164,7 +163,7 @@ def validation_in_words(config: RunConfig, tasks: int) -> str | None:
     asked = config.evaluate
     if asked is None:
         return None
-    times = 1 + math.ceil(config.outer.steps / asked.every)
+    times = asked.times(config.outer.steps)
     some = "1 validation task" if tasks == 1 else f"{tasks} validation tasks"
     by = "exact answers, then nats" if asked.metric == "exact" else "nats"
     patience = f"; ends after {asked.patience} evaluations without a better one" if asked.patience else ""

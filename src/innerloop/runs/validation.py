@@ -57,7 +57,8 @@ class Validation:
         self.inner = own_adaptation(config)
         self.support = [draw_support(task, settings.k, seed=config.seed) for task in self.tasks]
         ((_, batches),) = session.streams()
-        self.tokens = min(tokens_per_forward(session.device), _largest(batches[0], session.tasks_per_forward(batches)))
+        largest = _largest(batches.largest, session.tasks_per_forward(batches))
+        self.tokens = min(tokens_per_forward(session.device), largest)
         self.history = list(history)
         self.kept, self.kept_of = TensorSet(), -1
         for place, value in (tensors or {}).items():
