@@ -153,6 +153,9 @@ def _validated(axes: "Axes", evaluations: Sequence[EvalLine]) -> None:
 
 
 def _finish(axes: "Axes", title: str) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_title(title)
     axes.set_xlabel("outer steps")
     axes.xaxis.set_major_formatter(lambda value, _: short(value))
