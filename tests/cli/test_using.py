@@ -12,7 +12,9 @@ from helpers import same
 from innerloop.data.tasks import Example
 from innerloop.runs.reloading import load_run
 from record_files import write
-from small_runs import SUPPORT, Cli, Runs, World, config_file, files_of, tensors_of
+from small_runs import SUPPORT, Cli, Runs, World, config_file, files_of, records, tensors_of
+
+TEN, FORTY = records("eve")[:6], records("eve")[6:]
 
 
 @pytest.fixture
@@ -35,11 +37,14 @@ def test_adapt_answers_and_writes_an_adapter(cli: Cli, trained: Path, examples: 
     argv = ["adapt", trained, examples, "--prompt", "eve 0:", "--prompt", "x", "--output", output]
     said = cli(*argv)
     assert said.code == 0
-    first, second, *answers, last = said.out.splitlines()
-    assert first == "adapted in 2 steps of sgd, lr 0.3"
+    predicted, first, second, *answers, wrote = said.out.split("\n\n")[0].splitlines()
+    assert predicted.startswith("predicted ")
+    assert first.startswith("adapted in 2 steps of sgd, lr 0.3: ")
     assert second.startswith("support loss ")
     assert [line.partition(" -> ")[0] for line in answers] == ["'eve 0:'", "'x'"]
-    assert last == f"wrote {output}"
+    assert wrote == f"wrote {output}"
+    assert "each of 3 examples after the others" in said.out
+    assert said.out.splitlines()[-1].startswith("took ")
     assert not same(tensors_of(output), tensors_of(trained / "adapter"))
     as_json = json.loads(cli(*argv, "--json").out)
     assert list(as_json["answers"]) == ["eve 0:", "x"]
@@ -47,7 +52,42 @@ def test_adapt_answers_and_writes_an_adapter(cli: Cli, trained: Path, examples: 
     assert len(as_json["support_loss"]) == as_json["steps"] + 1 == 3
     assert as_json["support_loss"] == sorted(as_json["support_loss"], reverse=True)
     assert as_json["output"] == str(output)
+    assert as_json["leave_one_out"]["folds"] == 3
+    assert as_json["predicted"].keys() == as_json["took"].keys() == {"seconds", "memory_bytes"}
     assert files_of(trained) == before
+
+
+def test_adapt_judges_on_test_examples_and_never_speaks_of_a_method(cli: Cli, trained: Path, tmp_path: Path) -> None:
+    ten, forty = (write(tmp_path / name, *rows) for name, rows in (("ten.jsonl", TEN), ("forty.jsonl", FORTY)))
+    said = cli("adapt", trained, ten, "--test", forty)
+    assert said.code == 0
+    for name in ("base", "in context", "fresh LoRA", "this run"):
+        assert f"\n{name}" in said.out
+    assert "they say nothing of a method" in said.out.replace("\n", " ")
+    assert "leave-one-out" not in said.out
+    plain = cli("adapt", trained, ten, "--no-judge", "--steps", "5", "--lr", "0.1")
+    assert "adapted in 5 steps of sgd, lr 0.1" in plain.out
+    assert "fresh LoRA" not in plain.out
+    for refused in (ten, tmp_path / "gone.jsonl"):
+        assert cli("adapt", trained, ten, "--test", refused, "--output", tmp_path / "adapted").code == 2
+    assert not (tmp_path / "adapted").exists()
+
+
+def test_adapt_takes_a_folder_whole_or_not_at_all(cli: Cli, trained: Path, tmp_path: Path) -> None:
+    new, output = tmp_path / "new", tmp_path / "adapters"
+    new.mkdir()
+    for name in ("eve", "fay"):
+        write(new / f"{name}.jsonl", *records(name)[:4])
+    bad = write(new / "bad.jsonl", {"prompt": "p"})
+    said = cli("adapt", trained, new, "--output", output)
+    assert (said.code, output.exists(), "bad.jsonl" in said.err) == (2, False, True)
+    bad.unlink()
+    said = cli("adapt", trained, new, "--output", output, "--steps", "auto", "--json")
+    facts = json.loads(said.out)
+    assert facts["tasks"].keys() == {"eve", "fay"}
+    assert sorted(path.name for path in output.iterdir()) == ["eve", "fay"]
+    assert not same(tensors_of(output / "eve"), tensors_of(output / "fay"))
+    assert facts["choosing"]["forwards"]
 
 
 def test_adapt_reads_prompts_and_columns_as_the_run_did(cli: Cli, world: World, tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ def test_each_example_is_left_out_once_with_all_of_its_prompt(pairs: list[tuple[
     examples = [Example(f"p{prompt}", f"a{answer}") for prompt, answer in pairs]
     task, prompts = encoded(examples), {prompt for prompt, _ in pairs}
     found = folds(task)
-    assert bool(found) == (len(prompts) > 1) == (fold_fault(task) is None)
+    assert bool(found) == (len(prompts) > 1) == (fold_fault(task.task) is None)
     if not found:
         return
     assert len(found) == min(len(prompts), MOST_FOLDS)

@@ -1,109 +1,78 @@
 """The verbs of what a run learned: adapt it, score it, export it."""
 
-import json
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from innerloop.cli.common import CHECK_FAILED, Json, Run, columns_of, resumable, say, uncollected
 from innerloop.errors import Faults
 from innerloop.loading.models import DTYPES
-from innerloop.progress import Busy, busy
-
-if TYPE_CHECKING:
-    from innerloop.comparison.judging import SideBySide
-    from innerloop.runs.learned import Learned
+from innerloop.progress import busy
 
 
 def adapt(
     run: Run,
-    examples: Annotated[Path, typer.Argument(help="The new task's examples: JSONL, CSV, Parquet or JSON.")],
-    output: Annotated[Path | None, typer.Option(help="Where the adapted adapter or model goes.")] = None,
+    examples: Annotated[
+        Path,
+        typer.Argument(help="The new task's examples: JSONL, CSV, Parquet or JSON; or a folder with a file per task."),
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option(help="Where the adapted adapter or model goes; of a folder's tasks, into OUTPUT/TASK."),
+    ] = None,
     prompt: Annotated[
         list[str], typer.Option(help="A prompt to answer: text, or a JSON list of messages. Repeatable.")
     ] = [],  # noqa: B006
     test: Annotated[
         Path | None,
-        typer.Option(help="Test examples: score it beside the base model, in-context examples and a fresh LoRA."),
+        typer.Option(help="Test examples, or a folder of them by task, to judge on; by default the examples left out."),
     ] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Inner steps; by default the run's own number.")] = None,
+    judge: Annotated[
+        bool | None,
+        typer.Option(
+            "--judge/--no-judge",
+            help="Score it beside the base model, in-context examples and a fresh LoRA; by default where there are two "
+            "examples or more.",
+        ),
+    ] = None,
+    steps: Annotated[
+        str | None,
+        typer.Option(
+            help="Inner steps, or auto: as many as do best on left-out examples; by default the run's number."
+        ),
+    ] = None,
+    lr: Annotated[float | None, typer.Option(help="The inner learning rate; by default the run's.")] = None,
+    tuned: Annotated[
+        bool,
+        typer.Option("--tuned", help="The rate and steps that `innerloop eval` chose on the run's validation tasks."),
+    ] = False,
     column: Annotated[
         list[str], typer.Option(help="Our field's name for a column: --column question=Question; by default the run's.")
     ] = [],  # noqa: B006
     base: Annotated[str | None, typer.Option(help="Where the run's base model is now, if it was moved.")] = None,
     json_: Json = False,
 ) -> None:
-    """Adapt a run's initialization to a new task."""
+    """Adapt a run's initialization to a new task, or to each task of a folder, and say what that was worth."""
     with busy(f"reading {run}") as now, uncollected():
-        from innerloop.artifacts.export import check_place
-        from innerloop.artifacts.finished import finished
+        from innerloop.comparison.adapt_arguments import AdaptArguments, check_arguments
+        from innerloop.comparison.adapting import adapt_to
+        from innerloop.comparison.expected import predicted, speed_of, work_of
+        from innerloop.comparison.new_tasks import encoded_tasks
         from innerloop.runs.reloading import load_run
 
-        columns = columns_of(column)
-        faults = Faults()
-        for given in (examples, test):
-            if given and not given.exists():
-                faults.add("there is no such file", str(given))
-        with faults.collecting():
-            finished(run)
-        if output:
-            with faults.collecting():
-                check_place(output)
-        faults.raise_if_any()
+        how = {"steps": steps, "lr": lr, "tuned": tuned, "judge": judge, "columns": columns_of(column)}
+        new, wanted, uses, judging = check_arguments(AdaptArguments(run, examples, test, output, tuple(prompt), **how))
         now.say("loading the model")
         learned = load_run(run, base=base)
-        now.say("adapting")
-        adapted = learned.adapt(examples, steps=steps, columns=columns)
-        answers = adapted.generate([_prompt(text) for text in prompt])
-        judged = _judged(learned, examples, test, steps, columns, now) if test else None  # may refuse the test file
-        if output:
-            adapted.save_pretrained(output)
-        nats, exact = adapted.score(examples, columns=columns)
-        losses = [*adapted.losses, adapted.loss(examples, columns=columns)]
-    inner = learned.inner
-    said = {
-        "steps": len(adapted.losses),
-        "optimizer": type(inner.optimizer).__name__.lower(),
-        "lr": inner.optimizer.lr,
-        "support_loss": losses,
-        "support_nats": nats,
-        "support_exact": exact,
-        "answers": dict(zip(prompt, answers, strict=True)),
-        "output": str(output) if output else None,
-        **({"test": judged.facts()} if judged else {}),
-    }
-    lines = [
-        f"adapted in {said['steps']} steps of {said['optimizer']}, lr {inner.optimizer.lr}",
-        f"support loss {losses[0]:.3f} -> {losses[-1]:.3f} nats per scored token; "
-        f"{nats:.3f} per token of an answer, {exact:.0%} of its answers exact",
-        *(f"{asked!r} -> {answer!r}" for asked, answer in zip(prompt, answers, strict=True)),
-        *([f"wrote {output}"] if output else []),
-        *(["", *judged.lines()] if judged else []),
-    ]
-    say(said, "\n".join(lines), as_json=json_)
-
-
-def _judged(
-    learned: "Learned", examples: Path, test: Path, steps: int | None, columns: dict[str, str] | None, now: Busy
-) -> "SideBySide":
-    from innerloop.comparison.judging import judge
-
-    now.say("judging it on the test examples")
-    inner = learned.inner if steps is None else replace(learned.inner, steps=steps)
-    return judge(learned, examples, test, inner=inner, columns=columns)
-
-
-def _prompt(text: str) -> Any:
-    """A JSON list of messages is a conversation; anything else is the text itself."""
-    if not text.lstrip().startswith("["):
-        return text
-    try:
-        found = json.loads(text)
-    except (ValueError, RecursionError):
-        return text
-    return found if isinstance(found, list) and found and all(isinstance(turn, dict) for turn in found) else text
+        tasks = encoded_tasks(learned, new.tasks)
+        speed = speed_of(learned)
+        expected = predicted(work_of(learned, tasks, wanted, judging=judging), speed)
+        if not json_:
+            now.print(*new.notes, f"predicted {expected.said}; {speed.source}")
+        adapted = adapt_to(learned, tasks, wanted, uses, judging=judging, say=now.say)
+    facts = {**adapted.facts(), "notes": new.notes, "predicted": expected.facts(), "took": adapted.took.facts()}
+    say(facts, "\n".join([*adapted.lines(), f"took {adapted.took.said}"]), as_json=json_)
 
 
 def evaluate(

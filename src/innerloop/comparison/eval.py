@@ -1,6 +1,7 @@
 """A comparison of one run: `innerloop eval`.
 
 protocol_of   what is measured of a finished run
+tuned_by_eval what that chose of rate and steps, for each k
 to_score      the tasks that are going to be scored, checked
 evaluate      all of it, in a folder of the run's that is as a comparison leaves it
 """
@@ -11,11 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from innerloop.artifacts.finished import finished
+from innerloop.artifacts.finished import Finished, finished
 from innerloop.comparison.cells import RESULT, identity
 from innerloop.comparison.matrix import PLAN, Cell
 from innerloop.comparison.planned import protocol_facts
-from innerloop.comparison.scores import score_pieces, tuned
+from innerloop.comparison.scores import noted, score_pieces, tuned
 from innerloop.config.loading import RunConfig
 from innerloop.engine.groundwork import Groundwork, Say, groundwork
 from innerloop.engine.inspection import warn_of_more
@@ -25,6 +26,7 @@ from innerloop.evaluation.generation import cap_fault
 from innerloop.evaluation.in_context import prompt_faults
 from innerloop.evaluation.protocol import Initialization, Piece, Protocol, adaptations, measure, pieces
 from innerloop.files import write_json
+from innerloop.learning.inner_loop import InnerLoop
 from innerloop.loading.architecture import positions_of
 from innerloop.loading.models import LoadedModel
 from innerloop.results.names import OWN_BUDGET, How
@@ -111,6 +113,19 @@ def evaluate(learned: Learned, protocol: Protocol, say: Say, *, ground: Groundwo
     results.write(folder / RESULTS)
     learned.write_card()  # it says the scores
     return Evaluated(folder, results)
+
+
+def tuned_by_eval(run: Finished) -> dict[int, InnerLoop]:
+    """k -> the inner loop that the run's validation tasks chose. Raises UserError where none did."""
+    notes = sorted((run.folder / "eval").glob("*/cells/*/tuned.json"))
+    found = {k: inner for note in notes for k, inner in noted(note).items()}
+    if found:
+        return found
+    if run.config.tasks.validation:
+        right = shlex.join(["innerloop", "eval", str(run.folder)]) + ", which chooses them on its validation tasks"
+    else:
+        right = "--lr and --steps; or a run with tasks.validation, since those tasks choose"
+    raise UserError(Fault("nothing was tuned of this run", "--tuned", str(run.folder), right))
 
 
 def _command(folder: Path, protocol: Protocol) -> str:

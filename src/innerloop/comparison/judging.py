@@ -1,190 +1,208 @@
-"""Will it work for mine? One new task's adapters side by side, on test examples of its own.
+"""Will it work for mine? New tasks' adapters side by side, on test examples, or on each example when it is left out.
 
-judge       a run, a task's support and test examples -> SideBySide
-SideBySide  an Arm each: the base, the base with the support in its prompt, a fresh LoRA, and the run's own start
-Arm         nats and correctness of each test example, and what it wrote
+Legend: T = tasks, K = inner steps.
 
-Intervals are over the test examples: they speak of these adapters on examples like these, never of a method, for which
-several tasks and training seeds would be needed.
+judge          encoded tasks -> a SideBySide each: every arm adapts and is scored alike
+each_adapted   tasks, each with an inner loop of its own -> adapted values, as many tasks per forward as fit
+Together       tasks that were adapted in one forward
+Measured       what one task's values scored on its test examples
+measured_part  the same of every task of a forward
+parts_of       what a task is judged on: itself, or its folds
 """
 
-import math
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import chain, groupby
+from typing import NamedTuple
 
-import numpy as np
-from scipy import stats
+import torch
 from torch import Tensor
 
-from innerloop.data.encoder import Examples
+from innerloop.comparison.side_by_side import OURS, Arm, SideBySide
 from innerloop.data.encoding import EncodedTask
-from innerloop.data.tasks import Task
-from innerloop.data.verifiers import verifier_of
+from innerloop.engine.groundwork import Say
 from innerloop.engine.parts import make_space
-from innerloop.engine.sources import encoder_of
-from innerloop.errors import Fault, UserError
+from innerloop.errors import UserError
+from innerloop.evaluation.cross_validation import folds
 from innerloop.evaluation.generation import allowance, answers
 from innerloop.evaluation.in_context import in_context_task, too_long
-from innerloop.evaluation.kshot import Chunk, adapted, score
+from innerloop.evaluation.kshot import adapted, chunks, score
 from innerloop.evaluation.scoring import verified
-from innerloop.learning.inner_loop import InnerLoop
+from innerloop.learning.inner_loop import InnerLoop, Reached
 from innerloop.loading.architecture import positions_of
 from innerloop.numerics.rounding import seeded
-from innerloop.numerics.tensors import per_task
-from innerloop.results.statistics import LEVEL
+from innerloop.numerics.tensors import TensorSet, per_task
 from innerloop.runs.learned import Learned
 from innerloop.spaces.space import ParameterSpace
 
-OURS = "this run"
-SAMPLES = 3  # answers shown of each arm
-
-Bound = tuple[float, float, float]  # a mean and its interval
+# A space, tasks -> the inner loop of each: the run's own, or with a number of steps that its examples choose.
+Loops = Callable[[ParameterSpace, Sequence[EncodedTask]], list[InnerLoop]]
 
 
-@dataclass(frozen=True)
-class Arm:
-    """nats, correct, written: of each test example; seconds: to adapt, or to read the examples in the prompt."""
+class Together(NamedTuple):
+    """places: of the tasks in what was given; values (T, ...); losses (K, T) before each step; seconds: of a task."""
 
-    name: str
+    places: list[int]
+    tasks: list[EncodedTask]
+    values: TensorSet
+    losses: Tensor
+    seconds: float
+
+
+class Measured(NamedTuple):
+    """nats, correct, written: of each test example; steps, seconds: of the adaptation."""
+
     nats: tuple[float, ...]
     correct: tuple[float, ...]
     written: tuple[str, ...]
-    seconds: float
-
-    @property
-    def right(self) -> Bound:
-        """Share of right answers: Wilson's interval."""
-        count, tests = round(sum(self.correct)), len(self.correct)
-        found = stats.binomtest(count, tests).proportion_ci(1 - LEVEL, method="wilson")
-        return count / tests, float(found.low), float(found.high)
+    steps: int = 0
+    seconds: float = 0.0
 
 
-@dataclass(frozen=True)
-class SideBySide:
-    """k: support examples; prompts, references: of the test examples; left_out: arms that could not be, and why."""
+def each_adapted(
+    space: ParameterSpace, loops: Sequence[InnerLoop], tasks: Sequence[EncodedTask], *, seed: int
+) -> Iterator[Together]:
+    """Every task adapted to its pool from the shared values, in order of steps and sizes: alike ones go together.
 
-    k: int
-    arms: tuple[Arm, ...]
-    prompts: tuple[str, ...]
-    references: tuple[str, ...]
-    left_out: Mapping[str, str]
+    What each reaches is what it would alone, up to the order of float additions.
+    """
 
-    def facts(self) -> dict[str, Any]:
-        """For programs."""
-        ours = self.arms[-1]
-        return {
-            "k": self.k,
-            "tests": len(self.prompts),
-            "arms": {
-                arm.name: {
-                    "accuracy": arm.right,
-                    "nats": mean_interval(arm.nats),
-                    "nats_against_this_run": None if arm is ours else difference(arm, ours),
-                    "seconds": arm.seconds,
-                    "answers": arm.written,
-                }
-                for arm in self.arms
-            },
-            "left_out": dict(self.left_out),
-        }
+    def size(place: int) -> tuple[int, float, int, int]:
+        return loops[place].steps, loops[place].optimizer.lr, len(tasks[place].pool), len(tasks[place].test)
 
-    def lines(self) -> list[str]:
-        """For people: the table, then some answers."""
-        ours = self.arms[-1]
-        header = f"{'':<12}{'right':<24}{'nats per token':<24}{f'nats more than {OURS}':<28}seconds"
-        rows = [f"{len(self.prompts)} test examples after {self.k} of the task", header]
-        for arm in self.arms:
-            against = "" if arm is ours else _shown(difference(arm, ours), "+.2f")
-            columns = f"{_shown(arm.right, '.0%'):<24}{_shown(mean_interval(arm.nats), '.2f'):<24}{against:<28}"
-            rows.append(f"{arm.name:<12}{columns}{arm.seconds:.1f}")
-        rows += [f"{name:<12}left out: {why}" for name, why in self.left_out.items()]
-        rows.append("in brackets: 95 % intervals over test examples, of these adapters; they say nothing of a method")
-        return [*rows, "", *self._samples()]
+    order = sorted(range(len(tasks)), key=size)
+    for _, group in groupby(order, key=lambda place: size(place)[:2]):
+        members, done = list(group), 0
+        loop = loops[members[0]]
+        asked = [tasks[place] for place in members]
+        for chunk in chunks(space, [task.pool if loop.steps else () for task in asked], asked):
+            places = members[done : done + len(chunk.tasks)]
+            done += len(places)
+            started = time.perf_counter()
+            with seeded(seed, "adapt", device=space.device):
+                reached = adapted(space, loop, chunk) if loop.steps else _untouched(space, len(places))
+            seconds = (time.perf_counter() - started) / len(places)
+            yield Together(places, chunk.tasks, reached.values, reached.losses, seconds)
 
-    def _samples(self) -> list[str]:
-        """The last lines of some prompts, with each arm's answer."""
-        lines = list[str]()
-        for place in range(min(SAMPLES, len(self.prompts))):
-            lines.append(f"{_last_line(self.prompts[place])!r}, where {self.references[place]!r} is right")
-            for arm in self.arms:
-                mark = "right" if arm.correct[place] == 1 else "wrong"
-                lines.append(f"    {arm.name:<12}{mark}  {arm.written[place]!r}")
-        return lines
+
+def measured_part(learned: Learned, space: ParameterSpace, part: Together) -> list[Measured]:
+    """Scores of each task's test examples, and its answers to them."""
+    tokenizer, found = learned.model.tokenizer, list[Measured]()
+    scores = score(space, part.values, part.tasks)
+    every = answers(space, part.values, part.tasks, tokenizer=tokenizer, max_new_tokens=None)
+    for task, each, own in zip(part.tasks, scores, every, strict=True):
+        texts = tuple(answer.text for answer in own)
+        found.append(Measured(each.nats, tuple(verified(task.task, texts)), texts, len(part.losses), part.seconds))
+    return found
+
+
+def _untouched(space: ParameterSpace, tasks: int) -> Reached:
+    return Reached(per_task(space.shared, tasks), torch.empty(0, tasks))
+
+
+def parts_of(task: EncodedTask) -> list[EncodedTask]:
+    """A task with test examples is judged on them; one without, on each example when it is left out."""
+    return [task] if task.test else folds(task)
 
 
 def judge(
-    learned: Learned, support: Examples, test: Examples, *, inner: InnerLoop, columns: Mapping[str, str] | None = None
-) -> SideBySide:
-    """Every arm on the same examples; whatever adapts takes the same inner loop, from the run's start or a fresh LoRA.
+    learned: Learned,
+    tasks: Sequence[EncodedTask],
+    loops: Loops,
+    *,
+    ours: Mapping[int, Measured] | None = None,
+    say: Say = lambda stage, done, total: None,
+) -> list[SideBySide]:
+    """Every arm on the same examples; a fresh LoRA takes the inner loop that this run's start takes, or chooses alike.
 
-    Raises UserError for examples that can't be read, and for a test example whose prompt the support has too.
+    ours  of tasks whose test examples were scored with this run's adapters already, by their places
     """
-    encoder, config = encoder_of(learned.config, learned.model.tokenizer), learned.config
-    pool, asked = (encoder.examples(given, columns=columns) for given in (support, test))
-    if both := {example.prompt_key for example in pool} & {example.prompt_key for example in asked}:
-        right = "test examples that ask something else: an answer that was told shows nothing"
-        raise UserError(Fault(f"{len(both)} prompts are among the examples too", "--test", expected=right))
-    verifier = verifier_of(config.tasks.verifier or "exact")
-    (task,) = encoder.tasks([Task("examples", pool=tuple(pool), test=tuple(asked), verifier=verifier)])
-    if not task.pool or not task.test:
-        raise UserError(Fault("every example is too long", "tasks.max_length", encoder.max_length, "longer"))
-    arms, left_out = list[Arm](), dict[str, str]()
-    if config.method.row.space.trains_base:
-        left_out["base"] = "the run holds the model that it trained, and no base beside it"
-        arms.append(_arm("unadapted", learned, learned.space, replace(inner, steps=0), task.behind(())))
-    else:
-        fresh = make_space(config, learned.model.model)
-        still = replace(inner, steps=0)
-        arms.append(_arm("base", learned, fresh, still, in_context_task(task, [], encoder)))
-        prompted = in_context_task(task, task.pool, encoder)
-        positions = positions_of(learned.model.model)
-        if faults := too_long([prompted], len(task.pool), positions=positions, max_new_tokens=allowance(task)):
-            left_out["in context"] = f"{faults[0].problem} ({faults[0].value} tokens, {faults[0].expected})"
-        else:
-            arms.append(_arm("in context", learned, fresh, still, prompted))
-        arms.append(_arm("fresh LoRA", learned, fresh, inner, task.behind(task.pool)))
-    arms.append(_arm(OURS, learned, learned.space, inner, task.behind(task.pool)))
-    references = tuple(example.answer.strip() for example in task.task.test)
-    return SideBySide(
-        len(task.pool), tuple(arms), tuple(example.asks for example in task.task.test), references, left_out
-    )
+    owners = [place for place, task in enumerate(tasks) for _ in parts_of(task)]
+    parts = [part for task in tasks for part in parts_of(task)]
+    contenders, left_out = _contenders(learned, parts, loops)
+    found = dict[str, list[Measured]]()
+    for each in contenders:
+        if each.name == OURS and ours is not None:
+            found[OURS] = [ours[place] for place in owners]
+            continue
+        still = replace(learned.inner, steps=0)
+        chosen = each.loops(each.space, tasks) if each.loops else [still] * len(tasks)
+        found[each.name] = _scored(learned, each, [chosen[place] for place in owners], say)
+    return [_side_by_side(task, place, owners, parts, found, left_out) for place, task in enumerate(tasks)]
 
 
-def mean_interval(values: Sequence[float]) -> Bound:
-    """Student's t over the values; without an end where there is one value."""
-    mean = float(np.mean(values))
-    if len(values) < 2:
-        return mean, -math.inf, math.inf
-    half = float(stats.t.ppf(1 - LEVEL / 2, len(values) - 1) * stats.sem(values))
-    return mean, mean - half, mean + half
+class _Contender(NamedTuple):
+    """loops: None = it adapts nothing."""
+
+    name: str
+    space: ParameterSpace
+    parts: Sequence[EncodedTask]
+    loops: Loops | None
 
 
-def difference(arm: Arm, ours: Arm) -> Bound:
-    """Nats that the arm has more, example by example."""
-    return mean_interval([left - right for left, right in zip(arm.nats, ours.nats, strict=True)])
+def _contenders(
+    learned: Learned, parts: Sequence[EncodedTask], loops: Loops
+) -> tuple[list[_Contender], dict[str, str]]:
+    """The arms in their order, and which can't be, and why."""
+    behind = [part.behind(part.pool) for part in parts]  # of a run that was trained in context
+    ours = _Contender(OURS, learned.space, behind, loops)
+    if learned.config.method.row.space.trains_base:
+        bare = _Contender("unadapted", learned.space, [part.behind(()) for part in parts], None)
+        return [bare, ours], {"base": "the run holds the model that it trained, and no base beside it"}
+    fresh, encoder = make_space(learned.config, learned.model.model), learned.encoder
+    base = _Contender("base", fresh, [in_context_task(part, [], encoder) for part in parts], None)
+    untrained = _Contender("fresh LoRA", fresh, behind, loops)
+    prompted, why = _prompted(learned, parts)
+    if why:
+        return [base, untrained, ours], {"in context": why}
+    return [base, _Contender("in context", fresh, prompted, None), untrained, ours], {}
 
 
-def _arm(name: str, learned: Learned, space: ParameterSpace, inner: InnerLoop, task: EncodedTask) -> Arm:
-    """Adapt, score and answer."""
-    started = time.perf_counter()
-    values: Mapping[str, Tensor] = per_task(space.shared, 1)
-    if inner.steps:
-        with seeded(learned.config.seed, "adapt", device=space.device):
-            values = adapted(space, inner, Chunk([task], [task.pool])).values
-    seconds = time.perf_counter() - started
-    (scores,) = score(space, values, [task])
-    (written,) = answers(space, dict(values), [task], tokenizer=learned.model.tokenizer, max_new_tokens=None)
-    texts = tuple(answer.text for answer in written)
-    return Arm(name, scores.nats, tuple(verified(task.task, texts)), texts, seconds)
+def _prompted(learned: Learned, parts: Sequence[EncodedTask]) -> tuple[list[EncodedTask], str]:
+    """The tests with the pool in their prompts; or why there is no such arm."""
+    try:
+        prompted = [in_context_task(part, part.pool, learned.encoder) for part in parts]
+    except UserError as error:
+        return [], error.faults[0].problem
+    positions = positions_of(learned.model.model)
+    for part, asked in zip(parts, prompted, strict=True):
+        if faults := too_long([asked], len(part.pool), positions=positions, max_new_tokens=allowance(part)):
+            (fault,) = faults
+            return [], f"{fault.problem}: {fault.value} tokens in {fault.where}, and it was made for {positions}"
+    return prompted, ""
 
 
-def _last_line(text: str) -> str:
-    lines = text.strip().splitlines() or [""]
-    return lines[-1][-70:]
+def _scored(learned: Learned, each: _Contender, loops: Sequence[InnerLoop], say: Say) -> list[Measured]:
+    """What each part's values score."""
+    found, stage = dict[int, Measured](), f"judging {each.name}"
+    say(stage, 0, len(each.parts))
+    for part in each_adapted(each.space, loops, each.parts, seed=learned.config.seed):
+        for place, one in zip(part.places, measured_part(learned, each.space, part), strict=True):
+            found[place] = one
+        say(stage, len(found), len(each.parts))
+    return [found[place] for place in range(len(each.parts))]
 
 
-def _shown(bound: Bound, form: str) -> str:
-    mean, low, high = (format(each, form) for each in bound)
-    return f"{mean} ({low} to {high})"
+def _side_by_side(
+    task: EncodedTask,
+    place: int,
+    owners: Sequence[int],
+    parts: Sequence[EncodedTask],
+    found: Mapping[str, Sequence[Measured]],
+    left_out: Mapping[str, str],
+) -> SideBySide:
+    """The task's own parts of every arm, one behind the other."""
+    own = [part for part, owner in enumerate(owners) if owner == place]
+    arms = list[Arm]()
+    for name, every in found.items():
+        mine = [every[part] for part in own]
+        nats, correct = (
+            tuple(chain(*numbers)) for numbers in zip(*((each.nats, each.correct) for each in mine), strict=True)
+        )
+        written = tuple(chain(*(each.written for each in mine)))
+        seconds = sum(each.seconds for each in mine) / len(mine)
+        arms.append(Arm(name, nats, correct, written, seconds, mine[0].steps))
+    tests = [example for part in own for example in parts[part].task.test]
+    prompts, references = tuple(example.asks for example in tests), tuple(example.answer.strip() for example in tests)
+    return SideBySide(len(task.pool), tuple(arms), prompts, references, left_out, 0 if task.test else len(own))

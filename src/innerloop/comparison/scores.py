@@ -1,7 +1,7 @@
 """Scores of an initialization, saved piece by piece: a piece with a file is not measured again.
 
 score_pieces   every piece that has no file yet
-tuned          what validation tasks chose, for each k
+tuned, noted   what validation tasks chose, for each k; the same from the file that says it
 forgotten      how far the adapted models are from the base on other text
 """
 
@@ -13,6 +13,7 @@ from typing import Any
 
 from innerloop.data.encoding import EncodedTask
 from innerloop.engine.groundwork import Say
+from innerloop.errors import Fault, UserError
 from innerloop.evaluation.forgetting import continuations, forgetting, shipped_prompts
 from innerloop.evaluation.kshot import Chunk, adapt, draw_support
 from innerloop.evaluation.protocol import TUNED_WITH, Initialization, Piece, Protocol, tune
@@ -43,10 +44,19 @@ def tuned(
         stage = "choosing lr and steps"
         chosen = tune(space, protocol, validation, lambda done, total: say(stage, done, total))
         write_json(note, {str(k): {"steps": inner.steps, "lr": inner.optimizer.lr} for k, inner in chosen.items()})
-    return {
-        int(k): InnerLoop(steps=said["steps"], optimizer=replace(TUNED_WITH, lr=said["lr"]))
-        for k, said in json.loads(note.read_text()).items()
-    }
+    return noted(note)
+
+
+def noted(note: Path) -> dict[int, InnerLoop]:
+    """What was chosen for each k, from the file that says it. Raises UserError for a file that nothing here wrote."""
+    try:
+        return {
+            int(k): InnerLoop(steps=int(said["steps"]), optimizer=replace(TUNED_WITH, lr=float(said["lr"])))
+            for k, said in json.loads(note.read_text()).items()
+        }
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        right = "as innerloop eval wrote it: remove the folder, and score again"
+        raise UserError(Fault("not a choice of lr and steps", str(note), expected=right)) from None
 
 
 def forgotten(

@@ -15,6 +15,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from innerloop.data.encoding import EncodedTask
+from innerloop.data.tasks import Task
 from innerloop.errors import Fault
 from innerloop.evaluation.kshot import OnPass, adapt_and_score
 from innerloop.learning.inner_loop import InnerLoop
@@ -36,13 +37,13 @@ def folds(task: EncodedTask) -> list[EncodedTask]:
     return [_fold(task, [part_of[key] == part for key in keys]) for part in range(count)] if count > 1 else []
 
 
-def fold_fault(task: EncodedTask) -> Fault | None:
+def fold_fault(task: Task, *, in_context: bool = False) -> Fault | None:
     """Two prompts are the least: one to learn from, one to ask; three where what is learned from is asked in turn."""
-    least = 3 if task.in_context else 2
-    if len(folds(task)) >= least:
+    prompts, least = len({example.prompt_key for example in task.pool}), 3 if in_context else 2
+    if prompts >= least:
         return None
     right = f"at least {least} different prompts"
-    return Fault("too few examples to leave one out", f"task {task.task.name}", len(task.pool), right)
+    return Fault("too few examples to leave one out", f"task {task.name}", prompts, right)
 
 
 def most_steps(inner: InnerLoop) -> int:

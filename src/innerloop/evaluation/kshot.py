@@ -7,6 +7,7 @@ Chunk              tasks that go through a forward together, and their support
 adapted            inner steps on the support of a chunk
 fitting            the inner loop, as far as k examples admit steps
 adapt              the same for any number of tasks, and a look at the values after each step
+chunks             tasks that go through a forward together
 adapt_and_score    scores after each of some numbers of inner steps
 training_loss      what inner steps minimize, which weighs tokens where scores weigh examples
 score              scores of values as they stand
@@ -134,7 +135,7 @@ def adapt(
     tokens   as of `adapted`
     """
     shown = [task.behind(support) for task, support in zip(tasks, supports, strict=True)]
-    for chunk in _chunks(space, supports, shown, tokens=tokens or tokens_per_forward(space.device)):
+    for chunk in chunks(space, supports, shown, tokens=tokens):
         taken = 0
         if not chunk.support[0]:  # k = 0
             look(0, per_task(space.shared, len(chunk.tasks)), chunk)
@@ -250,15 +251,19 @@ def mean_correct(scores: Sequence[TaskScore]) -> float:
     return sum(score.mean_correct for score in scores) / len(scores)
 
 
-def _chunks(
-    space: ParameterSpace, supports: Sequence[Sequence[Encoded]], tasks: Sequence[EncodedTask], *, tokens: int
+def chunks(
+    space: ParameterSpace,
+    supports: Sequence[Sequence[Encoded]],
+    tasks: Sequence[EncodedTask],
+    *,
+    tokens: int | None = None,
 ) -> Iterator[Chunk]:
     """Neighbours with equally many support and test examples, as many as the space and so many tokens admit."""
     pairs = list(zip(tasks, supports, strict=True))
     for _, group in groupby(pairs, key=lambda pair: (len(pair[0].test), len(pair[1]))):
         members = list(group)
         most = max(_tokens(support) * _prompts(task) + _tokens(task.test) // NO_GRADIENT for task, support in members)
-        size = max(1, tokens // most)
+        size = max(1, (tokens or tokens_per_forward(space.device)) // max(1, most))
         size = min(size, space.limit or size)
         for first in range(0, len(members), size):
             part = members[first : first + size]

@@ -150,7 +150,7 @@ class Learned:
         self._check_prompt(task)
         inner = fitting(inner, task.in_context, len(task.pool))
         if steps == "auto":
-            if fault := fold_fault(task):
+            if fault := fold_fault(task.task, in_context=task.in_context is not None):
                 raise UserError(replace(fault, where='steps="auto"'))
             inner = replace(inner, steps=choose_steps(self.space, inner, [task])[0].steps)
         with seeded(self.config.seed, "adapt", device=self.space.device):
