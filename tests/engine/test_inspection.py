@@ -9,10 +9,11 @@ from hypothesis import settings as checked
 from hypothesis import strategies as st
 
 from data.conftest import byte_tokenizer
+from innerloop.config.loading import load_config
 from innerloop.data.encoder import Encoder
 from innerloop.data.encoding import EncodedTask, encode_all
 from innerloop.data.tasks import Example, Message, Task
-from innerloop.engine.inspection import check_tokens, shown, warnings_of
+from innerloop.engine.inspection import check_prompts, check_tokens, shown, warn_of_more, warnings_of
 from innerloop.errors import UserError
 from innerloop.loading.models import LoadedModel, load
 from innerloop.runs.meta_train import meta_train
@@ -145,3 +146,49 @@ def test_check_shows_one(world: World, cli: Cli, tmp_path: Path) -> None:
     said = cli("check", config_file(world, tmp_path))
     assert "example  of task ada" in said.out
     assert "end      '<eos>', scored" in said.out
+
+
+# prompts with examples in them
+
+
+def in_context(*examples: Example, tokenizer: Any = TOKENIZER) -> list[EncodedTask]:
+    return Encoder(tokenizer, max_length=9999, on_too_long="error", asks="in-context").tasks([Task("t", examples)])
+
+
+def test_a_prompt_beyond_the_models_positions_says_how_many_examples_fit() -> None:
+    rows = [Example(f"{n}" + "a" * 95, "bc") for n in range(6)]  # 100 tokens with the separator
+    model = loaded().model
+    assert not check_prompts(in_context(*rows), 5, model)
+    assert not check_prompts(encoded(*rows), 6, model), "each stands alone"
+    (fault,) = check_prompts(in_context(*rows), 6, model)
+    assert (fault.where, fault.value) == ("task t", 600)
+    assert f"at most {POSITIONS} tokens, which 5 of its longest examples fit" in fault.expected
+
+
+def test_a_template_that_rewrites_earlier_answers_is_a_fault_before_training() -> None:
+    rows = [Example((Message("user", f"{n}"),), "b") for n in range(4)]
+    assert not check_prompts(in_context(*rows), 3, loaded().model)
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = (
+        "{% for m in messages %}{{ m.role + ': ' }}{% if m.role == 'assistant' and loop.last %}{{ 'so: ' }}{% endif %}"
+        "{{ m.content + eos_token }}{% endfor %}{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"
+    )
+    (fault,) = check_prompts(in_context(*rows, tokenizer=tokenizer), 3, loaded().model)
+    assert "otherwise when more turns follow" in fault.problem
+    assert rows[0].id in fault.where
+
+
+def test_check_refuses_such_a_prompt_and_more_than_training_had_warns(world: World, cli: Cli, tmp_path: Path) -> None:
+    tasks = tmp_path / "tasks"
+    tasks.mkdir()
+    for name in ("ada", "bob", "dee"):
+        write(tasks / f"{name}.jsonl", *({"prompt": f"{n}" + "a" * 95, "completion": "bc"} for n in range(14)))
+    changes = {"tasks.folder": str(tasks), "tasks.support": 5}
+    said = cli("check", config_file(world, tmp_path, "in-context-lora", changes))
+    assert said.code == 2
+    assert "a prompt of 6 examples is too long for the model" in said.err
+    assert cli("check", config_file(world, tmp_path, "in-context-lora", {**changes, "tasks.support": 4})).code == 0
+    config = load_config(settings(world, "in-context-lora", tmp_path / "run"))
+    with pytest.warns(RuntimeWarning, match="4 examples in a prompt: this run was trained with 3 at most"):
+        warn_of_more(config, 4)
+    warn_of_more(config, 3)

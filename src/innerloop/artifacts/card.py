@@ -35,6 +35,11 @@ model = AutoModelForCausalLM.from_pretrained("{here}")
 tokenizer = AutoTokenizer.from_pretrained("{here}")"""
 _FITS = "- It fits the weights of its base model that are named above, and no others."
 _MERGED = "model with an adapter merged into it"
+_SHOWN = """
+import json
+
+with open("in_context.json", encoding="utf-8") as file:  # beside the weights
+    shown = json.load(file)  # its examples stand before every prompt: shown["use"] says how"""
 _HERE = "this folder, or where it is on the hub"
 _HOWS = {
     "none": "not adapted",
@@ -73,6 +78,11 @@ class Card:
         return self.config.method.row.space.exported == "adapter" and not self.merged
 
     @property
+    def shows(self) -> bool:
+        """A task's examples stand in its prompts."""
+        return self.config.tasks.prompt == "in-context"
+
+    @property
     def is_start(self) -> bool:
         """It is made to be adapted."""
         return self.holds == "initialization" and not self.config.method.row.one_task
@@ -98,7 +108,7 @@ def card(about: Card) -> str:
         *_section("Scores", _scores(about)),
         *_section("Cost", _cost(about.facts)),
         *_section("Limits", _limits(about)),
-        *("", "## Use", "", "```python", code, "```", ""),
+        *("", "## Use", "", "```python", code, *([_SHOWN] if about.shows and not about.is_start else []), "```", ""),
     ]
     return "\n".join(lines)
 
@@ -199,6 +209,8 @@ def _training(about: Card) -> Iterator[str]:
     query = f", {tasks.query} query" if tasks.query else ""
     yield f"- outer loop: {outer.steps} steps on {outer.tasks_per_step} tasks each, {outer.build_optimizer().said}"
     yield f"- of a task in a step: {tasks.support} support{query} examples"
+    if about.shows:
+        yield "- in context: an example stands in a prompt behind others of its task"
     if inner is not None:
         yield f"- inner loop: {inner.said_steps}, {inner.build().optimizer.said}"
     if lora is not None:
@@ -259,6 +271,8 @@ def _limits(about: Card) -> Iterator[str]:
     if about.is_start:
         how = f"{inner.most} steps of {inner.build().optimizer.said}" if inner else "a few steps"
         yield f"- It is made to be adapted first, by {how}, on a handful of a new task's examples."
+        if about.shows:
+            yield "- Those examples stand in its prompts, too: without them it isn't what was trained."
     else:
         yield "- It is of one task, and nothing is known of it on others."
     if about.is_adapter:

@@ -43,13 +43,14 @@ def export_adapter(
     base_name: str,
     dtype: torch.dtype = torch.float32,
     card: str = "",
+    beside: Mapping[str, str] | None = None,
 ) -> None:
     """Writes `values` as a PEFT adapter of `base_name`; `model`, the base, is only looked at.
 
     values: "<module path>.lora_A" (r, in) and "<module path>.lora_B" (out, r). Plain PEFT loads the base by
-    `base_name`, so a hub id serves others; where it isn't known, "" names none. card: the text of README.md. An
-    earlier export in `folder` is replaced. Raises UserError for a folder that holds anything else and for values that
-    do not fit the model, RunError for values that are not finite.
+    `base_name`, so a hub id serves others; where it isn't known, "" names none. card: the text of README.md; beside:
+    other files' texts, by name. An earlier export in `folder` is replaced. Raises UserError for a folder that holds
+    anything else and for values that do not fit the model, RunError for values that are not finite.
     """
     wrapped, targets = _with_adapter(_skeleton(model, base_name), values, lora)
     tensors = {f"base_model.model.{name}.weight": _plain(value, dtype) for name, value in values.items()}
@@ -60,6 +61,7 @@ def export_adapter(
         if not base_name:
             _name_no_base(fresh / "adapter_config.json")
         write_card(fresh, card)
+        _write_beside(fresh, beside or {})
 
 
 def export_model(
@@ -70,6 +72,7 @@ def export_model(
     dtype: torch.dtype | None = None,
     tokenizer: "PreTrainedTokenizerBase | None" = None,
     card: str = "",
+    beside: Mapping[str, str] | None = None,
 ) -> None:
     """Writes `model` with `values` in place of its parameters; `model` itself is only looked at.
 
@@ -91,6 +94,7 @@ def export_model(
         if tokenizer is not None:
             tokenizer.save_pretrained(fresh)
         write_card(fresh, card)
+        _write_beside(fresh, beside or {})
 
 
 @torch.no_grad()
@@ -184,6 +188,11 @@ def _name_no_base(path: Path) -> None:
     """PEFT writes an empty name, which it would then look for."""
     said = json.loads(path.read_text(encoding="utf-8"))
     path.write_text(json.dumps({**said, "base_model_name_or_path": None}, indent=2, sort_keys=True), encoding="utf-8")
+
+
+def _write_beside(folder: Path, texts: Mapping[str, str]) -> None:
+    for name, text in texts.items():
+        write_text(folder / name, text)
 
 
 def write_card(folder: Path, card: str) -> None:

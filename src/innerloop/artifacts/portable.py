@@ -3,9 +3,11 @@
 Portable         save(folder): a PEFT adapter, or a plain model; save_gguf(path); agreement(folder, tokens)
 plain_adapter    the folder of an adapter, without its run -> Portable
 Agreement        of the logits of two forwards
+IN_CONTEXT       the file of examples that stand in its prompts
 TOLERANCE        of a float32 logit, between our forward and that of transformers and PEFT
 """
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +21,15 @@ from innerloop.artifacts.card import merged_card
 from innerloop.artifacts.export import export_adapter, export_model, merged_parameters, reload_logits
 from innerloop.artifacts.gguf_adapter import export_gguf
 from innerloop.errors import Fault, UserError, did_you_mean
+from innerloop.files import read_json
 from innerloop.loading.models import DTYPES, LoadedModel, load
 from innerloop.numerics.tensors import per_task
 from innerloop.spaces.kinds import LORA, SpaceOptions
 from innerloop.spaces.lora import LoraSettings
 
+IN_CONTEXT = "in_context.json"
 TOLERANCE = 1e-4
+LARGEST = 1 << 26  # bytes of that file
 MERGED = 1e-5  # share of the largest logit: a sum of weights is rounded where a sum of outputs isn't
 
 
@@ -39,7 +44,8 @@ class Agreement(NamedTuple):
 class Portable:
     """lora: None where the values are parameters of the model; dtype: that a model is stored in by default.
 
-    card  whether it is merged -> the text of README.md
+    card   whether it is merged -> the text of README.md
+    shown  the examples that stand in its prompts (`InContext.shown`), written to IN_CONTEXT
     """
 
     model: LoadedModel
@@ -48,6 +54,7 @@ class Portable:
     base_name: str
     dtype: torch.dtype
     card: Callable[[bool], str]
+    shown: Mapping[str, Any] | None = None
 
     def save(self, folder: Path, *, dtype: str | None = None, merged: bool = False) -> None:
         """A PEFT adapter folder; a model folder where all parameters were trained, or it is merged into its base.
@@ -56,6 +63,8 @@ class Portable:
         Raises UserError for another dtype, and where there is no adapter to merge.
         """
         stored, model, options = _dtype(dtype), self.model.model, dict[str, Any]()
+        if self.shown is not None:
+            options["beside"] = {IN_CONTEXT: json.dumps(self.shown, ensure_ascii=False, indent=2) + "\n"}
         if self.lora is not None and not merged:
             options |= {"lora": self.lora, "base_name": self.base_name, "dtype": stored or torch.float32}
             export_adapter(folder, model, values=self.values, card=self.card(False), **options)
@@ -111,7 +120,7 @@ def plain_adapter(folder: Path, base: str | None = None, *, dtype: str = "float3
         raise UserError(Fault("this adapter names no base model", str(folder), expected=right))
     model = load(base or named, dtype=dtype)
     values = read_adapter(folder, model.model, lora=lora, base_names=[named])
-    readme = folder / "README.md"
+    readme, shown = folder / "README.md", folder / IN_CONTEXT
     text = readme.read_text("utf-8") if readme.is_file() else ""
     return Portable(
         model=model,
@@ -120,6 +129,7 @@ def plain_adapter(folder: Path, base: str | None = None, *, dtype: str = "float3
         base_name=named,
         dtype=model.model.dtype,
         card=lambda merged: merged_card(text) if merged else text,
+        shown=read_json(shown, "examples of an adapter", LARGEST) if shown.is_file() else None,
     )
 
 

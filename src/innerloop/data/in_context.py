@@ -16,7 +16,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -101,6 +101,20 @@ class InContext:
         start = self.reader.start(asked)
         own = start.tokens[len(self._begin(start.tokens)) :] if names else start.tokens
         return start._replace(tokens=self._joined(names)[0] + own)
+
+    def shown(self, examples: Sequence[Encoded]) -> dict[str, Any]:
+        """For JSON: what other programs put before a prompt, and where they end its answer."""
+        assert self.reader is not None
+        own = [self.examples[each.id] for each in examples]
+        if not self.of_texts:
+            turns = [*_messages(_conversation(own).prompt), Message("assistant", own[-1].answer)]
+            how = "messages, then the user's next turn, in the base model's chat template"
+            return {"use": how, "messages": [turn._asdict() for turn in turns]}
+        separator, records = self.reader.separator, [{"prompt": e.prompt, "completion": e.answer} for e in own]
+        prefix = "".join(f"{each.prompt}{each.answer}{separator}" for each in own)
+        how = "prefix, then a prompt like the examples'; the answer ends at the separator, or at the end token"
+        tokens = list(self._joined([each.id for each in examples])[0])
+        return {"use": how, "separator": separator, "prefix": prefix, "prefix_ids": tokens, "examples": records}
 
     def left_out(
         self, support: Sequence[Encoded], *, steps: int, batch_size: int | None = None, chance: Sequence[int] = ()

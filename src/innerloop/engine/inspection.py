@@ -91,7 +91,7 @@ def check_prompts(tasks: Iterable[EncodedTask], size: int, model: nn.Module) -> 
     for task in tasks:
         with faults.collecting():
             if task.in_context and not task.in_context.of_texts:
-                for first in range(0, len(task.pool) - 1, size - 1):
+                for first in range(0, len(task.pool) - 1, max(1, size - 1)):
                     task.in_context.every(task.pool[first : first + size])
             faults += _too_long_together(task, size, min(limits)) if limits else []
     return faults

@@ -103,6 +103,8 @@ class Adapted:
     def save_pretrained(self, folder: str | Path, *, dtype: str | None = None, merged: bool = False) -> None:
         """A PEFT adapter folder, or a Hugging Face model folder where all parameters were trained.
 
+        Of a run trained in context, with in_context.json beside: the examples that stand before its prompts.
+
         >>> adapted.save_pretrained("adapters/acme")
         >>> [path.name for path in Path("adapters/acme").glob("*.safetensors")]
         ['adapter_model.safetensors']
@@ -120,7 +122,7 @@ class Adapted:
 
     def _portable(self) -> "Portable":
         values = {name: value[0] for name, value in self.values.items()}
-        return self.learned.portable(values, holds="task", adapted=self.to)
+        return self.learned.portable(values, holds="task", adapted=self.to, kept=self.kept)
 
     def peft_model(self) -> "PeftModel":
         """As a model of PEFT's, for transformers' pipelines, TRL and others. Raises UserError for a whole model.

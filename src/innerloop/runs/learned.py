@@ -295,14 +295,16 @@ class Learned:
         *,
         holds: Holds = "initialization",
         adapted: AdaptedTo | None = None,
+        kept: EncodedTask | None = None,
     ) -> Portable:
-        """Any values of this run's space, to be written; by default the shared ones.
+        """Any values of this run's space, to be written; by default the shared ones. kept: examples for their prompts.
 
         >>> halves = {name: value / 2 for name, value in learned.space.shared.items()}
         >>> learned.portable(halves).save(Path("adapters/half"))
         """
         values = self.space.shared if values is None else values
         about = {"holds": holds, "adapted": adapted, "scored": values is self.space.shared}
+        shown = kept.in_context.shown(kept.pool) if kept and kept.in_context else None
         return Portable(
             model=self.model,
             values=values,
@@ -310,6 +312,7 @@ class Learned:
             base_name=base_id(self.config, self.model),
             dtype=self.space.dtype,
             card=lambda merged: self._card(merged=merged, **about),
+            shown=shown,
         )
 
     def write_card(self) -> None:
