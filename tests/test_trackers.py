@@ -11,34 +11,41 @@ import pytest
 
 from helpers import same
 from innerloop import trackers
+from innerloop.config.output_dir import read_lines
 from innerloop.errors import UserError
 from innerloop.trackers import TRACKERS, TrackerRow, reporting
 from small_runs import World, small_run, tensors_of
 
+EVALUATED = {"tasks.validation": ["ada"], "evaluate.every": 1}
+
 
 def losses(folder: Path) -> list[float]:
-    return [json.loads(line)["loss"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [line["loss"] for line in read_lines((folder / "metrics.jsonl").read_text()).steps]
 
 
-def read_tensorboard(folder: Path) -> list[float]:
+def evaluations(folder: Path) -> list[float]:
+    return [line["eval"]["nats"] for line in read_lines((folder / "metrics.jsonl").read_text()).evaluations]
+
+
+def read_tensorboard(folder: Path, key: str) -> list[float]:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(folder / "tensorboard"))
     events.Reload()
-    return [event.value for event in events.Scalars("loss")]
+    return [event.value for event in events.Scalars(key)]
 
 
-def read_mlflow(folder: Path) -> list[float]:
+def read_mlflow(folder: Path, key: str) -> list[float]:
     import mlflow
 
     client = mlflow.MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
     (run,) = client.search_runs([client.get_experiment_by_name("innerloop").experiment_id])
     assert run.data.params["method.name"] == "joint-lora"
     assert run.info.status == "FINISHED"
-    return [each.value for each in client.get_metric_history(run.info.run_id, "loss")]
+    return [each.value for each in client.get_metric_history(run.info.run_id, key)]
 
 
-def read_wandb(folder: Path) -> list[float]:
+def read_wandb(folder: Path, key: str) -> list[float]:
     from wandb.proto.wandb_internal_pb2 import Record
 
     (path,) = folder.glob("wandb/offline-run-*/*.wandb")
@@ -47,7 +54,7 @@ def read_wandb(folder: Path) -> list[float]:
         record = Record()
         record.ParseFromString(data)
         items = {item.key or "/".join(item.nested_key): item.value_json for item in record.history.item}
-        found += [json.loads(items["loss"])] if "loss" in items else []
+        found += [json.loads(items[key])] if key in items else []
     return found
 
 
@@ -79,9 +86,11 @@ def test_a_tracker_has_the_numbers_of_the_run(
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     with warnings.catch_warnings():
         warnings.simplefilter("error", RuntimeWarning)  # a tracker that fails is left out with one
-        small_run(world, "joint-lora", tmp_path / "told", {"report_to": [name]})
-    small_run(world, "joint-lora", tmp_path / "plain")
-    assert READERS[name](tmp_path / "told") == pytest.approx(losses(tmp_path / "plain"), rel=1e-6)
+        small_run(world, "joint-lora", tmp_path / "told", {"report_to": [name], **EVALUATED})
+    small_run(world, "joint-lora", tmp_path / "plain", EVALUATED)
+    assert READERS[name](tmp_path / "told", "loss") == pytest.approx(losses(tmp_path / "plain"), rel=1e-6)
+    assert READERS[name](tmp_path / "told", "eval/nats") == pytest.approx(evaluations(tmp_path / "plain"), rel=1e-6)
+    assert len(evaluations(tmp_path / "plain")) == 3
     assert same(tensors_of(tmp_path / "told"), tensors_of(tmp_path / "plain"))
 
 
