@@ -180,7 +180,7 @@ CHOICE = """\
 3. **An inner loop that hardly moves is joint training.** With an inner learning rate of 0, all first- and
    second-order methods follow the gradient of the query loss at the shared values. In `metrics.jsonl`,
    `support_loss_last` has to be below `support_loss_first`. If it is not, raise `method.inner.optimizer.lr` or
-   `method.inner.steps`.
+   `method.inner.steps`. `inner_moved` says how far the steps went, over the norm of the shared values.
 4. **Reptile on LoRA moves the factors, not their product.** The mean of the tasks' B A is not (mean B)(mean A),
    and an update has many factorizations.
 5. **Examples in the prompt and gradient steps add up.** `in-context-lora` learns from prompts of many examples, every
@@ -191,7 +191,8 @@ CHOICE = """\
    and learning rate, because the initialization was trained for these.
 6. **A start for one inner loop alone, or a start that is good.** With a fixed number of steps, training may move the
    start to where exactly so many steps lead to a good place; then it is worse than the base model without any step, or
-   with another rate. `method.inner.steps: [0, 1, 3, 5]` draws the number for each outer step, 0 among them, and the
+   with another rate. A run warns of it: after 16, 32, 64, ... outer steps it looks at its first support examples again.
+   `method.inner.steps: [0, 1, 3, 5]` draws the number for each outer step, 0 among them, and the
    start has to be good under all of them.
 """
 

@@ -43,6 +43,7 @@ def alike(tasks: int) -> Tasks:
 
 def footprint_of(method: str, *, steps: int = 2, tasks: int = 1) -> Footprint:
     trainer, tracker, batch = trainer_of(method, steps=steps), ByteTracker(CPU), alike(tasks).batch
+    batch = batch._replace(support=[*batch.support] * steps)  # one for each inner step, as a run has it
     with tracked(trainer, tracker):
         trainer.step(batch)
     return footprint(tracker.peaks, tracker.host_peak, tracker.flops)

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from innerloop.data.tasks import Batch
+from innerloop.engine.diagnosis import a_to_b
 from innerloop.engine.non_finite import Round
 
 
@@ -31,6 +32,8 @@ class Metrics(NamedTuple):
     tokens: of the examples, in every forward that was run, those for Hessian-vector products, for clipping, and of
     tasks that were left out again among them; computed_tokens: with the padding that went through the model;
     inner_steps: taken on each task, where the method has any; passes: runs of one task's examples through the model;
+    inner_moved: how far the inner steps went, over the norm of the shared values; a_to_b: the gradient's norm on LoRA's
+    A over that on its B; bf16_changed: the share of bfloat16 values that the step changed, of a sample;
     skipped: the tasks left out because a loss or gradient of theirs was not finite.
     """
 
@@ -43,6 +46,9 @@ class Metrics(NamedTuple):
     computed_tokens: int
     passes: int
     inner_steps: int | None
+    inner_moved: float | None = None
+    a_to_b: float | None = None
+    bf16_changed: float | None = None
     skipped: tuple[str, ...] = ()
 
     def numbers(self, prefix: str = "") -> dict[str, float]:
@@ -52,7 +58,10 @@ class Metrics(NamedTuple):
         return {f"{prefix}{name}": float(value) for name, value in values.items() if value is not None}
 
 
-def metrics_of(found: Round, *, step: int, passes: Sequence[Pass], skipped: tuple[str, ...]) -> Metrics:
+def metrics_of(
+    found: Round, *, step: int, passes: Sequence[Pass], skipped: tuple[str, ...], changed: float | None = None
+) -> Metrics:
+    """changed: the share of bfloat16 values that the step changed."""
     support, (count, tokens, computed_tokens) = found.support, map(sum, zip(*passes, strict=True))
     first, last = (None, None) if support is None or not len(support) else (support[0], support[-1])
     return Metrics(
@@ -65,6 +74,9 @@ def metrics_of(found: Round, *, step: int, passes: Sequence[Pass], skipped: tupl
         computed_tokens=computed_tokens,
         passes=count,
         inner_steps=None if support is None else len(support),
+        inner_moved=None if found.moved is None else float(found.moved.mean()),
+        a_to_b=a_to_b(found.gradient),
+        bf16_changed=changed,
         skipped=skipped,
     )
 

@@ -28,7 +28,7 @@ LOST = 100.0  # nats per token: a guess among all the tokens of a large vocabula
 
 class Round(NamedTuple):
     """gradient: the mean over tasks (1, ...); losses (T,); support (K, T), None without an inner loop;
-    broken: tasks with a loss not finite."""
+    broken: tasks with a loss not finite; moved: (T,) how far inner steps went, over the values' norm, where known."""
 
     gradient: TensorSet
     gradient_norm: Tensor
@@ -37,6 +37,7 @@ class Round(NamedTuple):
     names: list[str]
     broken: list[str]
     is_finite: bool
+    moved: Tensor | None = None
 
 
 def mean_of(outcomes: Sequence[Outcome], names: list[str], total: TensorSet) -> Round:
@@ -45,6 +46,8 @@ def mean_of(outcomes: Sequence[Outcome], names: list[str], total: TensorSet) -> 
     losses = torch.cat([outcome.loss for outcome in outcomes])
     supports = [outcome.support_loss for outcome in outcomes if outcome.support_loss is not None]
     support = torch.cat(supports, dim=1) if supports else None
+    distances = [outcome.moved for outcome in outcomes if outcome.moved is not None]
+    moved = torch.cat(distances) if len(distances) == len(outcomes) else None
     gradient_norm = norm(gradient)
     finite = torch.isfinite(losses)
     if support is not None:
@@ -52,7 +55,7 @@ def mean_of(outcomes: Sequence[Outcome], names: list[str], total: TensorSet) -> 
     # All in one tensor: the one time that a step asks the device for an answer before its outer optimizer runs.
     flags: list[bool] = torch.cat([finite, torch.isfinite(gradient_norm).to(finite.device)]).tolist()
     broken = [name for name, good in zip(names, flags, strict=False) if not good]
-    return Round(gradient, gradient_norm, losses, support, names, broken, is_finite=all(flags))
+    return Round(gradient, gradient_norm, losses, support, names, broken, is_finite=all(flags), moved=moved)
 
 
 def without(tasks: TaskBatch, names: Sequence[str]) -> Iterator[TaskBatch]:

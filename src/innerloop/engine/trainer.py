@@ -14,6 +14,7 @@ from typing import NoReturn
 import torch
 
 from innerloop.data.tasks import TaskBatch
+from innerloop.engine.diagnosis import Sample, StartCheck
 from innerloop.engine.last_round import LastRound
 from innerloop.engine.metrics import Metrics, Pass, metrics_of, pass_of
 from innerloop.engine.non_finite import Divergence, Round, mean_of, refusal, without
@@ -77,7 +78,7 @@ class Trainer:
         self._shared = {name: value.unsqueeze(0) for name, value in space.shared.items()}  # views with a task axis of 1
         self._state = optimizer.init(self._shared)
         self._average = {} if ema is None else copy_in_float32(space.shared)
-        self._divergence = Divergence(space.shared)
+        self._divergence, self._start = Divergence(space.shared), StartCheck()
 
     def step(self, tasks: TaskBatch, *, then: Callable[[Metrics], None] | None = None) -> Metrics:
         """One outer step on tasks in host memory: they are split there, so that the device never has to be asked.
@@ -91,6 +92,7 @@ class Trainer:
                 found, skipped = self._round(tasks)
                 if self.last_round.adapters:
                     self.last_round.gradient = clone(self.gradient)
+                sample = Sample(self.space.shared)
                 with held():  # values, moments, the count and what is said about them go together (docs/design/0010)
                     with phase("outer"):
                         self._scheduled().step(self._shared, found.gradient, self._state)
@@ -99,10 +101,13 @@ class Trainer:
                     self.steps += 1
                     if self.ema is not None:
                         average_(self._average, self.space.shared, decay=self.ema, steps=self.steps)
-                    metrics = metrics_of(found, step=self.steps, passes=self._passes, skipped=skipped)
+                    metrics = metrics_of(
+                        found, step=self.steps, passes=self._passes, skipped=skipped, changed=sample.changed
+                    )
                     if then:
                         then(metrics)
-                last = metrics.support_loss_last
+                last, first = metrics.support_loss_last, None if skipped else metrics.support_loss_first
+                self._start.see(self.space, tasks, first, step=self.steps, tasks_per_forward=self.tasks_per_forward)
                 self._divergence.warn_if_lost(self.space.shared, step=self.steps, loss=metrics.loss, after_inner=last)
                 return metrics
 

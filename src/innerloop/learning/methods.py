@@ -25,7 +25,7 @@ from torch import Tensor
 from innerloop.data.in_context import Asks
 from innerloop.data.tasks import Batch, TaskBatch
 from innerloop.learning.inner_loop import InnerLoop
-from innerloop.learning.passes import Way, added_at, query_gradient, query_of
+from innerloop.learning.passes import Way, added_at, how_far, query_gradient, query_of
 from innerloop.learning.second_order import sweep
 from innerloop.numerics.optimizers import AdamW, Sgd
 from innerloop.numerics.tensors import TensorSet, accumulate, accumulate_difference, clone
@@ -38,11 +38,12 @@ FIRST_ORDER = ON_THE_WAY | {"learned_rates"}
 
 class Outcome(NamedTuple):
     """loss: (T,) what the method's gradient was taken of; support_loss: (K, T) before each inner step;
-    adapted: (T, ...) values after the inner steps, where the rule keeps them."""
+    adapted: (T, ...) values after the inner steps, where the rule keeps them; moved: (T,) how far those went."""
 
     loss: Tensor
     support_loss: Tensor | None = None
     adapted: TensorSet | None = None
+    moved: Tensor | None = None
 
 
 def option(default: Any, *, means: str = "", **limits: Any) -> Any:
@@ -136,7 +137,7 @@ class Fomaml(Method):
     ) -> Outcome:
         way = Way(self.inner, space, start, tasks, into)
         adapted = self.inner.adapt(space, start, tasks.support, before_step=way.passed)
-        return Outcome(way.query(adapted.values), adapted.losses)
+        return Outcome(way.query(adapted.values), adapted.losses, moved=how_far(start, adapted))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,7 +176,7 @@ class Maml(Method):
         accumulate(
             into, sweep(space, trajectory, self.inner.optimizer, gradient, only=self.inner.moves(space), beside=beside)
         )
-        return Outcome(loss, adapted.losses)
+        return Outcome(loss, adapted.losses, moved=how_far(start, adapted))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,7 +205,8 @@ class MetaLora(Method):
         way = Way(self.inner, space, start, tasks, into)
         adapted = self.inner.adapt(space, start, tasks.support, before_step=way.passed)  # stage 1
         loss = way.query(adapted.values)  # stage 2
-        return Outcome(loss, adapted.losses, adapted.values if self.keep_task_adapters else None)
+        kept = adapted.values if self.keep_task_adapters else None
+        return Outcome(loss, adapted.losses, kept, moved=how_far(start, adapted))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,7 +230,7 @@ class Reptile(Method):
     ) -> Outcome:
         adapted = self.inner.adapt(space, start, tasks.support)
         accumulate_difference(into, start, adapted.values)
-        return Outcome(adapted.losses[-1], adapted.losses)
+        return Outcome(adapted.losses[-1], adapted.losses, moved=how_far(start, adapted))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,6 +5,7 @@ Legend: theta = shared values, phi_k = the values after k of K inner steps; S_i,
 query_gradient   the pass on the query sets, as a phase of its own
 added_at         what inner.anchor and inner.multi_step add to g at phi_k
 Way              from theta to phi_K, of a first-order rule: what is added on the way, and what rates learn
+how_far          the inner loop moved
 query_of         the query sets of tasks that have some
 """
 
@@ -13,8 +14,8 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from innerloop.data.tasks import Batch, TaskBatch
-from innerloop.learning.inner_loop import InnerLoop
-from innerloop.numerics.tensors import TensorSet, accumulate, clone
+from innerloop.learning.inner_loop import InnerLoop, Reached
+from innerloop.numerics.tensors import TensorSet, accumulate, clone, distance, norm
 from innerloop.spaces.phases import phase
 from innerloop.spaces.space import ParameterSpace
 
@@ -85,6 +86,15 @@ class Way:
         accumulate(self.into, gradient)
         self.rates.learn(gradient, [*self._earlier, values])
         return loss
+
+
+def how_far(start: Mapping[str, Tensor], reached: Reached) -> Tensor | None:
+    """(T,) the distance from theta to phi_K, over theta's norm; None without a step, and across devices."""
+    pairs = [(start[name], value) for name, value in reached.values.items()]
+    if not len(reached.losses) or any(one.device != other.device for one, other in pairs):
+        return None
+    with phase("inner"):
+        return distance(reached.values, start) / norm(start)
 
 
 def query_of(tasks: TaskBatch) -> Batch:

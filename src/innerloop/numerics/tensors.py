@@ -6,7 +6,7 @@ TensorSet               name -> tensor; (T, ...) inside the engine, (...) for th
 per_task                read-only views of shared values, one for each task
 accumulate              into += alpha * (sum over tasks)
 accumulate_difference   into += (sum over tasks of left - right)
-dot, norm               one number per task
+dot, norm, distance     one number per task
 clip_factor             what clipping multiplies a gradient with
 not_finite              which tensors hold NaN or infinity
 """
@@ -70,6 +70,16 @@ def norm(values: Mapping[str, Tensor]) -> Tensor:
         for value in values.values()
     ]
     return torch.stack(norms).square().sum(0).sqrt()
+
+
+def distance(left: Mapping[str, Tensor], right: Mapping[str, Tensor]) -> Tensor:
+    """Euclidean norm of each task's difference: (T,). No more than a slice of the difference exists at a time."""
+    squares: list[Tensor] = []
+    for name in matching(left, right):
+        for one, other in rounding.slices(*(values[name].movedim(0, -1) for values in (left, right))):  # (..., T)
+            difference = one.float() - other.float()
+            squares.append(difference.square_().reshape(-1, difference.shape[-1]).sum(0))
+    return torch.stack(squares).sum(0).sqrt()
 
 
 def clip_factor(norms: Tensor, max_norm: float) -> Tensor:
