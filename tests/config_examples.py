@@ -87,6 +87,7 @@ OTHER: dict[str, Any] = {
     "evaluate.metric": "exact",
     "evaluate.patience": 1,
     "evaluate.export": "last",
+    "start_from": "runs/before",
     "report_to": ["tensorboard"],
     "seed": 8,
     "output_dir": "runs/another",

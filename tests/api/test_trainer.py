@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from peft import LoraConfig
+from peft import LoraConfig, get_peft_model
 from transformers import TrainerCallback
 
 from helpers import same
@@ -193,3 +193,35 @@ def test_a_folder_is_asked_for_and_a_task_has_one_role(world: World, tmp_path: P
         MetaTrainer(str(world.base), MetaTrainingArguments(), train_dataset=DATA)
     with pytest.raises(UserError, match="tasks of train_dataset too"):
         MetaTrainer(str(world.base), args, train_dataset=DATA, eval_dataset={"ada": DATA["ada"]})
+
+
+def test_a_peft_models_adapter_is_the_start_and_its_settings_are_the_runs(world: World, tmp_path: Path) -> None:
+    """To the bits of a YAML run that starts at the folder which PEFT itself writes of it."""
+    peft = get_peft_model(
+        load(str(world.base)).model, LoraConfig(r=4, lora_alpha=12, target_modules=["q_proj", "v_proj"])
+    )
+    for name, value in peft.named_parameters():
+        if "lora_B" in name:
+            value.data.fill_(0.01)
+    args = MetaTrainingArguments(output_dir=tmp_path / "objects", method="fomaml-lora", **SETTINGS)
+    given = {"train_dataset": DATA, "held_out": ["dee"], "tokenizer": world.model.tokenizer}
+    ours = MetaTrainer(peft, args, **given)
+    assert ours.config.method.lora is not None
+    assert (ours.config.method.lora.r, ours.config.method.lora.lora_alpha) == (4, 12)
+    learned = ours.train()
+    peft.save_pretrained(str(tmp_path / "peft"))
+    lora = {"method.lora.r": 4, "method.lora.lora_alpha": 12, "method.lora.target_modules": ["q_proj", "v_proj"]}
+    meta_train(config_file(world, tmp_path, "fomaml-lora", {**lora, "start_from": str(tmp_path / "peft")}))
+    assert same(tensors_of(tmp_path / "objects"), tensors_of(tmp_path / "run"))
+    (tmp_path / "fresh").mkdir()
+    meta_train(config_file(world, tmp_path / "fresh", "fomaml-lora", lora))
+    assert not same(tensors_of(tmp_path / "objects"), tensors_of(tmp_path / "fresh" / "run"))
+    with pytest.raises(UserError, match="has an adapter already"):
+        MetaTrainer(peft, args, peft_config=LORA, **given)
+    again = MetaTrainingArguments(
+        output_dir=tmp_path / "again", method="fomaml-lora", start_from=learned, **{**SETTINGS, "method__lora__r": 4}
+    )
+    assert again.values["start_from"] == str(learned.folder)
+    with pytest.raises(UserError, match="the model's adapter says this") as caught:
+        MetaTrainer(peft, again, **given)
+    assert len(caught.value.faults) == 2

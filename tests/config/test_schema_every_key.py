@@ -23,7 +23,7 @@ from innerloop.config.schema import ABSENT, get
 from innerloop.runs.header import Header
 from innerloop.runs.meta_train import meta_train
 from record_files import write
-from small_runs import NAMES, World, files_of, manifest_of, new_world, records, settings, tensors_of
+from small_runs import NAMES, World, files_of, manifest_of, new_world, records, settings, small_run, tensors_of
 
 Show = Literal["tensors", "plan", "files"]
 
@@ -138,6 +138,7 @@ CHANGES: dict[str, Change] = {
     "evaluate.metric": of("evaluate.metric", run="validated", shows="files"),
     "evaluate.patience": of("evaluate.patience", run="validated", shows="files"),
     "evaluate.export": of("evaluate.export", run="validated"),
+    "start_from": Change(lambda other: str(small_run(other, "meta-lora", other.base.parent / "before").exported)),
     "report_to": of("report_to", shows="files"),
     "seed": of("seed"),
     "output_dir": Change("elsewhere"),

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from innerloop.config.schema import KEYS, nested
 from innerloop.errors import Fault, Faults, did_you_mean
+from innerloop.runs.learned import Learned
 
 
 class Flat(NamedTuple):
@@ -68,6 +69,7 @@ FLAT: dict[str, Flat] = {
     "load_best_model_at_end": Flat("evaluate.export", lambda on: "best" if on else "last"),
     "save_steps": Flat("save.every"),
     "save_total_limit": Flat("save.keep"),
+    "start_from": Flat("start_from", lambda start: str(start.folder) if isinstance(start, Learned) else start),
     "report_to": Flat("report_to", _trackers),
     "seed": Flat("seed"),
 }

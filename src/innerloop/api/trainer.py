@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from innerloop.api.arguments import MetaTrainingArguments
 from innerloop.api.callbacks import Callbacks
 from innerloop.api.lora_config import lora_keys
-from innerloop.api.models import given_model
+from innerloop.api.models import given_adapter, given_model
 from innerloop.config.loading import RunConfig, load_config
 from innerloop.config.output_dir import read_manifest
 from innerloop.data.examples import read_tasks
@@ -48,7 +48,7 @@ class MetaTrainer:
     >>> adapted = trainer.train().adapt(examples)
     >>> adapted.save_pretrained("adapters/acme")
 
-    model            a hub id, a folder, or a transformers model, which stays as it is
+    model            a hub id, a folder, a transformers model, or a PEFT model, whose LoRA is the start
     args             the settings; sizes that it leaves out are what the smallest task allows
     train_dataset    a mapping of names to records, a Dataset with a column of tasks, or a DatasetDict with roles
     eval_dataset     the same, of validation tasks, which train nothing: they are evaluated every eval_steps, and choose
@@ -81,13 +81,19 @@ class MetaTrainer:
         if eval_dataset is not None:
             tasks = _with_validation(tasks, given_tasks(eval_dataset, task_column=task_column))
         self.tasks = tasks
-        tree = _tree(args, name, tasks, lora_keys(peft_config))
+        adapter = given_adapter(model)
+        tree = _tree(args, name, tasks, lora_keys(adapter.config if adapter else peft_config))
         path = Path(tree["output_dir"])
+        if adapter:
+            _check_alone(args, peft_config)
+            tree["start_from"] = str(path.with_name(f"{path.name}.start"))
         source = path.with_name(f"{path.name}.tasks.jsonl")
         new = tasks.write(source)
         try:
             self.config: RunConfig = load_config(_sized(tree, source, args))
             self.callbacks = Callbacks(callbacks, args, self.config)
+            if adapter:
+                adapter.write(Path(tree["start_from"]))
         except UserError:
             if new:
                 source.unlink()
@@ -264,6 +270,16 @@ def _shown(config: Any, *, disable_tqdm: bool = False, **more: Any) -> Learned:
 def _newest(folder: Path) -> list[Path]:
     found = newest(folder).path
     return [found.resolve()] if found else []
+
+
+def _check_alone(args: MetaTrainingArguments, peft_config: "LoraConfig | None") -> None:
+    """A PEFT model has its adapter's settings and is where training starts."""
+    faults = Faults()
+    if peft_config is not None:
+        faults.add("the model has an adapter already", "peft_config", "LoraConfig", "leave it out, or model.unload()")
+    for key in (key for key in args.values if key == "start_from" or key.startswith("method.lora.")):
+        faults.add("the model's adapter says this", key, args.values[key], "leave it out, or give the base model")
+    faults.raise_if_any()
 
 
 def _with_validation(tasks: GivenTasks, more: GivenTasks) -> GivenTasks:

@@ -1,9 +1,9 @@
 """Exported folders that come from somebody else: checked before anything in them is used.
 
-check_files     an export consists of its own files: no links, nothing that runs when it is read
+check_files, checked_files   an export consists of its own files: no links, nothing that runs when it is read
 adapter_settings   what an adapter's config says of itself
 read_adapter    the folder of an adapter -> LoRA values; every fault at once
-stored_values   the tensors of a safetensors file, the names and shapes of which are known
+stored_values, lora_values   the tensors of a safetensors file, the names and shapes of which are known
 check_model     the weights in a model's folder are finite numbers
 read_json       a JSON object of bounded size
 """
@@ -27,11 +27,11 @@ from innerloop.spaces.lora import LoraSettings, find_targets
 CONFIG, WEIGHTS, BASE = "adapter_config.json", "adapter_model.safetensors", "base_model_name_or_path"
 
 _CODE = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".py", ".pyc", ".so"}  # the first six are pickle
-_CONFIG_BYTES = 4_000_000
+CONFIG_BYTES = 4_000_000
 _HEADER_BYTES = 4096, 256  # of a safetensors file: at all, and for each tensor beside its name
 _TYPES = {"inference_mode": bool, "peft_version": str}  # any value of this type
-_UNUSED = {"megatron_core": "megatron.core", "qalora_group_size": 16}  # PEFT's own, for options that are off
-_ABSENT: Any = object()
+UNUSED = {"megatron_core": "megatron.core", "qalora_group_size": 16}  # PEFT's own, for options that are off
+UNSAID: Any = object()
 
 
 def check_files(folder: Path, faults: Faults) -> None:
@@ -58,21 +58,34 @@ def read_adapter(folder: Path, model: nn.Module, *, lora: LoraSettings, base_nam
     say what `export_adapter` would write and nothing else, and the weights have to be those of the settings: keys,
     shapes, float32, finite, and no larger a file than they take. Raises UserError with every fault.
     """
+    faults = checked_files(folder)
+    targets = find_targets(model, lora)
+    _check_config(folder / CONFIG, lora, list(targets), base_names, faults)
+    return lora_values(folder / WEIGHTS, targets, lora, faults)
+
+
+def checked_files(folder: Path) -> Faults:
+    """Raises UserError for files that could do harm, and where one of the two that are read is missing."""
     faults = Faults()
     check_files(folder, faults)
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
-            faults.add("no such file", str(folder / name), expected="the adapter folder as the run wrote it")
+            faults.add("no such file", str(folder / name), expected="the adapter folder as it was written")
     faults.raise_if_any()
-    targets = find_targets(model, lora)
-    _check_config(folder / CONFIG, lora, list(targets), base_names, faults)
+    return faults
+
+
+def lora_values(
+    path: Path, targets: Mapping[str, nn.Linear], lora: LoraSettings, faults: Faults, *, types: Sequence[str] = ("F32",)
+) -> TensorSet:
+    """The values of an adapter's file, by our names, in the order of their space. Raises UserError with the faults."""
     shapes = {
         f"{name}.lora_{side}": shape
         for name, module in targets.items()
         for side, shape in (("A", (lora.r, module.in_features)), ("B", (module.out_features, lora.r)))
     }
     stored = {f"base_model.model.{name}.weight": name for name in shapes}
-    values = stored_values(folder / WEIGHTS, {place: shapes[name] for place, name in stored.items()}, faults)
+    values = stored_values(path, {place: shapes[name] for place, name in stored.items()}, faults, types=types)
     faults.raise_if_any()
     return {name: values[place] for place, name in stored.items()}
 
@@ -90,7 +103,7 @@ def adapter_settings(folder: Path) -> tuple[LoraSettings, str]:
     if not path.is_file():
         right = "the output_dir of a finished run, or the folder of an adapter"
         raise UserError(Fault(f"no {CONFIG} here", str(folder), expected=right))
-    said = read_json(path, "an adapter's config", _CONFIG_BYTES)
+    said = read_json(path, "an adapter's config", CONFIG_BYTES)
     known = {"r": int, "lora_alpha": int | float, "lora_dropout": int | float, "use_rslora": bool, BASE: str | None}
     for key, kind in known.items():
         value = said.get(key)
@@ -124,7 +137,7 @@ def _check_config(
     path: Path, lora: LoraSettings, targets: list[str], base_names: Sequence[str], faults: Faults
 ) -> None:
     try:
-        said = read_json(path, "an adapter's config", _CONFIG_BYTES)
+        said = read_json(path, "an adapter's config", CONFIG_BYTES)
     except UserError as error:
         faults.extend(error.faults)
         return
@@ -139,9 +152,9 @@ def _check_config(
         "init_lora_weights": True,  # other ways to start change the base's weights as well
     }
     for key, right in wanted.items():
-        value = said.get(key, _ABSENT)
-        if not _equal(value, right):
-            shown = {} if value is _ABSENT else {"value": value}
+        value = said.get(key, UNSAID)
+        if not equal(value, right):
+            shown = {} if value is UNSAID else {"value": value}
             faults.add("not what the run's settings say", f"{path}: {key}", expected=repr(right), **shown)
     if (base := said.get(BASE, "")) not in [name or None for name in base_names]:
         right = " or ".join(repr(name or None) for name in dict.fromkeys(base_names))
@@ -152,19 +165,25 @@ def _check_config(
         faults.add("not the modules of this run", f"{path}: target_modules", modules, right)
     for key in sorted(said.keys() - wanted.keys() - {"target_modules", BASE}):
         value = said[key]
-        unused = value is None or value is False or value in ([], {}) or _equal(value, _UNUSED.get(key, _ABSENT))
+        unused = value is None or value is False or value in ([], {}) or equal(value, UNUSED.get(key, UNSAID))
         if not unused and not isinstance(value, _TYPES.get(key, ())):
             faults.add("an option that innerloop never sets", f"{path}: {key}", value, "null")
 
 
-def _equal(value: Any, right: Any) -> bool:
+def equal(value: Any, right: Any) -> bool:
     return isinstance(value, bool) == isinstance(right, bool) and value == right  # True == 1
 
 
 def stored_values(
-    path: Path, shapes: Mapping[str, tuple[int, ...]], faults: Faults, *, of: str = "this adapter"
+    path: Path,
+    shapes: Mapping[str, tuple[int, ...]],
+    faults: Faults,
+    *,
+    of: str = "this adapter",
+    types: Sequence[str] = ("F32",),
 ) -> TensorSet:
-    """The float32 tensors of a file, which has to hold these and no others; incomplete where there are faults."""
+    """The tensors of a file, which has to hold these, of one of the types, and no others; incomplete where there are
+    faults."""
     least, each = _HEADER_BYTES
     room = least + sum(4 * math.prod(shape) + len(stored) + each for stored, shape in shapes.items())
     if (size := path.stat().st_size) > room:
@@ -181,8 +200,8 @@ def stored_values(
                     faults.add("a tensor is missing", str(path), expected=stored)
                     continue
                 described, where = file.get_slice(stored), f"{path}: {stored}"
-                given, right = (described.get_dtype(), described.get_shape()), ("F32", list(shape))
-                if given != right:
+                given, right = (described.get_dtype(), described.get_shape()), (types[0], list(shape))
+                if given[0] not in types or given[1] != right[1]:
                     faults.add("another type or shape", where, given, f"{right}, from the run's settings and the model")
                     continue
                 values[stored] = file.get_tensor(stored)

@@ -142,9 +142,10 @@ def check(config: Config, set_: Sets = [], json_: Json = False) -> None:  # noqa
         from innerloop.engine.inspection import shown
         from innerloop.engine.session import prepare
         from innerloop.runs.header import header_of
+        from innerloop.runs.starting import started
 
         ground = checked(config, set_, fresh=True, say=now.say)
-        session = prepare(ground.config, ground=ground, say=now.say)
+        session = started(prepare(ground.config, ground=ground, say=now.say))
         header, example = header_of(session), shown(session.train, session.model.tokenizer)
     said = {"ok": True, "plan": header.facts(), "example": example._asdict()}
     say(said, "\n".join([*header.lines(), *example.lines(), "no faults"]), as_json=json_)

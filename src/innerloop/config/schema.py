@@ -322,6 +322,7 @@ class RunConfig(Section):
     memory: MemorySection
     save: SaveSection
     evaluate: EvaluateSection | None = None
+    start_from: _Folder | None = _key(None, means="path")
     report_to: Annotated[tuple[TrackerName, ...], _Tuple, AfterValidator(_different)] = _key(
         (), means=f"list of different ones of {', '.join(TRACKERS)}"
     )

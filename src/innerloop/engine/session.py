@@ -1,5 +1,6 @@
 """Everything before the first step: a config becomes a model, encoded tasks, a space and a trainer.
 
+StartValues   values to begin with, in place of the model's own
 Session       what a run works with; several runs may share a model and the hidden states below the cut
 prepare       config -> Session, once its groundwork is sound
 """
@@ -28,8 +29,17 @@ from innerloop.learning.methods import Row
 from innerloop.loading.architecture import packs
 from innerloop.loading.models import LoadedModel, load
 from innerloop.machine import chosen_device
+from innerloop.numerics.tensors import TensorSet, matching
 from innerloop.spaces.space import ParameterSpace
 from innerloop.spaces.trunk import Companies
+
+
+@dataclass(frozen=True, repr=False)
+class StartValues:
+    """values: (...) of a space, none where the model holds them itself; digest: of the weights that they are from."""
+
+    values: TensorSet
+    digest: str
 
 
 @dataclass(repr=False)
@@ -39,6 +49,7 @@ class Session:
     train     what meta-training reads; for a method that trains one task at a time, the held-out tasks
     dropped   records left out on the way, by reason
     overlaps  examples that tasks of two roles share
+    start     where a space begins, if not at the model's own values or a fresh LoRA
     warnings  what looks wrong in the data, and is no fault
     store     hidden states below the cut
     """
@@ -52,6 +63,7 @@ class Session:
     store: HiddenStates = field(default_factory=HiddenStates)
     overlaps: list[Overlap] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    start: StartValues | None = None
     device: torch.device = field(init=False)
     dtype: torch.dtype = field(init=False)
 
@@ -68,7 +80,7 @@ class Session:
 
     def space(self) -> ParameterSpace:
         """A space at its starting values, of its own."""
-        return make_space(
+        space = make_space(
             self.config,
             self.model.model,
             device=self.device,
@@ -76,6 +88,10 @@ class Session:
             hidden=self.store,
             companies=self.companies if self.cut else None,
         )
+        if self.start and self.start.values:
+            for name, value in matching(space.shared, self.start.values).items():
+                value.copy_(self.start.values[name])
+        return space
 
     @property
     def encoder(self) -> Encoder:

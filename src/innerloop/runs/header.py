@@ -25,6 +25,7 @@ class Header:
     examples_per_task     of the smallest pool
     adapters              trained one after the other
     joint_steps           the first ones, of joint training
+    start                 the folder of the values to begin with
     tokens_per_step       tokens that go through the model in the first step
     cached_layers         lowest layers whose outputs are computed once per example
     cache_gb              of those outputs that are kept, at most
@@ -53,6 +54,7 @@ class Header:
     cache_gb: float
     keeps_full_gradient: bool
     dropped: dict[str, int]
+    start: str | None = None
     overlaps: tuple[Overlap, ...] = ()
     warnings: tuple[str, ...] = ()
 
@@ -74,6 +76,7 @@ class Header:
             f"modules  {len(trained.modules)}: {', '.join(kinds)}",
             f"tasks    {self.tasks} for training, with {self.examples_per_task} or more examples each; "
             f"{self.tasks_per_step} per step, {self.tasks_per_forward} per forward pass",
+            *([f"start    {self.start}"] if self.start else []),
             *([f"inner    {self.inner}"] if self.inner else []),
             f"outer    {self.outer}",
             f"steps    {self.steps}{joint}; {self.tokens_per_step:,} tokens in the first one",
@@ -119,6 +122,7 @@ def header_of(session: Session) -> Header:
         cache_gb=config.memory.trunk_cache_gb or 0,
         keeps_full_gradient=inner is not None and space.keeps_full_gradient(inner.build().optimizer),
         dropped=session.dropped,
+        start=str(config.start_from) if config.start_from else None,
         overlaps=tuple(session.overlaps),
         warnings=tuple(session.warnings),
     )

@@ -28,6 +28,7 @@ from innerloop.runs.header import Header, header_of
 from innerloop.runs.journal import Journal
 from innerloop.runs.learned import Learned
 from innerloop.runs.resuming import Earlier, earlier_start, inputs, same_config, same_inputs
+from innerloop.runs.starting import started
 from innerloop.trackers import reporting
 
 DISK = (OSError, SafetensorError)  # what a disk that is full or broken raises
@@ -76,7 +77,8 @@ def meta_train(
             before, ground = None, checked(config, model=model, fresh=True, say=on_stage)
         settings, folder = ground.config, ground.config.output_dir
         say = on_stage or (lambda *_: None)
-        session = prepare(settings, model=model, store=store, ground=ground, say=say).settled()
+        session = prepare(settings, model=model, store=store, ground=ground, say=say)
+        session = started(session.settled())
         say("preparing the first step", 0, 0)
         if before:
             same_inputs(before, session)

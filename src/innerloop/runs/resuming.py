@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 FREE = {"output_dir", "report_to"}  # the folder may have been moved; a tracker changes no number
 INPUTS = {"model": "the base model's weights", "data": "the examples", "tokenizer": "how examples become tokens"}
+INPUTS["start"] = "what training starts from"
 _LAST = "tasks_per_forward"
 _AUTO = f"memory.{_LAST}"  # `auto` is what it was resolved to when the run was begun
 _DTYPE, _A_STEP = "model.dtype", "outer.tasks_per_step"  # the same
@@ -121,6 +122,8 @@ def same_inputs(earlier: Earlier, session: Session) -> None:
     weights, others = earlier.manifest["model"]["fingerprint"], session.model.fingerprint
     if weights != others:
         _changed(earlier, faults, "model", weights, others)
+    if (old := before.get("start")) != (new := now.get("start")):
+        _changed(earlier, faults, "start", old, new)
     for kind in ("data", "tokenizer"):
         old, new = before[kind], now[kind]
         if kind == "tokenizer":  # other examples have other tokens
@@ -135,11 +138,12 @@ def same_inputs(earlier: Earlier, session: Session) -> None:
 
 
 def inputs(session: Session) -> dict[str, Any]:
-    """Digests of each task's examples and of their tokens."""
+    """Digests of each task's examples and of their tokens, and of what training starts from."""
     every = {task.task.name: task for task in (*session.train, *session.validation, *session.held_out)}
     return {
         "data": {name: _digest(example.id for example in _examples(task)) for name, task in every.items()},
         "tokenizer": {name: _token_digest([*task.pool, *task.test]) for name, task in every.items()},
+        **({"start": session.start.digest} if session.start else {}),
         "text": {name: _text_digest(task, session.model.tokenizer) for name, task in every.items()},
     }
 
