@@ -59,6 +59,12 @@ def test_each_outer_step_draws_its_number_of_inner_steps(world: World) -> None:
     assert batches.largest.names == batches[0].names
 
 
+def test_the_methods_own_steps_are_counted_from_where_joint_training_ends(world: World) -> None:
+    """There a warm-up of the inner rate begins, and a multi-step loss."""
+    batches = batches_of(world, "fomaml-lora", **{"outer.joint_steps": 3, "outer.steps": 8})
+    assert [batches[step].step for step in range(7)] == [0, 0, 0, 0, 1, 2, 3]
+
+
 def test_batches_lie_packed_only_where_that_is_asked_for(world: World) -> None:
     session = prepare(load_config(settings(world, "fomaml-lora", Path("unused"))), model=world.model)
     apart = TaskBatches(session.config, session.train)[3]

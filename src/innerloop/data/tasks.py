@@ -268,7 +268,7 @@ class TaskBatch(NamedTuple):
 
     support  one batch per inner step: the same one K times, or fresh ones; empty for a method without inner loop
     query    None for a method that reads none (Reptile)
-    step     which outer step it is, from 0
+    step     which outer step of the method's own it is, from 0, joint training before them left out
     """
 
     names: tuple[str, ...]

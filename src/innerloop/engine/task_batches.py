@@ -75,5 +75,5 @@ class TaskBatches:
             batch = in_context_batch(self.in_context, self.pools, self.names, draw, chance=chance, **loop)
         else:
             batch = task_batch(self.pools, self.names, draw, **loop)
-        batch = batch._replace(step=step)
+        batch = batch._replace(step=max(step - self.joint_steps, 0))
         return with_masks(batch, seed=self.seed, step=step) if self.dropout else batch
