@@ -18,6 +18,8 @@ OTHER: dict[str, Any] = {
     "model.name": "another",
     "model.hub_id": "somebody/a-model",
     "model.dtype": "bfloat16",
+    "model.revision": "v1.0",
+    "model.attn_implementation": "eager",
     "model.device": "cuda:1",
     "tasks.suite": "hidden-rules",
     "tasks.folder": "more",

@@ -1,6 +1,6 @@
 """A GGUF adapter, read back by the gguf package, is the update that was exported, in the places llama.cpp has for it.
 
-That llama.cpp itself then gives our logits was measured once: docs/design/0022-adapters-for-llama-cpp.md.
+That llama.cpp itself then gives our logits was measured once: docs/design/0023-adapters-for-llama-cpp.md.
 """
 
 from pathlib import Path

@@ -70,6 +70,8 @@ CHANGES: dict[str, Change] = {
     "model.hub_id": of("model.hub_id"),
     "model.dtype": of("model.dtype"),
     "model.device": Change("cpu"),
+    "model.revision": of("model.revision"),
+    "model.attn_implementation": of("model.attn_implementation"),
     "tasks.suite": Change("math-science", run="suite", also={"tasks.instances": ABSENT}),
     "tasks.folder": Change(lambda other: str(other.tasks)),
     "tasks.difficulty": of("tasks.difficulty", run="suite"),
@@ -146,6 +148,7 @@ CHANGES: dict[str, Change] = {
 
 EXCEPTIONS = {
     "tasks.verifier": "checks generated answers, and training generates none (tests/evaluation/test_scoring.py)",
+    "model.revision": "which weights of a hub id are read (tests/loading/test_models.py)",
     "model.device": "`auto` is the CPU where there is no GPU, and a test may count on none: the same run",
     "memory.checkpointing": "law 5: it changes memory and time, and no number",
     "memory.logit_rows": "law 5: it changes memory, and no number (tests/planning/test_forecast.py)",
@@ -201,7 +204,8 @@ def look(world: World, tmp_path_factory: pytest.TempPathFactory) -> Look:
 def look_at(tree: dict[str, Any], world: World, folder: Path) -> Seen:
     plans: list[Header] = []
     output = folder / tree["output_dir"]
-    model = world.model if tree["model"] == {"name": str(world.base)} else None
+    given = {key: value for key, value in tree["model"].items() if key != "revision"}  # of a folder there is none
+    model = world.model if given == {"name": str(world.base)} else None
     meta_train({**tree, "output_dir": str(output)}, model=model, on_header=plans.append)
     said = {name: value for name, value in manifest_of(output).items() if name not in ("host", "timing")}
     echo = said.pop("config") | {"output_dir": tree["output_dir"]}

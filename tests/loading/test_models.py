@@ -20,6 +20,8 @@ from safetensors.torch import load_file, save_file
 
 from innerloop.errors import UserError
 from innerloop.loading import models
+from innerloop.loading.architecture import packs
+from innerloop.loading.shapes import model_shape
 from innerloop.loading.weights import fingerprint
 from tiny import save_tiny, tiny_model, tiny_tokenizer
 
@@ -170,6 +172,51 @@ class _Hub(http.server.SimpleHTTPRequestHandler):
         self.end_headers()
         if self.command == "GET":
             self.wfile.write(body)
+
+
+@pytest.fixture
+def two_states(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The hub's cache with two states of org/tiny: main, and the tag v1."""
+    from huggingface_hub import constants
+
+    here = tmp_path / "hub" / "models--org--tiny"
+    for number, name in enumerate(("main", "v1")):
+        commit = f"{number}" * 40
+        save_tiny(here / "snapshots" / commit, seed=number)
+        (here / "refs").mkdir(exist_ok=True)
+        (here / "refs" / name).write_text(commit)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    return here / "snapshots"
+
+
+def test_a_revision_of_a_hub_id_is_read_and_no_other(two_states: Path) -> None:
+    newest, tagged = models.load("org/tiny"), models.load("org/tiny", revision="v1")
+    assert newest.fingerprint == fingerprint(two_states / ("0" * 40))
+    assert tagged.fingerprint == fingerprint(two_states / ("1" * 40))
+    assert (newest.revision, tagged.revision, tagged.hub_id) == (None, "v1", "org/tiny")
+    assert models.load("org/tiny", revision="1" * 40).fingerprint == tagged.fingerprint
+    assert models.load_tokenizer("org/tiny", revision="v1").vocab_size == tagged.tokenizer.vocab_size
+    assert model_shape("org/tiny", revision="v1").hidden_size == 32
+    with pytest.raises(UserError, match="not downloaded"):
+        models.load("org/tiny", revision="v2")
+
+
+def test_what_is_on_this_machine_has_no_revision(folder: Path) -> None:
+    for name in (str(folder), "smollm2-135m-q4_1"):
+        for read in (models.load, models.load_tokenizer):
+            with pytest.raises(UserError, match=r"model\.revision[\s\S]*v1"):
+                read(name, revision="v1")
+
+
+def test_attention_is_computed_as_asked(folder: Path) -> None:
+    plain, eager = models.load(str(folder)), models.load(str(folder), attn_implementation="eager")
+    assert (packs(plain.model), packs(eager.model)) == (True, False)
+    assert eager.model.config._attn_implementation == "eager"
+    assert eager.fingerprint == plain.fingerprint
+    with torch.no_grad():
+        ours, theirs = (each.model(input_ids=TOKENS).logits for each in (plain, eager))
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
 
 
 def test_a_hub_id_is_downloaded_once_and_not_asked_for_again(folder: Path, tmp_path: Path) -> None:

@@ -83,6 +83,9 @@ class MetaTrainer:
         self.tasks = tasks
         adapter = given_adapter(model)
         tree = _tree(args, name, tasks, lora_keys(adapter.config if adapter else peft_config))
+        if self.model is not None and "revision" in tree["model"]:
+            given, right = tree["model"]["revision"], "leave it out; or the hub id as model"
+            raise UserError(Fault("a model in memory has no revisions", "model.revision", given, right))
         path = Path(tree["output_dir"])
         if adapter:
             _check_alone(args, peft_config)

@@ -27,7 +27,7 @@ Holds = Literal["initialization", "task"]
 _ADAPTER = """from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-base = AutoModelForCausalLM.from_pretrained("{base}")
+base = AutoModelForCausalLM.from_pretrained("{base}"{revision})
 model = PeftModel.from_pretrained(base, "{here}")"""
 _MODEL = """from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -97,7 +97,9 @@ def card(about: Card) -> str:
     row = about.config.method.row
     kind = f"{row.space.title} adapter" if about.is_adapter else _MERGED if about.merged else "model"
     what = "an initialization for few-shot adaptation" if about.is_start else "of one task"
-    code = (_ADAPTER if about.is_adapter else _MODEL).format(base=about.base or "the base model", here=_HERE)
+    code = _ADAPTER if about.is_adapter else _MODEL
+    revision = f', revision="{about.model.revision}"' if about.model.revision else ""
+    code = code.format(base=about.base or "the base model", revision=revision, here=_HERE)
     lines = [
         *("---", _head(about).rstrip(), "---", "", f"# A {kind}: {what}", ""),
         f"Trained by innerloop with `{about.config.method.name}` ({row.title}).",
@@ -186,9 +188,12 @@ def _base(about: Card) -> Iterator[str]:
     model = about.model
     unnamed = "not named: a local folder (`model.hub_id` of the run's config names it)"
     weights = f", as {QUANTIZED[model.name]}" if model.name in QUANTIZED else ""
-    yield f"- {about.base or unnamed}{weights}"
+    revision = f", revision `{model.revision}`" if model.revision else ""
+    yield f"- {about.base or unnamed}{revision}{weights}"
     yield f"- sha256 of its weights: {model.fingerprint[:16]}"
     yield f"- number type of the forward pass: {about.config.model.dtype}"
+    if attention := about.config.model.attn_implementation:
+        yield f"- attention: {attention}"
 
 
 def _data(about: Card) -> Iterator[str]:

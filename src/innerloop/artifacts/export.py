@@ -116,7 +116,9 @@ def merged_parameters(model: nn.Module, *, values: Mapping[str, Tensor], lora: L
 
 
 @torch.no_grad()
-def reload_logits(folder: Path, tokens: Tensor, *, base: str | None = None, dtype: str = "float32") -> Tensor:
+def reload_logits(
+    folder: Path, tokens: Tensor, *, base: str | None = None, revision: str | None = None, dtype: str = "float32"
+) -> Tensor:
     """Logits (B, S, V), float32 on the CPU, of an exported adapter or model, for unpadded tokens (B, S).
 
     base: where to read an adapter's base model; by default the one that the adapter names.
@@ -134,7 +136,8 @@ def reload_logits(folder: Path, tokens: Tensor, *, base: str | None = None, dtyp
         if not (base or named):
             raise UserError(Fault("names no base model", str(adapter), expected="base=: where it is"))
         with _old_name():
-            model = PeftModel.from_pretrained(load_model(base or named, dtype=dtype), str(folder), torch_device="cpu")
+            plain = load_model(base or named, dtype=dtype, revision=revision)
+            model = PeftModel.from_pretrained(plain, str(folder), torch_device="cpu")
     else:
         model = load_model(str(folder.resolve()), dtype=dtype)  # absolute: never taken for a hub id
     return model.eval()(input_ids=tokens.cpu(), use_cache=False).logits.float()

@@ -97,7 +97,8 @@ class Portable:
             with LORA.make(model, SpaceOptions(lora=self.lora)).installed(per_task(values, 1)):
                 out = model(**options)
         here = out.logits.float().cpu()
-        difference = (here - reload_logits(folder, tokens, base=self.model.source)).abs().max()
+        there = reload_logits(folder, tokens, base=self.model.source, revision=self.model.revision)
+        difference = (here - there).abs().max()
         whole = merged or self.lora is None  # every weight of the model is stored in that type
         share = MERGED if not (whole and stored) else max(MERGED, 4 * torch.finfo(stored).eps)
         return Agreement(float(difference), max(TOLERANCE, share * float(here.abs().max())))

@@ -207,7 +207,7 @@ def _check_model(config: RunConfig, say: Say | None) -> None:
         say("loading the model", 0, 0)
     device = chosen_device(config.model.device)
     dtype = with_dtype(config, torch.device(device).type).model.dtype
-    load(config.model.name, dtype=dtype, device=device)
+    load(config.model.name, dtype=dtype, device=device, revision=config.model.revision)
 
 
 def _check_tasks(matrix: Matrix, session: Session, faults: Faults) -> None:

@@ -119,6 +119,10 @@ class ModelSection(Section):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = _key(
         "float32", means="auto, float32, bfloat16 or float16"
     )
+    revision: _Text | None = _key(None, means="text: a branch, tag or commit of a hub id")
+    attn_implementation: Literal["eager", "sdpa"] | None = _key(
+        None, means="eager or sdpa, which takes flash kernels by itself where the device has them"
+    )
     device: str = _key("auto", means="auto, cpu, cuda or cuda:N", pattern=r"^(auto|cpu|cuda(:[0-9]+)?)$")
 
 

@@ -37,7 +37,7 @@ from innerloop.engine.sources import (
 )
 from innerloop.errors import Fault, Faults
 from innerloop.loading.architecture import check_rotation, longest_alone, too_long_to_batch
-from innerloop.loading.models import LoadedModel, check_weights, load_tokenizer
+from innerloop.loading.models import LoadedModel, check_revision, check_weights, load_tokenizer
 from innerloop.loading.shapes import has_tokenizer, model_shape, skeleton
 from innerloop.machine import chosen_device
 from innerloop.spaces.adapting import adapting
@@ -201,16 +201,22 @@ class _Look:
 
     def _model(self) -> None:
         """Its shape, which its LoRA has to fit, and its tokenizer."""
-        name = self.config.model.name
+        section = self.config.model
+        name, revision, attention = section.name, section.revision, section.attn_implementation
+        own = getattr(self.bare.config, "_attn_implementation", None) if self.given and self.bare is not None else None
+        if None not in (attention, own) and attention != own:
+            right = "leave it out; or the name of a model, which is then loaded with it"
+            self.faults.add("the given model attends in another way", "model.attn_implementation", attention, right)
         if not self.given and self.sound("model.name"):
             self.say("reading the model's config and tokenizer", 0, 0)
             with self.faults.collecting():
                 if not self.away:
                     check_weights(name)
-                self.bare = skeleton(model_shape(name))
+                check_revision(name, revision)
+                self.bare = skeleton(model_shape(name, revision=revision), attn_implementation=attention)
                 check_rotation(self.bare)
-                self.assumed = self.away and not has_tokenizer(name)
-                self.tokenizer = None if self.assumed else load_tokenizer(name)
+                self.assumed = self.away and not has_tokenizer(name, revision=revision)
+                self.tokenizer = None if self.assumed else load_tokenizer(name, revision=revision)
         lora = self.config.method.lora_settings()
         if self.bare is not None and lora is not None and self.sound("method"):
             with self.faults.collecting():

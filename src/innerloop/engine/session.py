@@ -161,7 +161,8 @@ def prepare(
             say("loading the model", 0, 0)
         device = chosen_device(config.model.device)
         config = with_dtype(config, torch.device(device).type)
-        loaded = load(config.model.name, dtype=config.model.dtype, device=device, tokenizer=found.tokenizer)
+        options = config.model.model_dump(include={"dtype", "revision", "attn_implementation"})
+        loaded = load(config.model.name, device=device, tokenizer=found.tokenizer, **options)
     elif config.method.row.space.trains_base:  # the caller keeps theirs
         loaded = replace(model, model=copy.deepcopy(model.model))
     else:

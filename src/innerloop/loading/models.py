@@ -2,6 +2,7 @@
 
 load, load_model, load_tokenizer    by the name a run's config gives
 LoadedModel            the model, its tokenizer, and which weights they are
+check_revision         whether a name can have one
 same_weights           their fingerprint, where a model in memory has the weights of a name
 no_bars                transformers reads and writes without its progress bars
 """
@@ -40,7 +41,8 @@ class LoadedModel:
     """A frozen model in eval mode and its tokenizer.
 
     name: as the config has it; source: the folder or hub id that was read; fingerprint: of the weights on
-    disk, whatever dtype they were loaded in; hub_id: where anyone finds it, "" where that isn't known.
+    disk, whatever dtype they were loaded in; hub_id: where anyone finds it, "" where that isn't known; revision: of
+    the hub's, None for its newest.
     """
 
     model: "PreTrainedModel"
@@ -49,6 +51,7 @@ class LoadedModel:
     source: str
     fingerprint: str
     hub_id: str = ""
+    revision: str | None = None
 
     def __repr__(self) -> str:
         size = sum(parameter.numel() for parameter in cast(nn.Module, self.model).parameters())
@@ -61,19 +64,23 @@ def load(
     dtype: str = "float32",
     device: str = "cpu",
     tokenizer: "PreTrainedTokenizerBase | None" = None,
+    revision: str | None = None,
+    attn_implementation: str | None = None,
 ) -> LoadedModel:
     """Loads `name`: a hub id, a folder, a `.gguf` file or a packaged model. No pickle files, no remote code.
 
     tokenizer  the model's own, where it was read before
+    revision   a branch, tag or commit of a hub id
+    attn_implementation   as in transformers; None: what the family does by itself
     Raises UserError for a name that leads nowhere, weights that are damaged or incomplete, an unknown dtype
     or device, and an architecture that `check_architecture` refuses.
     """
-    folder, source = _find(name, weights=True)
+    folder, source = _find(name, weights=True, revision=revision)
     with ThreadPoolExecutor(1) as beside:  # another core reads the bytes while this one is busy with Python
         digest = beside.submit(fingerprint, folder)
-        model = _frozen_model(folder, name, dtype=dtype, device=device)
+        model = _frozen_model(folder, name, dtype=dtype, device=device, attn_implementation=attn_implementation)
         own, digest_ = tokenizer or _read_tokenizer(folder, name), digest.result()
-        return LoadedModel(model, own, name, source, digest_, known_hub_id(name, source))
+        return LoadedModel(model, own, name, source, digest_, known_hub_id(name, source), revision)
 
 
 def known_hub_id(name: str, source: str) -> str:
@@ -88,15 +95,20 @@ def check_weights(name: str) -> None:
         _check_folder(folder, name, weights=True)
 
 
-def load_model(name: str, *, dtype: str = "float32", device: str = "cpu") -> "PreTrainedModel":
+def load_model(
+    name: str, *, dtype: str = "float32", device: str = "cpu", revision: str | None = None
+) -> "PreTrainedModel":
     """The model of `load(name)` alone, for folders without a tokenizer."""
-    return _frozen_model(_find(name, weights=True)[0], name, dtype=dtype, device=device)
+    return _frozen_model(_find(name, weights=True, revision=revision)[0], name, dtype=dtype, device=device)
 
 
-def load_tokenizer(name: str) -> "PreTrainedTokenizerBase":
+def load_tokenizer(name: str, *, revision: str | None = None) -> "PreTrainedTokenizerBase":
     """The tokenizer that `load(name)` gives, without reading the weights."""
+    check_revision(name, revision)
     gguf = gguf_file(name)
-    return _read_gguf_tokenizer(gguf) if gguf else _read_tokenizer(_find(name, weights=False)[0], name)
+    return (
+        _read_gguf_tokenizer(gguf) if gguf else _read_tokenizer(_find(name, weights=False, revision=revision)[0], name)
+    )
 
 
 def same_weights(model: "PreTrainedModel", name: str) -> str:
@@ -112,14 +124,17 @@ def same_weights(model: "PreTrainedModel", name: str) -> str:
     return ""
 
 
-def _frozen_model(folder: Path, name: str, *, dtype: str, device: str) -> "PreTrainedModel":
+def _frozen_model(
+    folder: Path, name: str, *, dtype: str, device: str, attn_implementation: str | None = None
+) -> "PreTrainedModel":
     faults = Faults()
     if dtype not in DTYPES:
         faults.add("unknown dtype", "model.dtype", dtype, did_you_mean(dtype, DTYPES))
     if not _usable(device):
         faults.add("no such device here", "device", device, "cpu, cuda, cuda:N or mps, where torch finds one")
     faults.raise_if_any()
-    model = _read_model(str(folder), name, dtype=getattr(torch, dtype), use_safetensors=True)
+    own = {"attn_implementation": attn_implementation} if attn_implementation else {}
+    model = _read_model(str(folder), name, dtype=getattr(torch, dtype), use_safetensors=True, **own)
     cast(nn.Module, model).to(device).eval().requires_grad_(False)
     check_architecture(model)
     return model
@@ -133,8 +148,9 @@ def _usable(device: str) -> bool:
     return torch.device(device).type != "meta"
 
 
-def _find(name: str, *, weights: bool) -> tuple[Path, str]:
+def _find(name: str, *, weights: bool, revision: str | None = None) -> tuple[Path, str]:
     """The folder to read `name` from, and what to call the place."""
+    check_revision(name, revision)
     if gguf := gguf_file(name):
         folder = _dequantized(gguf)
         return folder, str(folder)
@@ -145,7 +161,7 @@ def _find(name: str, *, weights: bool) -> tuple[Path, str]:
     if not _HUB_ID.fullmatch(name):
         expected = "a hub id, a model folder or a .gguf file"
         raise UserError(Fault("no such folder or file", _WHERE, name, expected))
-    folder = _hub_folder(name, weights=weights)
+    folder = _hub_folder(name, weights=weights, revision=revision)
     _check_folder(folder, name, weights=weights)
     return folder, name
 
@@ -164,20 +180,30 @@ def _check_folder(folder: Path, name: str, *, weights: bool) -> None:
         raise UserError(Fault("the folder has no safetensors weights", _WHERE, name, expected))
 
 
-def _hub_folder(name: str, *, weights: bool) -> Path:
+def check_revision(name: str, revision: str | None) -> None:
+    """Raises UserError for a revision of anything but a hub id."""
+    if revision and (name in PACKAGED or name.endswith(".gguf") or at_home(name).is_dir()):
+        problem = f"{name!r} is on this machine, and has no revisions"
+        raise UserError(Fault(problem, "model.revision", revision, "leave it out; or a hub id as model.name"))
+
+
+def _hub_folder(name: str, *, weights: bool, revision: str | None) -> Path:
     """The hub cache's folder for `name`; downloaded only where something in it is missing."""
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError
+    from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
 
     patterns, packaged = _DESCRIPTION + _WEIGHTS * weights, ", ".join(PACKAGED)
     try:
         with suppress(LocalEntryNotFoundError):
-            folder = Path(snapshot_download(name, allow_patterns=patterns, local_files_only=True))
+            folder = Path(snapshot_download(name, revision=revision, allow_patterns=patterns, local_files_only=True))
             if (folder / "config.json").exists() and (weight_files(folder) or not weights):
                 return folder
-        return Path(snapshot_download(name, allow_patterns=patterns))
+        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
     except UserError:
         raise
+    except RevisionNotFoundError as error:
+        right = "a branch, a tag or a commit of it"
+        raise UserError(Fault(f"{name} has no such revision", "model.revision", revision, right)) from error
     except RepositoryNotFoundError as error:
         problem = "no such folder, and no such model on the hub"
         expected = f"a public hub id, `hf auth login` for a private or gated one, or {packaged}"

@@ -31,9 +31,10 @@ _WHERE = "model.name"
 _OWN = {"local_files_only": True, "trust_remote_code": False}  # unless told, transformers asks whether to run its code
 
 
-def model_shape(name: str) -> "PretrainedConfig":
+def model_shape(name: str, *, revision: str | None = None) -> "PretrainedConfig":
     """The config of the model that a run calls `name`; only one that is nowhere on this machine is downloaded.
 
+    revision: of a hub id; the shapes that ship with the package are those of any
     name: a folder or its config.json, a known or packaged model, a `.gguf` file, a hub id
     Raises UserError where no config.json is found, or transformers can't read it.
     """
@@ -47,12 +48,12 @@ def model_shape(name: str) -> "PretrainedConfig":
         return AutoConfig.for_model(**fields)
     if gguf := gguf_file(name):
         return _explained(name, lambda: AutoConfig.from_pretrained(str(gguf.parent), gguf_file=gguf.name, **_OWN))
-    if cached := _cached(name, CONFIG):
+    if cached := _cached(name, CONFIG, revision):
         return _of_folder(Path(cached).parent, name)
-    return _from_hub(name)
+    return _from_hub(name, revision)
 
 
-def skeleton(shape: "PretrainedConfig") -> "PreTrainedModel":
+def skeleton(shape: "PretrainedConfig", *, attn_implementation: str | None = None) -> "PreTrainedModel":
     """The model of `shape` on torch's meta device: names and sizes of its tensors, and no memory for them.
 
     Raises UserError as `check_parts` does.
@@ -61,7 +62,8 @@ def skeleton(shape: "PretrainedConfig") -> "PreTrainedModel":
 
     try:
         with torch.device("meta"):
-            model: PreTrainedModel = AutoModelForCausalLM.from_config(shape)
+            own = {"attn_implementation": attn_implementation} if attn_implementation else {}
+            model: PreTrainedModel = AutoModelForCausalLM.from_config(shape, **own)
     except Exception as error:  # a config that is none can make a constructor raise anything
         problem = f"transformers can't build a causal language model of this shape ({_in_a_line(error)})"
         raise UserError(Fault(problem, f"model family {shape.model_type!r}")) from error
@@ -69,7 +71,7 @@ def skeleton(shape: "PretrainedConfig") -> "PreTrainedModel":
     return model
 
 
-def has_tokenizer(name: str) -> bool:
+def has_tokenizer(name: str, *, revision: str | None = None) -> bool:
     """False where a folder has none, or it would have to be downloaded."""
     folder = at_home(name)
     if folder.is_dir():
@@ -79,7 +81,7 @@ def has_tokenizer(name: str) -> bool:
             return True
     except UserError:  # the package that carries the model is not installed
         return False
-    return bool(_cached(name, CONFIG)) and any(_cached(name, file) for file in TOKENIZER_FILES)
+    return bool(_cached(name, CONFIG, revision)) and any(_cached(name, file, revision) for file in TOKENIZER_FILES)
 
 
 def known_models() -> Mapping[str, Mapping[str, Any]]:
@@ -102,19 +104,19 @@ def _of_folder(folder: Path, name: str) -> "PretrainedConfig":
     return _explained(name, lambda: AutoConfig.from_pretrained(str(folder), **_OWN))
 
 
-def _cached(name: str, file: str) -> str | None:
+def _cached(name: str, file: str, revision: str | None) -> str | None:
     """The path of a file of the hub model `name`, where this machine has it."""
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
     try:
-        found = try_to_load_from_cache(name, file)
+        found = try_to_load_from_cache(name, file, revision=revision)
     except HFValidationError:  # no hub id
         return None
     return found if isinstance(found, str) else None
 
 
-def _from_hub(name: str) -> "PretrainedConfig":
+def _from_hub(name: str, revision: str | None) -> "PretrainedConfig":
     """Read from the hub and not kept: in its cache, a folder without the rest would pass for the whole model."""
     from huggingface_hub import get_session, hf_hub_url
     from huggingface_hub.errors import HFValidationError
@@ -122,7 +124,7 @@ def _from_hub(name: str) -> "PretrainedConfig":
     from transformers import AutoConfig
 
     try:
-        url, headers = hf_hub_url(name, CONFIG), build_hf_headers()
+        url, headers = hf_hub_url(name, CONFIG, revision=revision), build_hf_headers()
         answer = get_session().get(url, headers=headers, timeout=SECONDS_FOR_THE_HUB, follow_redirects=True)
         hf_raise_for_status(answer)
     except HFValidationError as error:

@@ -60,8 +60,10 @@ def load_run(
     if not adapter:
         check_model(exported)
     if model is None:
-        place = at_its_base(run, base).model.name
-        loaded = load(place, dtype=dtype or config.model.dtype, device=chosen_device(device or config.model.device))
+        place = at_its_base(run, base).model
+        own: dict[str, Any] = {"revision": place.revision, "attn_implementation": place.attn_implementation}
+        chosen = chosen_device(device or config.model.device)
+        loaded = load(place.name, dtype=dtype or config.model.dtype, device=chosen, **own)
     elif adapter:
         loaded = model if isinstance(model, LoadedModel) else in_memory(model, tokenizer)
     else:
@@ -120,7 +122,8 @@ def at_its_base(run: Finished, base: str | Path | None = None) -> RunConfig:
         place = str((run.folder / row.space.exported).resolve())  # absolute: never taken for a hub id
     else:
         raise UserError(_whole_model(run, "base", str(base)))
-    model = run.config.model.model_copy(update={"name": place})
+    revision = run.config.model.revision if place == run.name else None  # of a folder there is none
+    model = run.config.model.model_copy(update={"name": place, "revision": revision})
     return run.config.model_copy(update={"model": model})
 
 
