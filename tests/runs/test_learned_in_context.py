@@ -10,6 +10,7 @@ import torch
 from peft import PeftModel
 
 from innerloop.comparison.judging import OURS, judge
+from innerloop.data.tasks import Task
 from innerloop.errors import UserError
 from innerloop.numerics.optimizers import Sgd
 from innerloop.runs.learned import Learned
@@ -130,7 +131,9 @@ def test_more_examples_than_in_training_warn_and_too_many_are_refused(learned: L
 
 def test_it_is_judged_with_its_examples_in_its_prompts(learned: Learned) -> None:
     shown, asked = given(learned, SHOWN), given(learned, ASKED)
-    found = judge(learned, shown, asked, inner=learned.inner)
+    pool, test = (tuple(learned.encoder.examples(rows)) for rows in (shown, asked))
+    tasks = learned.encoder.tasks([Task("eve", pool, test)])
+    (found,) = judge(learned, tasks, lambda space, tasks: [learned.inner for _ in tasks])
     ours = next(arm for arm in found.arms if arm.name == OURS)
     nats, _ = learned.adapt(shown).score(asked)
     assert sum(ours.nats) / len(ours.nats) == pytest.approx(nats, rel=1e-4)

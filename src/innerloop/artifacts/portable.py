@@ -64,7 +64,8 @@ class Portable:
         """
         stored, model, options = _dtype(dtype), self.model.model, dict[str, Any]()
         if self.shown is not None:
-            options["beside"] = {IN_CONTEXT: json.dumps(self.shown, ensure_ascii=False, indent=2) + "\n"}
+            lines = [f"  {json.dumps(name)}: {json.dumps(part)}" for name, part in self.shown.items()]
+            options["beside"] = {IN_CONTEXT: "{\n" + ",\n".join(lines) + "\n}\n"}
         if self.lora is not None and not merged:
             options |= {"lora": self.lora, "base_name": self.base_name, "dtype": stored or torch.float32}
             export_adapter(folder, model, values=self.values, card=self.card(False), **options)

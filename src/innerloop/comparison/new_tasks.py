@@ -16,7 +16,7 @@ from innerloop.data.examples import ReadResult, read_tasks
 from innerloop.data.formats import find_sources
 from innerloop.data.tasks import Task
 from innerloop.data.verifiers import verifier_of
-from innerloop.engine.inspection import check_prompts, check_tokens
+from innerloop.engine.inspection import check_prompts, check_tokens, warn_of_more
 from innerloop.errors import Faults, UserError, did_you_mean
 from innerloop.runs.learned import Learned
 
@@ -74,6 +74,7 @@ def encoded_tasks(learned: Learned, tasks: list[Task]) -> list[EncodedTask]:
         if task.in_context:  # the run was trained on such prompts
             faults += check_prompts([task], len(task.pool), learned.model.model)
     faults.raise_if_any()
+    warn_of_more(learned.config, max(len(task.pool) for task in found))
     return found
 
 
