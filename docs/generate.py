@@ -185,7 +185,7 @@ CHOICE = """\
    and an update has many factorizations.
 5. **Examples in the prompt and gradient steps add up.** `in-context-lora` learns from prompts of many examples, every
    answer given those before it, and keeps a task's examples in its prompts; a few steps on prompts that each leave one
-   out come on top ([note](design/0023-answers-in-one-prompt.md)). `tasks.prompt: in-context` does the same under the
+   out come on top ([note](design/0022-answers-in-one-prompt.md)). `tasks.prompt: in-context` does the same under the
    other methods. A request then costs the tokens of the examples, too.
 6. **Adapt with the optimizer that you trained with.** `innerloop adapt` uses the run's own number of steps, optimizer
    and learning rate, because the initialization was trained for these.
