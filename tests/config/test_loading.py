@@ -70,19 +70,21 @@ COMMON |= {f"tasks.{key}" for key in ("validation", "held_out", "max_length", "o
 QUERY = {"tasks.query"}
 AFTER_JOINT = {"outer.joint_steps"}
 SGD_STEPS = AFTER_JOINT | {
-    f"method.inner.{key}" for key in ("steps", "batch_size", "clip", "optimizer.name", "optimizer.lr")
+    f"method.inner.{key}" for key in ("steps", "batch_size", "clip", "warmup", "optimizer.name", "optimizer.lr")
 }
+THROUGH_QUERY = {f"method.inner.{key}" for key in ("train", "anchor", "multi_step")}
+RATES = {"method.inner.learned_rates"}
 ADAMW_STEPS = SGD_STEPS | {f"method.inner.optimizer.{key}" for key in ("betas", "eps", "weight_decay")}
 LORA = {key for key in KEYS if key.startswith("method.lora.")}
 RATIO = {"method.inner.optimizer.loraplus_lr_ratio"}
 READ = {
-    "fomaml": COMMON | QUERY | SGD_STEPS,
-    "maml": COMMON | QUERY | SGD_STEPS,
+    "fomaml": COMMON | QUERY | SGD_STEPS | THROUGH_QUERY | RATES,
+    "maml": COMMON | QUERY | SGD_STEPS | THROUGH_QUERY,
     "reptile": COMMON | SGD_STEPS,
     "joint": COMMON | QUERY,
-    "fomaml-lora": COMMON | QUERY | SGD_STEPS | LORA | RATIO,
-    "maml-lora": COMMON | QUERY | SGD_STEPS | LORA | RATIO,
-    "meta-lora": COMMON | QUERY | ADAMW_STEPS | LORA | RATIO | {"method.keep_task_adapters"},
+    "fomaml-lora": COMMON | QUERY | SGD_STEPS | THROUGH_QUERY | RATES | LORA | RATIO,
+    "maml-lora": COMMON | QUERY | SGD_STEPS | THROUGH_QUERY | LORA | RATIO,
+    "meta-lora": COMMON | QUERY | ADAMW_STEPS | THROUGH_QUERY | RATES | LORA | RATIO | {"method.keep_task_adapters"},
     "reptile-lora": COMMON | ADAMW_STEPS | LORA | RATIO,
     "joint-lora": COMMON | QUERY | LORA,
     "in-context-lora": COMMON | LORA,
@@ -121,6 +123,8 @@ def test_a_changed_value_of_every_key_shows_in_the_resolved_config(key: str) -> 
         before["memory"] = {"trunk_cache": True}
     if key in ("memory.lean", "memory.offload"):
         before |= {"model": {"name": "m", "dtype": "bfloat16"}, "method": {"name": "fomaml"}}
+    if key == "outer.rates_lr":
+        before["method"] = {"name": "meta-lora", "inner": {"learned_rates": "tensor"}}
     if key.startswith("evaluate."):
         before |= {"tasks": {"suite": "math-science", "validation": ["lcm"]}, "evaluate": {"every": 1}}
     after = load_config(before, [f"{key}={json.dumps(OTHER[key])}"])
