@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from innerloop.comparison.matrix import Cell, Matrix, cells, common_config, merged, read_plan, run_config
+from innerloop.comparison.matrix import Cell, Matrix, cells, common_config, day_of, merged, read_plan, run_config
 from innerloop.engine.session import prepare, roles
 from innerloop.results.names import COST
 from innerloop.spaces.kinds import Grid
@@ -136,3 +136,17 @@ def test_shipped_matrices_load(path: Path) -> None:
     if path.stem != "quick":
         assert len(matrix.seeds) >= 3
         assert matrix.evaluation.draws >= 5
+
+
+@pytest.mark.parametrize(
+    ("text", "day"),
+    [
+        ('{"matrix": {"runs": {"every": {"tasks": {"date": "2026-12-01"}}}}}', "2026-12-01"),
+        ('{"matrix": {"runs": {"every": {"tasks": {"date": 3}}}}}', None),
+        *((text, None) for text in ('{"matrix": {"runs": {}}}', "{}", "[]", "{")),
+    ],
+)
+def test_the_day_of_a_comparison_is_read_where_it_has_one(tmp_path: Path, text: str, day: str | None) -> None:
+    assert day_of(tmp_path) is None
+    (tmp_path / "matrix.json").write_text(text)
+    assert day_of(tmp_path) == day

@@ -25,7 +25,7 @@ def session(world: World, file: Path) -> Session:
 
 def test_the_plan_has_the_file_its_cells_and_a_command_that_runs_it(file: Path, session: Session) -> None:
     matrix = read_matrix(file)
-    said = planned(matrix, session, file, Path("out/my comparison"))
+    said = planned(matrix, session, path=file, folder=Path("out/my comparison"))
     assert said["matrix_yaml"] == file.read_text()
     assert said["command"] == f"innerloop compare {file} --output 'out/my comparison'"
     assert len(said["cells"]) == len(list(cells(matrix))) > 4

@@ -9,7 +9,7 @@ import pytest
 
 from helpers import untouched
 from innerloop.comparison import steps as module
-from innerloop.comparison.steps import LOOKED_AT, TIMED, budget_steps, timed_steps
+from innerloop.comparison.steps import LOOKED_AT, TIMED, budget_steps, timed_steps, tokens_read
 from innerloop.config.loading import load_config
 from innerloop.engine.metrics import Metrics
 from innerloop.engine.session import Session, prepare
@@ -159,3 +159,9 @@ def test_timing_steps_changes_no_number_of_the_run(world: World) -> None:
         assert timed_steps(session, 1e-9) == 1, "at least one"
     after = session.streams()[0][1][2]
     assert [batch.example_ids for batch in before.batches] == [batch.example_ids for batch in after.batches]
+
+
+def test_what_a_runs_own_steps_read_buys_those_steps(session: Session) -> None:
+    steps = session.config.outer.steps
+    assert tokens_read(session) == spent(session, steps)[0]
+    assert budget_steps(session, "tokens", tokens_read(session)) == steps

@@ -20,14 +20,17 @@ from typing import Any, NamedTuple
 
 import torch
 
+from innerloop.comparison.arms import Derived
 from innerloop.comparison.cells import RESULT, identity
 from innerloop.comparison.matrix import (
     IN_CONTEXT,
+    MATRIX,
     PLAN,
     Cell,
     Matrix,
     cells,
     common_config,
+    day_of,
     merged,
     run_config,
     trains_one_task,
@@ -47,7 +50,7 @@ from innerloop.errors import Fault, Faults, UserError
 from innerloop.evaluation.generation import cap_fault
 from innerloop.evaluation.in_context import in_context_task, prompt_faults, too_long
 from innerloop.evaluation.kshot import draw_support
-from innerloop.files import write_json
+from innerloop.files import write_json, write_text
 from innerloop.loading.architecture import positions_of
 from innerloop.loading.models import LoadedModel, load
 from innerloop.machine import chosen_device
@@ -104,10 +107,13 @@ class Begun(NamedTuple):
         return [primary, f"detects  {sizes}, 4 times in 5,", f"         {effect['assumptions']}"]
 
 
-def begin(path: Path, folder: Path, say: Say | None = None) -> Begun:
-    """Raises UserError with all faults of the matrix, its data, its budgets and its folder, and then for its model."""
+def begin(path: Path, folder: Path, say: Say | None = None, *, derived: Derived | None = None) -> Begun:
+    """Raises UserError with all faults of the matrix, its data, its budgets and its folder, and then for its model.
+
+    derived: the matrix that `path`, a run's config, was made into; it is written beside matrix.json.
+    """
     faults = Faults()
-    matrix = sound_matrix(path, faults)
+    matrix = sound_matrix(derived.document if derived else path, faults)
     if matrix:
         with faults.collecting():
             matrix = _begun_before(folder, matrix, sound=not faults)
@@ -120,9 +126,11 @@ def begin(path: Path, folder: Path, say: Say | None = None) -> Begun:
     assert matrix is not None
     assert session is not None
     _check_model(session.config, say)
-    plan = planned(matrix, session, path, folder)
+    plan = planned(matrix, session, path=path, folder=folder, derived=derived)
     if not (folder / PLAN).exists():
         write_json(folder / PLAN, plan)
+        if derived:
+            write_text(folder / MATRIX, derived.text)
     missing = [cell for cell in cells(matrix) if not _has_result(folder, cell)]
     return Begun(matrix, plan, missing)
 
@@ -295,11 +303,10 @@ def _begun_before(folder: Path, matrix: Matrix, *, sound: bool) -> Matrix:
         return matrix
     try:
         before: dict[str, Any] = json.loads(known.read_text(encoding="utf-8"))["matrix"]
-        began = get(before, "runs.every.tasks.date")
     except (OSError, ValueError, KeyError, TypeError):
         raise UserError(Fault("not what a comparison wrote", str(known), expected="another folder")) from None
-    if began is not ABSENT and get(matrix.runs.every, "tasks.date") is ABSENT:
-        matrix = _dated(matrix, str(began))
+    if (began := day_of(folder)) and get(matrix.runs.every, "tasks.date") is ABSENT:
+        matrix = _dated(matrix, began)
     now = matrix.model_dump(mode="json")
     different = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
     if sound and different:

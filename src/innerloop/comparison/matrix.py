@@ -4,6 +4,7 @@ Matrix        the file's sections
 Cell          one arm at one budget from one seed: a run of its own, and its scores
 cells         every cell of a matrix, in its order
 read_plan     the same of a comparison that was begun
+day_of        what one told its chat template of the date
 run_config    the run of a cell, as `innerloop train` takes it
 common_config the model and the tasks that every arm is scored on
 
@@ -18,7 +19,7 @@ from typing import Annotated, Any, Literal, NamedTuple, get_args
 from pydantic import AfterValidator, Field, create_model
 
 from innerloop.config.loading import RunConfig, load_config
-from innerloop.config.schema import Section
+from innerloop.config.schema import Section, get
 from innerloop.evaluation.protocol import Protocol
 from innerloop.learning.methods import METHODS
 from innerloop.results.names import COST, NO_BUDGET, UNTRAINED
@@ -27,6 +28,7 @@ from innerloop.spaces.kinds import KINDS, LORA, Grid, SpaceKind
 BASE, IN_CONTEXT = UNTRAINED
 JOINT = "joint-lora"
 PLAN = "matrix.json"
+MATRIX = "matrix.yaml"  # beside it, where no file of that kind was given
 ONE_TASK = {"outer": {"tasks_per_step": 1}}  # of Std LoRA, whatever the others take
 Budget = Literal["tokens", "examples", "seconds"]
 
@@ -223,6 +225,16 @@ def read_plan(folder: Path) -> tuple[Matrix, list[Cell]]:
     """The matrix of a comparison that was begun, and its cells."""
     matrix = Matrix.model_validate(json.loads((folder / PLAN).read_text())["matrix"])
     return matrix, cells(matrix)
+
+
+def day_of(folder: Path) -> str | None:
+    """That a comparison in the folder was begun on, where its chat template asks for it; else None."""
+    try:
+        before = json.loads((folder / PLAN).read_text(encoding="utf-8"))["matrix"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # what is wrong with the folder, `begin` says
+    day = get(before, "runs.every.tasks.date")
+    return day if isinstance(day, str) else None
 
 
 def merged(*trees: Mapping[str, Any]) -> dict[str, Any]:

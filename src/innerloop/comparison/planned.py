@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from innerloop.comparison.arms import Derived
 from innerloop.comparison.cells import identity
 from innerloop.comparison.matrix import Matrix, cells
 from innerloop.engine.session import Session
@@ -29,12 +30,15 @@ ASSUMED = {
 }
 
 
-def planned(matrix: Matrix, session: Session, path: Path, folder: Path) -> dict[str, Any]:
-    part = matrix.evaluation
+def planned(
+    matrix: Matrix, session: Session, *, path: Path, folder: Path, derived: Derived | None = None
+) -> dict[str, Any]:
+    """path: of the matrix, or of the run that it was derived from."""
+    part, options = matrix.evaluation, derived.options if derived else ()
     return {
         "name": matrix.name,
-        "command": shlex.join(["innerloop", "compare", str(path), "--output", str(folder)]),
-        "matrix_yaml": path.read_text(encoding="utf-8"),
+        "command": shlex.join(["innerloop", "compare", str(path), *options, "--output", str(folder)]),
+        "matrix_yaml": derived.text if derived else path.read_text(encoding="utf-8"),
         "matrix": matrix.model_dump(mode="json"),
         **protocol_facts(session, k=part.k, draws=part.draws, seeds=matrix.seeds),
         "primary": matrix.primary_contrast,

@@ -1,6 +1,7 @@
 """A matrix file, read and checked: everything that is wrong with it comes at once.
 
-sound_matrix    a YAML file -> Matrix as far as it is sound, so that its data can be checked too before anyone is told
+sound_matrix    a YAML file, or a document like one -> Matrix as far as it is sound, so that its data can be checked
+                too before anyone is told
 """
 
 import copy
@@ -29,7 +30,7 @@ from innerloop.errors import Faults, UserError, did_you_mean
 from innerloop.learning.methods import METHODS
 from innerloop.results.names import COST, NO_BUDGET, UNTRAINED, known_arms
 
-OURS = ("method.name", "seed", "output_dir", "outer.steps")
+NOT_TO_SET = ("method.name", "seed", "output_dir", "outer.steps")
 SECTIONS = {"model", "tasks", "method", "outer", "memory"}
 THEIRS = (
     "tasks.examples_per_task",
@@ -40,12 +41,12 @@ THEIRS = (
 SHARED = tuple(key for key in KEYS if key.startswith(("model.", "tasks.")) and key not in THEIRS)
 
 
-def sound_matrix(path: Path, faults: Faults) -> Matrix | None:
+def sound_matrix(source: Path | Document, faults: Faults) -> Matrix | None:
     """The matrix without unknown keys and arms that can't be, whose faults are added; None where no run is left.
 
     Raises UserError for a file that can't be read at all.
     """
-    document = Document.read(path, faults)
+    document = source if isinstance(source, Document) else Document.read(source, faults)
     tree, problems = copy.deepcopy(document.tree), list[Any]()
     try:
         Matrix.model_validate(tree)
@@ -91,10 +92,10 @@ class _Check:
                 if not isinstance(part[name], Mapping):  # else ours would simply take its place
                     where = self.document.where((*path, name))
                     self.faults.add("not a value that this key takes", where, part[name], "a section")
-            for key in OURS if path == ("runs", "every") else (*OURS, *SHARED):
+            for key in NOT_TO_SET if path == ("runs", "every") else (*NOT_TO_SET, *SHARED):
                 if (value := get(part, key)) is not ABSENT:
-                    problem = "the matrix says this itself" if key in OURS else "this is the same for every arm"
-                    right = "leave it out" if key in OURS else f"runs.every: {key}"
+                    problem = "the matrix says this itself" if key in NOT_TO_SET else "this is the same for every arm"
+                    right = "leave it out" if key in NOT_TO_SET else f"runs.every: {key}"
                     self.faults.add(problem, self.document.where((*path, *key.split("."))), value, right)
 
     def _check_primary(self) -> None:

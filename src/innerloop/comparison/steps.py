@@ -2,6 +2,7 @@
 
 budget_steps   tokens or examples: tokens are those of every forward that the steps would run, Hessian-vector products
                among them
+tokens_read    the other way round: the tokens of as many steps as a run is configured for
 timed_steps    seconds: from a few steps that are timed and then forgotten
 """
 
@@ -24,14 +25,24 @@ LOOKED_AT = 64  # steps whose passes are counted
 
 def budget_steps(session: Session, budget: str, amount: float) -> int:
     """Steps of each of the session's adapters that, together, stay within the amount; 0 = not even one."""
-    streams = [batches for _, batches in session.streams()]
     if budget == "examples":
         a_step = session.config.outer.tasks_in_step * sum(examples_a_round(session.config))
-        return int(amount // (len(streams) * a_step))
+        return int(amount // (len(session.streams()) * a_step))
+    return _most(session.config, *_token_sums(session), amount)
+
+
+def tokens_read(session: Session) -> int:
+    """By all steps of each of the session's adapters, together."""
+    return int(_first(session.config, *_token_sums(session), session.config.outer.steps))
+
+
+def _token_sums(session: Session) -> "tuple[_Sums, _Sums]":
+    """Of joint training's steps, and of the method's own."""
+    streams = [batches for _, batches in session.streams()]
     method = session.config.method.build()
     joint = _Sums(lambda step: sum(Joint().tokens(batches.of(step, joint=True)) for batches in streams))
     own = _Sums(lambda step: sum(method.tokens(batches.of(step, joint=False)) for batches in streams))
-    return _most(session.config, joint, own, amount)
+    return joint, own
 
 
 def timed_steps(session: Session, seconds: float) -> int:
@@ -81,9 +92,11 @@ class _Sums:
 
 def _most(config: RunConfig, joint: _Sums, own: _Sums, amount: float) -> int:
     """The most steps that stay within the amount; how many of them are joint training may depend on their number."""
-    for steps in count(1):
-        first = joint_steps(config.outer, of=steps)
-        rest = own.first(steps) - own.first(first) if first < steps else 0
-        if (joint.first(first) if first else 0) + rest > amount:
-            return steps - 1
-    raise AssertionError("unreachable")
+    return next(steps - 1 for steps in count(1) if _first(config, joint, own, steps) > amount)
+
+
+def _first(config: RunConfig, joint: _Sums, own: _Sums, steps: int) -> float:
+    """What a run of so many steps takes."""
+    first = joint_steps(config.outer, of=steps)
+    rest = own.first(steps) - own.first(first) if first < steps else 0
+    return (joint.first(first) if first else 0) + rest
