@@ -87,3 +87,9 @@ def test_transformers_own_enumerations_are_read() -> None:
     from transformers.trainer_utils import IntervalStrategy
 
     assert MetaTrainingArguments(eval_strategy=IntervalStrategy.STEPS, eval_steps=5).values == {"evaluate.every": 5}
+
+
+def test_names_of_other_scripts_are_answered_with_ours() -> None:
+    with pytest.raises(UserError) as caught:
+        MetaTrainingArguments(output_dir="x", meta_lr=1, early_stopping_patience=3)
+    assert [fault.expected for fault in caught.value.faults] == ["learning_rate", "evaluate__patience"]

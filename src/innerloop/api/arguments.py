@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from innerloop.config.other_names import OTHERS, TRANSFORMERS
 from innerloop.config.schema import KEYS, nested
 from innerloop.errors import Fault, Faults, did_you_mean
 from innerloop.runs.learned import Learned
@@ -21,7 +22,11 @@ class Flat(NamedTuple):
     """read: the flat value -> the key's."""
 
     key: str
-    read: Callable[[Any], Any] = lambda value: value
+    read: Callable[[Any], Any]
+
+
+def _same(given: Any) -> Any:
+    return given
 
 
 def _trackers(given: Any) -> list[str]:
@@ -38,41 +43,19 @@ METRICS = {name: kind for kind in ("nats", "exact") for name in (kind, f"eval_{k
 METRICS |= {"loss": "nats", "eval_loss": "nats"}
 _OPTIMIZERS = {"adamw_torch": "adamw", "adamw_torch_fused": "adamw"}
 
-FLAT: dict[str, Flat] = {
-    "output_dir": Flat("output_dir", str),
-    "method": Flat("method.name"),
-    "max_steps": Flat("outer.steps"),
-    "tasks_per_step": Flat("outer.tasks_per_step"),
-    "learning_rate": Flat("outer.optimizer.lr"),
-    "optim": Flat("outer.optimizer.name", lambda name: _OPTIMIZERS.get(name, name)),
-    "weight_decay": Flat("outer.optimizer.weight_decay"),
-    "adam_epsilon": Flat("outer.optimizer.eps"),
-    "max_grad_norm": Flat("outer.clip"),
-    "lr_scheduler_type": Flat("outer.schedule", _word),
-    "warmup_steps": Flat("outer.warmup"),
-    "inner_steps": Flat("method.inner.steps"),
-    "inner_learning_rate": Flat("method.inner.optimizer.lr"),
-    "inner_optim": Flat("method.inner.optimizer.name", lambda name: _OPTIMIZERS.get(name, name)),
-    "inner_batch_size": Flat("method.inner.batch_size"),
-    "inner_max_grad_norm": Flat("method.inner.clip"),
-    "support": Flat("tasks.support"),
-    "query": Flat("tasks.query"),
-    "test": Flat("tasks.test"),
-    "max_length": Flat("tasks.max_length"),
-    "bf16": Flat("model.dtype", lambda on: "bfloat16" if on else "float32"),
-    "use_cpu": Flat("model.device", lambda on: "cpu" if on else "auto"),
-    "gradient_checkpointing": Flat("memory.checkpointing"),
-    "trunk_cache": Flat("memory.trunk_cache"),
-    "tasks_per_forward": Flat("memory.tasks_per_forward"),
-    "eval_steps": Flat("evaluate.every"),
-    "metric_for_best_model": Flat("evaluate.metric", lambda name: METRICS.get(name, name)),
-    "load_best_model_at_end": Flat("evaluate.export", lambda on: "best" if on else "last"),
-    "save_steps": Flat("save.every"),
-    "save_total_limit": Flat("save.keep"),
-    "start_from": Flat("start_from", lambda start: str(start.folder) if isinstance(start, Learned) else start),
-    "report_to": Flat("report_to", _trackers),
-    "seed": Flat("seed"),
+_READ: dict[str, Callable[[Any], Any]] = {
+    "output_dir": str,
+    "optim": lambda name: _OPTIMIZERS.get(name, name),
+    "lr_scheduler_type": _word,
+    "inner_optim": lambda name: _OPTIMIZERS.get(name, name),
+    "bf16": lambda on: "bfloat16" if on else "float32",
+    "use_cpu": lambda on: "cpu" if on else "auto",
+    "metric_for_best_model": lambda name: METRICS.get(name, name),
+    "load_best_model_at_end": lambda on: "best" if on else "last",
+    "start_from": lambda start: str(start.folder) if isinstance(start, Learned) else start,
+    "report_to": _trackers,
 }
+FLAT = {name: Flat(key, _READ.get(name, _same)) for name, key in TRANSFORMERS.items()}
 
 _UNIT = "the unit is a task: tasks_per_step tasks per step, support and query examples of each"
 REFUSED = {
@@ -122,7 +105,7 @@ class MetaTrainingArguments:
             elif name in REFUSED:
                 faults.append(Fault(f"not an argument here: {REFUSED[name]}", name, value))
             elif name not in NEUTRAL:
-                faults.add("unknown argument", name, value, did_you_mean(name, [*FLAT, *CHECKED, *KEYS]))
+                faults.add("unknown argument", name, value, _suggestion(name))
             elif value not in NEUTRAL[name]:
                 right = " or ".join(map(repr, NEUTRAL[name]))
                 faults.add("not supported yet", name, value, f"{right}, or leave it out")
@@ -165,6 +148,13 @@ def _check_evaluations(given: Mapping[str, Any], values: dict[str, Any], faults:
         metric = values.get("evaluate.metric", "nats")
         if higher != (metric == "exact"):
             faults.add(f"the metric is {metric}", "greater_is_better", higher, f"{metric == 'exact'}, or leave it out")
+
+
+def _suggestion(name: str) -> str:
+    """The flat name of what other projects call so, or its key; else the nearest name."""
+    if key := OTHERS.get(name):
+        return next((flat for flat, own in TRANSFORMERS.items() if own == key), key.replace(".", "__"))
+    return did_you_mean(name, [*FLAT, *CHECKED, *KEYS])
 
 
 def _plain(value: Any) -> Any:

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from innerloop.config.defaults import STAND_INS, defaults, method_of, within
 from innerloop.config.document import Document, KeyPath
+from innerloop.config.other_names import hint
 from innerloop.config.rules import conflicts, lora_sibling, unread
 from innerloop.config.schema import (
     ABSENT,
@@ -158,7 +159,7 @@ class _Check:
     def _unknown(self, path: KeyPath, value: Any) -> None:
         right = _lora_key(path)
         if right is None:
-            problem, right = REFUSED.get(".".join(path)) or ("unknown key", _suggestion(path))
+            problem, right = REFUSED.get(".".join(path)) or ("unknown key", _suggestion(path, value))
             self.faults.add(problem, self.document.where(path), value, right)
             return
         name = method_of(self.given)
@@ -242,8 +243,8 @@ def _lora_key(path: KeyPath) -> str | None:
     return f"method.lora.{_LORA_WORDS[word]}" if path[:-1] == ("model",) and word in _LORA_WORDS else None
 
 
-def _suggestion(path: KeyPath) -> str:
-    """The same key in another section, or the nearest one in this section."""
+def _suggestion(path: KeyPath, value: Any) -> str:
+    """The same key in another section, our word for a neighbour's, or the nearest one in this section."""
     section, word = ".".join(path[:-1]), path[-1]
     if "." in word:
         return "sections inside sections, not a key with dots"
@@ -251,5 +252,7 @@ def _suggestion(path: KeyPath) -> str:
     near = [key for key in elsewhere if key.startswith(f"{path[0]}.")] or elsewhere
     if near:
         return "did you mean " + " or ".join(f'"{key}"' for key in near) + "?"
+    if ours := hint(word, value):
+        return ours
     siblings = [key.rsplit(".", 1)[-1] for key in EVERYTHING if key.rpartition(".")[0] == section]
     return did_you_mean(word, siblings)
