@@ -129,12 +129,11 @@ def run(session: Session, joint: RunConfig, console: Console) -> Cells:
 def joint_config(config: RunConfig, session: Session) -> RunConfig:
     """joint-lora on the same tasks, LoRA and outer loop, for as many steps as META-LORA's tokens give."""
     given = config.resolved()
+    outer = {key: value for key, value in given["outer"].items() if key != "joint_steps"}  # which it has nothing but
     method = {"name": "joint-lora", "lora": given["method"]["lora"]}
-    folder = f"{config.output_dir}/joint-lora"
-    joint = load_config(given | {"method": method, "output_dir": folder})
-    ratio = header_of(session).tokens_per_step / header_of(replace(session, config=joint)).tokens_per_step
-    steps = round(config.outer.steps * ratio)
-    return load_config(given | {"method": method, "output_dir": folder, "outer": given["outer"] | {"steps": steps}})
+    given |= {"method": method, "output_dir": f"{config.output_dir}/joint-lora", "outer": outer}
+    ratio = header_of(session).tokens_per_step / header_of(replace(session, config=load_config(given))).tokens_per_step
+    return load_config(given | {"outer": outer | {"steps": round(config.outer.steps * ratio)}})
 
 
 def work_in_tokens(session: Session, in_context: int) -> int:

@@ -94,7 +94,7 @@ def test_folds_keep_their_prompts(session: Session, space: ParameterSpace) -> No
         rest = [each for each in few.pool if each is not left]
         asked.append(naive.answer_nats(reference_model(space, space.shared), few.in_context.asked(left, rest)))
     assert choice.nats[0] == pytest.approx(sum(asked) / 3, rel=1e-2), "others in the order of their keys"
-    fault = fold_fault(of(task, 2))
+    fault = fold_fault(of(task, 2).task, in_context=True)
     assert fault is not None
     assert "at least 3" in fault.expected
 

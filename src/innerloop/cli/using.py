@@ -7,7 +7,6 @@ import typer
 
 from innerloop.cli.common import CHECK_FAILED, Json, Run, columns_of, resumable, say, uncollected
 from innerloop.errors import Faults
-from innerloop.loading.models import DTYPES
 from innerloop.progress import busy
 
 
@@ -107,7 +106,8 @@ def export(
     merged: Annotated[bool, typer.Option("--merged", help="Merge the adapter into its base: a plain model.")] = False,
     gguf: Annotated[Path | None, typer.Option(help="File for the adapter as llama.cpp reads it.")] = None,
     dtype: Annotated[
-        str | None, typer.Option(help=f"Of what is written: {', '.join(DTYPES)}. An adapter is float32 by default.")
+        str | None,
+        typer.Option(help="Of what is written: float32 (by default, an adapter), bfloat16 or float16."),
     ] = None,
     base: Annotated[str | None, typer.Option(help="Where the base model is, if it was moved or isn't named.")] = None,
     push_to_hub: Annotated[
