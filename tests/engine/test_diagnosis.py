@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from helpers import Tasks, all_space, frozen_copy, lora_space, same
+from innerloop.data.batches import collate
 from innerloop.data.tasks import TaskBatch
 from innerloop.engine import diagnosis
 from innerloop.engine.diagnosis import Sample, StartCheck, a_to_b
@@ -49,6 +50,19 @@ def test_a_start_that_became_worse_is_told_of_once() -> None:
     assert not said(space, tasks.batch, {**steps, 1: now / 1.05}), "a little worse is nothing to tell"
     assert not said(space, tasks.batch, {**steps, 1: None}), "without an inner step in the first outer step"
     assert list(said(space, tasks.batch, {1: now / 1.2, 16: None}, tasks_per_forward=1)) == [16]
+
+
+@pytest.mark.parametrize("tasks_per_forward", [None, 2])
+def test_examples_side_by_side_are_looked_at_as_padded_ones_are(tasks_per_forward: int | None) -> None:
+    """Without fillers, as training has them on a CPU, where tasks have unequally many tokens."""
+    space, tasks = lora_space(tiny_model("llama", layers=1)), Tasks(tasks=3, steps=1)
+    packed = collate(tasks.support[0], packed=True, even=False)
+    assert packed.packing is not None
+    assert len({sum(task) for task in packed.lengths}) > 1
+    steps, options = {1: 1e-3, 16: None}, {"tasks_per_forward": tasks_per_forward}
+    found = said(space, tasks.batch._replace(support=[packed]), steps, **options)
+    assert found == said(space, tasks.batch, steps, **options)
+    assert list(found) == [16]
 
 
 @pytest.mark.parametrize(("steps", "worse", "warns"), [(3, 0.5, True), (3, 1.1, False), (0, 0.5, False)])

@@ -6,14 +6,13 @@ StartCheck    warns once where the shared values became worse, without an inner 
 """
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from innerloop.data.batches import collate
-from innerloop.data.tasks import TaskBatch
-from innerloop.data.token_ids import Encoded
+from innerloop.data.tasks import Batch, TaskBatch
 from innerloop.numerics.tensors import norm, per_task
 from innerloop.spaces.space import ParameterSpace
 
@@ -41,34 +40,35 @@ class Sample:
     def changed(self) -> float | None:
         """The share of them that is another number by now; None where nothing is in bfloat16."""
         pairs = zip(self._views, self._before, strict=True)
-        different = [view != before for view, before in pairs]
-        return float(torch.cat(different).float().mean()) if different else None
+        # Counted tensor by tensor: of a small model the sample is all there is, and a copy of that shows in a step
+        counts = [torch.count_nonzero(view != before) for view, before in pairs]
+        return float(torch.stack(counts).sum() / sum(view.numel() for view in self._views)) if counts else None
 
 
 class StartCheck:
-    """Keeps the examples of a run's first inner step, and the loss on them where training began.
+    """Keeps the batch of a run's first inner step, and the loss on them where training began.
 
     Looked at again after 16, 32, 64, ... outer steps: a forward pass, which counts nowhere.
     """
 
     def __init__(self) -> None:
-        self._first: Sequence[Sequence[Encoded]] = ()  # as encoded: no tensor is kept
-        self._loss, self._packed, self._is_said = 0.0, False, False
+        self._first: Batch | None = None  # in host memory
+        self._loss, self._is_said = 0.0, False
 
     def see(
         self, space: ParameterSpace, tasks: TaskBatch, loss: float | None, *, step: int, tasks_per_forward: int | None
     ) -> None:
         """After a step on these tasks, whose support loss before any inner step was this."""
         if step == 1 and loss is not None:
-            self._first, self._packed, self._loss = tasks.support[0].examples, tasks.support[0].packed, loss
+            # even: values that are installed are for tasks with equally many tokens
+            self._first, self._loss = replace(tasks.support[0], even=True), loss
         elif self._first and not self._is_said and step >= FIRST and step & (step - 1) == 0:
-            self._warn_if_worse(space, step, tasks_per_forward or len(self._first))
+            self._warn_if_worse(space, self._first, step, tasks_per_forward or self._first.tasks)
 
-    def _warn_if_worse(self, space: ParameterSpace, step: int, tasks_per_forward: int) -> None:
+    def _warn_if_worse(self, space: ParameterSpace, first: Batch, step: int, tasks_per_forward: int) -> None:
         losses: list[Tensor] = []
-        for start in range(0, len(self._first), tasks_per_forward):
-            # made anew: values that are installed are for tasks with equally many tokens
-            batch = collate(self._first[start : start + tasks_per_forward], packed=self._packed)
+        for start in range(0, first.tasks, tasks_per_forward):
+            batch = first.select(start, min(start + tasks_per_forward, first.tasks))  # packed anew, where it is packed
             with space.installed(per_task(space.shared, batch.tasks)):
                 losses.append(space.loss(batch.to(space.device)))
         loss = float(torch.cat(losses).mean())

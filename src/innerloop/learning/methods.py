@@ -137,7 +137,8 @@ class Fomaml(Method):
     ) -> Outcome:
         way = Way(self.inner, space, start, tasks, into)
         adapted = self.inner.adapt(space, start, tasks.support, before_step=way.passed)
-        return Outcome(way.query(adapted.values), adapted.losses, moved=how_far(start, adapted))
+        moved = how_far(start, adapted)
+        return Outcome(way.query(adapted.values), adapted.losses, moved=moved)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,6 +170,7 @@ class Maml(Method):
         adapted = self.inner.adapt(
             space, start, tasks.support, before_step=lambda phi, batch: trajectory.append((clone(phi), batch))
         )
+        moved = how_far(start, adapted)
         loss, gradient = query_gradient(space, adapted.values, tasks, weight=self.inner.weights[-1])
         assert gradient is not None
         assert isinstance(self.inner.optimizer, Sgd)
@@ -176,7 +178,7 @@ class Maml(Method):
         accumulate(
             into, sweep(space, trajectory, self.inner.optimizer, gradient, only=self.inner.moves(space), beside=beside)
         )
-        return Outcome(loss, adapted.losses, moved=how_far(start, adapted))
+        return Outcome(loss, adapted.losses, moved=moved)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,9 +206,10 @@ class MetaLora(Method):
     ) -> Outcome:
         way = Way(self.inner, space, start, tasks, into)
         adapted = self.inner.adapt(space, start, tasks.support, before_step=way.passed)  # stage 1
+        moved = how_far(start, adapted)
         loss = way.query(adapted.values)  # stage 2
         kept = adapted.values if self.keep_task_adapters else None
-        return Outcome(loss, adapted.losses, kept, moved=how_far(start, adapted))
+        return Outcome(loss, adapted.losses, kept, moved=moved)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -89,12 +89,14 @@ class Way:
 
 
 def how_far(start: Mapping[str, Tensor], reached: Reached) -> Tensor | None:
-    """(T,) the distance from theta to phi_K, over theta's norm; None without a step, and across devices."""
+    """(T,) the distance from theta to phi_K, over theta's norm; None without a step, and across devices.
+
+    To be asked right after the inner loop, whose phase it then belongs to: no pass, and so none of its own.
+    """
     pairs = [(start[name], value) for name, value in reached.values.items()]
     if not len(reached.losses) or any(one.device != other.device for one, other in pairs):
         return None
-    with phase("inner"):
-        return distance(reached.values, start) / norm(start)
+    return distance(reached.values, start) / norm(start)
 
 
 def query_of(tasks: TaskBatch) -> Batch:
