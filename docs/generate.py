@@ -185,11 +185,12 @@ CHOICE = """\
    and an update has many factorizations.
 5. **Examples in the prompt and gradient steps add up.** `in-context-lora` learns from prompts of many examples, every
    answer given those before it, and keeps a task's examples in its prompts; a few steps on prompts that each leave one
-   out come on top ([note](design/0022-answers-in-one-prompt.md)). `tasks.prompt: in-context` does the same under the
-   other methods. A request then costs the tokens of the examples, too.
+   out come on top. One seed says so, which is no verdict ([note](design/0022-answers-in-one-prompt.md)).
+   `tasks.prompt: in-context` does the same under the other methods. A request then costs the tokens of the examples,
+   too.
 6. **Adapt with the optimizer that you trained with.** `innerloop adapt` uses the run's own number of steps, optimizer
    and learning rate, because the initialization was trained for these.
-6. **A start for one inner loop alone, or a start that is good.** With a fixed number of steps, training may move the
+7. **A start for one inner loop alone, or a start that is good.** With a fixed number of steps, training may move the
    start to where exactly so many steps lead to a good place; then it is worse than the base model without any step, or
    with another rate. A run warns of it: after 16, 32, 64, ... outer steps it looks at its first support examples again.
    `method.inner.steps: [0, 1, 3, 5]` draws the number for each outer step, 0 among them, and the

@@ -5,10 +5,12 @@ import resource
 import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
 
+import innerloop
 from helpers import same
 from innerloop.learning.methods import METHODS
 from record_files import write
@@ -44,6 +46,14 @@ def test_help_answers_at_once_and_loads_nothing_heavy() -> None:
     assert "innerloop.cli" in imported
     assert not imported & {"torch", "transformers", "peft", "numpy", "pydantic", "datasets"}
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.5
+
+
+def test_a_warning_of_ours_has_no_line_of_ours(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)  # is put back behind the test
+    cli("--help")
+    ours = Path(innerloop.__file__).parent / "engine" / "trainer.py"
+    assert warnings.formatwarning("lost", RuntimeWarning, str(ours), 7) == "warning: lost\n"
+    assert "RuntimeWarning: lost" in warnings.formatwarning("lost", RuntimeWarning, "theirs.py", 7)
 
 
 def test_usage_errors_exit_with_2(cli: Cli) -> None:

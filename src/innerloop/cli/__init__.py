@@ -6,6 +6,8 @@ Everything heavy is imported inside the verbs, so that --help answers at once.
 """
 
 import sys
+import warnings
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -20,6 +22,7 @@ from innerloop.engine.stopping import stoppable
 from innerloop.errors import ResumableError, RunError, UserError
 from innerloop.progress import wrapped
 
+_PYTHONS = warnings.formatwarning
 INTERRUPTED = 130  # what typer makes of a KeyboardInterrupt in a verb
 
 app = typer.Typer(
@@ -88,6 +91,7 @@ app.command()(schema)
 
 def main() -> None:
     """The `innerloop` command: errors become a message and an exit code, never a traceback."""
+    warnings.formatwarning = _in_words
     with stoppable(second_ends=True):
         try:
             app()
@@ -99,6 +103,15 @@ def main() -> None:
             if end.code != INTERRUPTED:
                 raise
             _end("stopped", ResumableError.exit_code)
+
+
+def _in_words(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """A warning of ours without the line of ours that gave it; any other as Python has it."""
+    if Path(__file__).parents[1] in Path(filename).parents:
+        return wrapped(f"warning: {message}", sys.stderr) + "\n"
+    return _PYTHONS(message, category, filename, lineno, line)
 
 
 def _end(said: str, code: int) -> None:

@@ -21,7 +21,7 @@ from innerloop.errors import Fault, UserError
 from innerloop.progress import Busy, busy
 
 if TYPE_CHECKING:
-    from innerloop.engine.metrics import Metrics, ValidationScore
+    from innerloop.engine.metrics import Metrics
     from innerloop.planning.forecast import Forecast
     from innerloop.runs.header import Header
 
@@ -113,9 +113,6 @@ def _train(
     def on_step(name: str, metrics: "Metrics") -> None:
         now.step(name, metrics, steps)
 
-    def on_evaluation(found: "ValidationScore", best: "ValidationScore | None") -> None:
-        now.evaluated(found, best)
-
     meta_train(
         what,
         resume=resume,
@@ -124,7 +121,7 @@ def _train(
         on_resume=lambda earlier: tell("resumed", earlier.host()["restarts"][-1], *earlier.lines(), ""),
         on_header=on_header,
         on_step=on_step,
-        on_evaluation=on_evaluation,
+        on_evaluation=now.evaluated,
         forecaster=Forecaster(on_forecast, say=now.say),
     )
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
